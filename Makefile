@@ -1,0 +1,66 @@
+# `make help` lists what can be done. Everything that needs root says so; where sudo is absent, be root.
+
+# The system's Python: only it sees the compiler binding, python3-bpfcc, which PyPI does not have.
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+PY := $(VENV)/bin/python
+C_SOURCES := $(wildcard bpf/*.c bpf/*.h bpf/lib/*.h bpf/include/*/*.h bpf/include/*/*/*.h)
+
+RUN_PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev libc6-dev
+LAB_PACKAGES := iproute2 util-linux dnsmasq-base docker-registry skopeo ca-certificates
+TEST_PACKAGES := gcc
+LINT_PACKAGES := vagrant
+KERNEL_PACKAGES := qemu-system-x86
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test unit lint format test-kernel clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+# Made again when the dependencies change. Owned by whoever called sudo, so that plain make works later.
+$(VENV)/.ready: pyproject.toml
+	@packaging/require.sh $(RUN_PACKAGES)
+	@echo "preparing $(VENV)"
+	@$(PYTHON) -m venv --system-site-packages $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+	@[ -z "$${SUDO_UID:-}" ] || chown -R "$$SUDO_UID:$${SUDO_GID:-$$SUDO_UID}" $(VENV)
+
+demo: $(VENV)/.ready ## show the main job on a lab of network namespaces (root)
+	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES)
+	@$(PY) -m tests.lab.demo
+
+run: $(VENV)/.ready ## enforce the default policy on the container engines of this host (root)
+	@packaging/require.sh $(RUN_PACKAGES)
+	@$(PY) -m ram_ebpf run $(ARGS)
+
+test: $(VENV)/.ready ## run all tests (root)
+	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES)
+	@$(PY) -m pytest $(ARGS)
+
+unit: $(VENV)/.ready ## run the tests that need neither root nor a kernel
+	@packaging/require.sh $(TEST_PACKAGES)
+	@$(PY) -m pytest tests/unit $(ARGS)
+
+lint: $(VENV)/.ready ## check style and types, and the lab VMs' description
+	@packaging/require.sh $(LINT_PACKAGES)
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check --quiet .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES)
+	@VAGRANT_CWD=vagrant vagrant validate --ignore-provider
+
+format: $(VENV)/.ready ## put the sources into the house style
+	@$(VENV)/bin/ruff check --fix --quiet .
+	@$(VENV)/bin/ruff format --quiet .
+	@$(VENV)/bin/clang-format -i $(C_SOURCES)
+
+test-kernel: $(VENV)/.ready ## run the kernel tests in a QEMU guest: KERNEL=path/to/bzImage (root)
+	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(KERNEL_PACKAGES)
+	@[ -n "$(KERNEL)" ] || { echo "say which: make test-kernel KERNEL=path/to/bzImage" >&2; exit 2; }
+	@$(PY) -m tests.kernels.run "$(KERNEL)"
+
+clean: ## remove what building and testing left in this tree
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Byte order, without the kernel's headers. */
+#ifndef RAM_ENDIAN_H
+#define RAM_ENDIAN_H
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define RAM_HTONS(x) __builtin_bswap16(x)
+#define RAM_HTONL(x) __builtin_bswap32(x)
+#else
+#define RAM_HTONS(x) (x)
+#define RAM_HTONL(x) (x)
+#endif
+#define RAM_NTOHS(x) RAM_HTONS(x)
+#define RAM_NTOHL(x) RAM_HTONL(x)
+
+#endif

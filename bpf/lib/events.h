@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Counting and telling: each reason has a counter, and what a person may want to read becomes an event. */
+#ifndef RAM_EVENTS_H
+#define RAM_EVENTS_H
+
+#include "lib/maps.h"
+
+static __always_inline void ram_count(u32 reason)
+{
+	u64 *counter = counters.lookup(&reason);
+
+	if (counter)
+		*counter += 1;
+}
+
+/* Sends an event with the first packet_len bytes of the packet behind it; 0 for none. */
+static __always_inline void ram_emit_skb(struct __sk_buff *skb, struct ram_event *event, u32 packet_len)
+{
+	event->time_ns = bpf_ktime_get_ns();
+	event->cgroup_id = bpf_skb_cgroup_id(skb);
+	event->socket_cookie = bpf_get_socket_cookie(skb);
+	event->uid = -1;
+	/* The size of a perf record is 16 bits wide; a DNS message over UDP stays far below this. */
+	if (packet_len > 16384)
+		packet_len = 16384;
+	event->packet_len = packet_len;
+	events.perf_submit_skb(skb, packet_len, event, sizeof(*event));
+}
+
+static __always_inline void ram_emit_sock_addr(struct bpf_sock_addr *ctx, struct ram_event *event)
+{
+	event->time_ns = bpf_ktime_get_ns();
+	event->socket_cookie = bpf_get_socket_cookie(ctx);
+	event->uid = bpf_get_current_uid_gid();
+#ifdef RAM_HAVE_SOCK_ADDR_TASK
+	event->pid = bpf_get_current_pid_tgid() >> 32;
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
+#endif
+#ifdef RAM_HAVE_SOCK_ADDR_CGROUP_ID
+	event->cgroup_id = bpf_get_current_cgroup_id();
+#endif
+#ifdef RAM_HAVE_SOCK_ADDR_PERF
+	events.perf_submit(ctx, event, sizeof(*event));
+#else
+	connect_events.push(event, BPF_EXIST); /* when full, the oldest goes */
+#endif
+}
+
+#endif

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Names on the wire (RFC 1035 3.1) and how they are matched against the rules.
+ *
+ * A name is read twice: forwards to find where its labels start, then backwards, byte by byte, with two
+ * things carried along. One is a keyed polynomial hash over character classes, so that at each start of a
+ * label the hash of the literal suffix from there on is at hand and one map lookup finds the rules that end
+ * in it. The other is the state of an automaton for patterns with globs inside labels. Both ignore case,
+ * and both work on whole labels only.
+ *
+ * The hash has four lanes modulo the prime 2^31 - 1, each with a secret multiplier drawn at every start.
+ * Two given names of at most 255 bytes collide in one lane with probability below 255 / (2^31 - 2), in all
+ * four below 2^-91, whoever chose the names.
+ */
+#ifndef RAM_NAMES_H
+#define RAM_NAMES_H
+
+#include "lib/maps.h"
+
+#define RAM_HASH_PRIME 0x7fffffffULL
+
+struct ram_name {
+	u64 starts[4]; /* bit i: a label starts at byte i */
+	u32 offset;    /* of its first byte, from the IP header */
+	u32 length;    /* bytes, without the root label */
+	u32 labels;
+};
+
+struct ram_match {
+	u32 hash[RAM_HASH_LANES]; /* of the whole name */
+	u32 rule;		  /* 0: none */
+};
+
+static __always_inline u32 ram_hash_step(u64 hash, u64 multiplier, u64 symbol)
+{
+	hash = hash * multiplier + symbol + 1;
+	hash = (hash & RAM_HASH_PRIME) + (hash >> 31);
+	hash = (hash & RAM_HASH_PRIME) + (hash >> 31);
+	return hash;
+}
+
+/* Finds the labels of an uncompressed name. Returns 0, or -1 when it is compressed, too long or cut off. */
+static __always_inline int ram_walk_name(struct __sk_buff *skb, struct ram_config *cfg, u32 offset, u32 end,
+					 struct ram_name *name)
+{
+	u64 s0 = ram_forget64(cfg, 0), s1 = ram_forget64(cfg, 0), s2 = ram_forget64(cfg, 0),
+	    s3 = ram_forget64(cfg, 0);
+	u32 labels = ram_forget(cfg, 0);
+	u32 at = ram_forget(cfg, 0);
+	int i;
+
+	name->offset = offset;
+	for (i = 0; i <= RAM_LABELS_MAX; i++) {
+		u64 bit, word;
+		u8 length;
+
+		if (at >= RAM_NAME_MAX || offset + at >= end ||
+		    bpf_skb_load_bytes(skb, offset + at, &length, 1))
+			return -1;
+		if (length == 0) {
+			name->starts[0] = s0;
+			name->starts[1] = s1;
+			name->starts[2] = s2;
+			name->starts[3] = s3;
+			name->length = ram_forget(cfg, at);
+			name->labels = ram_forget(cfg, labels);
+			return 0;
+		}
+		if (length > 63)
+			return -1;
+		bit = ram_forget64(cfg, 1ULL << (at & 63));
+		word = ram_forget(cfg, at) >> 6;
+		if (word == 0)
+			s0 |= bit;
+		else if (word == 1)
+			s1 |= bit;
+		else if (word == 2)
+			s2 |= bit;
+		else
+			s3 |= bit;
+		at += length + 1;
+		labels++;
+	}
+	return -1;
+}
+
+static __always_inline u64 ram_is_start(const struct ram_name *name, u64 at)
+{
+	u64 word;
+
+	if ((at >> 6) == 0)
+		word = name->starts[0];
+	else if ((at >> 6) == 1)
+		word = name->starts[1];
+	else if ((at >> 6) == 2)
+		word = name->starts[2];
+	else
+		word = name->starts[3];
+	return (word >> (at & 63)) & 1;
+}
+
+/* The class of one byte of a name, by its place: a length byte is the start of a label and nothing else. */
+static __always_inline int ram_name_symbol(struct __sk_buff *skb, struct ram_config *cfg,
+					   const struct ram_name *name, u64 at, u64 *symbol)
+{
+	u64 byte;
+	u8 loaded;
+
+	if (bpf_skb_load_bytes(skb, name->offset + at, &loaded, 1))
+		return -1;
+	byte = loaded;
+	asm volatile("%0 &= 0xff" : "+r"(byte));
+	*symbol = cfg->class_of[byte];
+	if (ram_is_start(name, ram_forget(cfg, at)))
+		*symbol = RAM_CLASS_SEP;
+	return 0;
+}
+
+static __always_inline void ram_hash_symbol(u32 *hash, struct ram_config *cfg, u64 symbol)
+{
+	hash[0] = ram_hash_step(hash[0], cfg->multiplier[0], symbol);
+	hash[1] = ram_hash_step(hash[1], cfg->multiplier[1], symbol);
+	hash[2] = ram_hash_step(hash[2], cfg->multiplier[2], symbol);
+	hash[3] = ram_hash_step(hash[3], cfg->multiplier[3], symbol);
+}
+
+/* Hashes the whole name. Returns -1 when the packet ends early. */
+static __always_inline int ram_hash_name(struct __sk_buff *skb, struct ram_config *cfg,
+					 const struct ram_name *name, u32 *hash)
+{
+	int i;
+
+	for (i = 0; i < RAM_NAME_MAX; i++) {
+		u64 symbol;
+
+		if (i >= name->length)
+			break;
+		if (ram_name_symbol(skb, cfg, name, name->length - 1 - i, &symbol))
+			return -1;
+		ram_hash_symbol(hash, cfg, symbol);
+	}
+	return 0;
+}
+
+/*
+ * Hashes the name and finds the most specific rule that matches it. A name with a byte that no host name
+ * has (a dot or NUL inside a label, a space) matches none. Returns -1 when the packet ends early.
+ */
+static __always_inline int ram_match_name(struct __sk_buff *skb, struct ram_config *cfg,
+					  const struct ram_name *name, struct ram_match *match)
+{
+	struct ram_suffix_key key = {};
+	u32 state_number = cfg->automaton_start;
+	u32 before = name->labels; /* labels to the left of where we are */
+	u32 invalid = ram_forget(cfg, 0), best = ram_forget(cfg, 0), accept = 0;
+	int i;
+
+	for (i = 0; i < RAM_NAME_MAX; i++) {
+		u64 symbol;
+
+		if (i >= name->length)
+			break;
+		if (ram_name_symbol(skb, cfg, name, name->length - 1 - i, &symbol))
+			return -1;
+		if (symbol == RAM_CLASS_OTHER)
+			invalid = ram_forget(cfg, invalid + 1);
+		ram_hash_symbol(key.hash, cfg, symbol);
+		if (ram_forget(cfg, state_number)) {
+			struct ram_state *state = automaton.lookup(&state_number);
+
+			if (!state)
+				return -1;
+			if (symbol >= RAM_CLASS_COUNT)
+				symbol = RAM_CLASS_OTHER;
+			asm volatile("%0 &= 0x3f" : "+r"(symbol));
+			if (symbol >= RAM_CLASS_COUNT)
+				return -1;
+			state_number = ram_forget(cfg, state->next[symbol]);
+		}
+		if (symbol == RAM_CLASS_SEP) {
+			struct ram_suffix *suffix = names.lookup(&key);
+
+			before = ram_forget(cfg, before - 1);
+			if (suffix) {
+				u32 left = ram_forget(cfg, before);
+				u32 candidate = left == 0 ? suffix->exact : suffix->deep;
+
+				if (left == 1 && suffix->one > candidate)
+					candidate = suffix->one;
+				if (candidate > best)
+					best = candidate;
+			}
+		}
+	}
+	if (state_number) {
+		struct ram_state *state = automaton.lookup(&state_number);
+
+		if (state)
+			accept = state->accept;
+	}
+	if (accept > best)
+		best = accept;
+	match->hash[0] = key.hash[0];
+	match->hash[1] = key.hash[1];
+	match->hash[2] = key.hash[2];
+	match->hash[3] = key.hash[3];
+	match->rule = invalid ? 0 : best;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,103 @@
+"""`ram-ebpf run`: enforce a policy until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
+from ram_ebpf.policy.automaton import AutomatonTooLarge
+from ram_ebpf.policy.catalogue import load_catalogue
+from ram_ebpf.policy.errors import PolicyErrors
+from ram_ebpf.policy.loader import default_policy, load_policy
+
+_EPILOGUE = """\
+exit status: 0 after SIGTERM or Ctrl-C, 69 nothing to govern, 70 the kernel refused, 75 another instance
+governs the scope, 77 not root, 78 the policy or a scope is wrong
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb `run`; its arguments carry `run`."""
+    parser = subparsers.add_parser(
+        "run",
+        help="enforce a policy until told to stop",
+        description="Enforces a policy in the kernel until SIGTERM or Ctrl-C, then detaches everything.",
+        epilog=_EPILOGUE,
+    )
+    parser.add_argument(
+        "--policy", metavar="FILE", help="the policy file (default: Docker Hub and nothing else)"
+    )
+    parser.add_argument(
+        "--scope",
+        metavar="SCOPE",
+        action="append",
+        default=[],
+        help="cgroup:PATH or engine:NAME, repeatable; instead of the policy's scopes",
+    )
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
+    parser.add_argument("--log-dns", action="store_true", help="also log lookups that changed nothing")
+    parser.add_argument(
+        "--cache",
+        metavar="DIRECTORY",
+        type=Path,
+        default=DEFAULT_DIRECTORY,
+        help="where compiled programs are kept (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def _fail(status: int, text: str) -> int:
+    print(f"ram-ebpf: {text}", file=sys.stderr)
+    return status
+
+
+def run(args: argparse.Namespace) -> int:
+    """Enforces until a signal; the exit status."""
+    logging.basicConfig(level=logging.WARNING, format="ram-ebpf: %(message)s", stream=sys.stderr)
+    catalogue = load_catalogue()
+    try:
+        policy = load_policy(args.policy, catalogue) if args.policy else default_policy()
+    except PolicyErrors as errors:
+        print(errors, file=sys.stderr)
+        return os.EX_CONFIG
+    if os.geteuid() != 0:
+        return _fail(os.EX_NOPERM, "needs root, to load programs into the kernel: run it with sudo")
+
+    # Behind the checks: what follows needs Linux, and takes a while to import.
+    from ram_ebpf.daemon.controller import Controller, Options
+    from ram_ebpf.daemon.records import RecordWriter
+    from ram_ebpf.dataplane.compiler import CompileError
+    from ram_ebpf.dataplane.plane import BusyCgroupError
+    from ram_ebpf.dataplane.syscall import VerifierError
+    from ram_ebpf.scopes.cgroup import ScopeError
+    from ram_ebpf.scopes.selection import parse_scope, select
+
+    try:
+        selection = select([parse_scope(text) for text in args.scope] or policy.scopes)
+    except ScopeError as error:
+        return _fail(os.EX_CONFIG, str(error))
+    for note in selection.notes:
+        print(f"ram-ebpf: {note}", file=sys.stderr)
+    if not selection.cgroups:
+        return _fail(os.EX_UNAVAILABLE, "there is nothing to govern; name a scope with --scope cgroup:PATH")
+    try:
+        controller = Controller(
+            policy,
+            catalogue,
+            RecordWriter(args.log_format == "json"),
+            Options(log_dns=args.log_dns, cache_directory=args.cache),
+        )
+        controller.run(selection.cgroups)
+    except BusyCgroupError as error:
+        return _fail(os.EX_TEMPFAIL, str(error))
+    except VerifierError as error:
+        return _fail(os.EX_SOFTWARE, f"{error.strerror}\n{error.log}")
+    except AutomatonTooLarge as error:
+        return _fail(os.EX_CONFIG, str(error))
+    except (CompileError, OSError) as error:
+        return _fail(os.EX_SOFTWARE, str(error))
+    return 0

@@ -1,0 +1,217 @@
+"""The daemon: policy to data plane, data plane to log, until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ram_ebpf.daemon.history import NameHistory
+from ram_ebpf.daemon.records import NOT_UNDERSTOOD, Describer, RecordWriter, event_name
+from ram_ebpf.dataplane import abi
+from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
+from ram_ebpf.dataplane.events import Event, EventSource
+from ram_ebpf.dataplane.openings import open_addresses, remove_expired
+from ram_ebpf.dataplane.plane import Plane, Settings, TrustedResolver
+from ram_ebpf.dns.lookup import Answer, read_message
+from ram_ebpf.dns.resolvers import auto_resolvers, configured_resolvers
+from ram_ebpf.dns.seeding import Seeder
+from ram_ebpf.policy.catalogue import Catalogue
+from ram_ebpf.policy.model import Mode, Policy
+from ram_ebpf.policy.rules import compile_rules
+from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
+
+_QUEUE_PERIOD = 0.1  # seconds between looks into the queue, which cannot wake us
+_RESOLVERS_PERIOD = 2.0
+_CLEANING_PERIOD = 60.0
+_SEEDING_PATIENCE = 5.0  # seconds that the first round may take before enforcement begins anyway
+_HANDED_OVER = NOT_UNDERSTOOD - {abi.Reason.DNS_LATE}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line decides."""
+
+    log_dns: bool = False
+    cache_directory: Path = DEFAULT_DIRECTORY
+
+
+def settings_of(policy: Policy) -> Settings:
+    """What the programs are told of a policy beside its rules."""
+    return Settings(
+        mode=abi.Mode.AUDIT if policy.mode is Mode.AUDIT else abi.Mode.ENFORCE,
+        grace=policy.dns.grace_seconds,
+        minimum_ttl=policy.dns.minimum_ttl_seconds,
+        maximum_ttl=policy.dns.maximum_ttl_seconds,
+    )
+
+
+def resolvers_of(policy: Policy) -> list[TrustedResolver]:
+    """The resolvers that a policy trusts, here and now."""
+    if isinstance(policy.resolvers, str):
+        return auto_resolvers()
+    return configured_resolvers(policy.resolvers)
+
+
+class Controller:
+    """One policy on some cgroups, from `run` until a signal."""
+
+    def __init__(
+        self, policy: Policy, catalogue: Catalogue, writer: RecordWriter, options: Options | None = None
+    ) -> None:
+        """Loads everything and attaches nothing. Raises what Plane raises."""
+        self._policy = policy
+        self._writer = writer
+        self._options = options or Options()
+        self._settings = settings_of(policy)
+        self._resolvers = resolvers_of(policy)
+        self._stop = threading.Event()
+        self._history = NameHistory()
+        self._plane = Plane(
+            compile_rules(policy, catalogue), self._settings, self._resolvers, self._options.cache_directory
+        )
+        self._events = EventSource(self._plane)
+        self._describer = Describer(
+            self._plane.tables, self._history, CgroupNames(find_cgroup2_mount()).path, policy.message
+        )
+        rules = self._plane.tables.rules
+        exact = set(rules.exact_names())
+        self._seeder = Seeder(
+            ((rule.pattern.text, rule.rank) for rule in rules.names if rule.pattern.text in exact),
+            lambda: self._resolvers,
+            self._seed,
+        )
+        self._told_lost = 0
+
+    def _seed(self, answer: Answer, rule: int) -> None:
+        self._history.note(answer)
+        ports = self._plane.tables.rule(rule)
+        if ports is not None:
+            open_addresses(self._plane.maps["seeded"], answer.addresses, ports.ports, rule, self._settings)
+
+    def run(self, cgroups: Sequence[Path]) -> None:
+        """Governs the cgroups until SIGTERM or SIGINT; detaches everything on the way out.
+
+        Raises what Plane.attach raises; nothing stays attached then either.
+        """
+        with self._signals() as wake:
+            try:
+                self._seeder.start()
+                self._seeder.wait_first_round(_SEEDING_PATIENCE)
+                for cgroup in cgroups:
+                    replaced = self._plane.attach(cgroup)
+                    if replaced:
+                        self._say("replaced", f"{replaced} programs left by an earlier instance on {cgroup}")
+                self._ready(cgroups)
+                self._serve(wake)
+            finally:
+                self._shut_down()
+
+    def stop(self) -> None:
+        """Ends run(); may be called from any thread."""
+        self._stop.set()
+
+    def _ready(self, cgroups: Sequence[Path]) -> None:
+        tables = self._plane.tables
+        self._writer.write(
+            {
+                "event": "ready",
+                "mode": self._policy.mode.value,
+                "scopes": [str(cgroup) for cgroup in cgroups],
+                "resolvers": [str(resolver.address) for resolver in self._resolvers],
+                "rules": len(tables.rules.names) + len(tables.rules.addresses),
+                "compiled": not self._plane.from_cache,
+                "explanation": f"governing {', '.join(str(c) for c in cgroups)} ({self._policy.mode.value})",
+            }
+        )
+
+    def _say(self, event: str, explanation: str, **more: Any) -> None:
+        self._writer.write({"event": event, "explanation": explanation, **more})
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[int]:
+        """SIGTERM and SIGINT make the returned descriptor readable and end the loop."""
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._stop.set()
+
+        previous_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield reader
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(previous_fd)
+            os.close(reader)
+            os.close(writer)
+
+    def _serve(self, wake: int) -> None:
+        next_resolvers = next_cleaning = time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            for descriptor in (wake, *self._events.descriptors):
+                selector.register(descriptor, selectors.EVENT_READ)
+            while not self._stop.is_set():
+                selector.select(_QUEUE_PERIOD)
+                self._drain()
+                now = time.monotonic()
+                if now >= next_resolvers:
+                    next_resolvers = now + _RESOLVERS_PERIOD
+                    self._follow_resolvers()
+                if now >= next_cleaning:
+                    next_cleaning = now + _CLEANING_PERIOD
+                    remove_expired(self._plane.maps["seeded"], self._settings.grace)
+
+    def _drain(self) -> None:
+        self._events.drain(self._take)
+        lost = self._events.lost + self._events.malformed
+        if lost > self._told_lost:
+            self._say(
+                "events-lost",
+                f"{lost - self._told_lost} events came too fast to be read; enforcement is not affected",
+                count=lost - self._told_lost,
+            )
+            self._told_lost = lost
+
+    def _take(self, event: Event) -> None:
+        answer = read_message(event.dns_message) if event.dns_message else None
+        trusted = event.reason in (abi.Reason.DNS_LEARNED, abi.Reason.DNS_NOT_LISTED)
+        if answer is not None and trusted:
+            self._history.note(answer)
+        record = self._describer.describe(event, answer)
+        if event.reason in _HANDED_OVER and event.rule and record.get("host"):
+            self._seeder.ask_now(record["host"], event.rule)
+        if event_name(event) != "dns" or self._options.log_dns:
+            self._writer.write(record)
+
+    def _follow_resolvers(self) -> None:
+        """resolv.conf changes when a laptop moves; the trusted resolvers go with it."""
+        if not isinstance(self._policy.resolvers, str):
+            return
+        found = resolvers_of(self._policy)
+        if found != self._resolvers:
+            self._resolvers = found
+            self._plane.trust(found)
+            names = ", ".join(str(resolver.address) for resolver in found)
+            self._say("resolvers", f"the trusted resolvers are now {names}")
+
+    def _shut_down(self) -> None:
+        self._seeder.stop()
+        attached = self._plane.attached
+        counters = {}
+        with contextlib.suppress(OSError):
+            self._drain()
+            counters = {reason.slug: count for reason, count in sorted(self._plane.counters().items())}
+        self._events.close()
+        self._plane.close()
+        where = ", ".join(str(cgroup) for cgroup in attached) or "nothing"
+        self._say("stopped", f"detached from {where}; nothing is enforced there any more", counters=counters)

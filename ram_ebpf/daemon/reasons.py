@@ -1,0 +1,46 @@
+"""What each reason means, in a sentence for the person who reads the log. docs/reasons.md says more."""
+
+from __future__ import annotations
+
+from ram_ebpf.dataplane.abi import Reason
+
+# {host} is a name or the address, {rule} the rule's pattern, {port} a number.
+SENTENCES: dict[Reason, str] = {
+    Reason.ALLOWED_LEARNED: "a trusted resolver gave this address for {host}, which {rule} allows",
+    Reason.ALLOWED_GRACE: "the answer for {host} has expired, but is within the policy's grace",
+    Reason.ALLOWED_ADDRESS: "the address is in {rule}, which the policy allows",
+    Reason.ALLOWED_RESOLVER: "a trusted DNS resolver",
+    Reason.ALLOWED_ESTABLISHED: "part of a connection that was allowed when it began",
+    Reason.ALLOWED_INBOUND: "part of a connection that the other side opened",
+    Reason.ALLOWED_PROTOCOL: "ICMP or IGMP, which carry no image",
+    Reason.DENIED_UNKNOWN_ADDRESS: "no trusted DNS reply gave this address for an allowed name",
+    Reason.DENIED_EXPIRED: "the answer that allowed this address has expired; look {host} up again",
+    Reason.DENIED_PORT: "{host} is allowed by {rule}, but not on port {port}",
+    Reason.DENIED_PROTOCOL: "only TCP, UDP, ICMP and IGMP may leave this scope",
+    Reason.DENIED_MALFORMED: "the packet is cut off or malformed",
+    Reason.DENIED_FRAGMENT: "an IP fragment without ports cannot be judged",
+    Reason.DENIED_RESOLVER: "not one of the trusted resolvers",
+    Reason.DENIED_SOURCE_ROUTE: "IP options or a routing header could lead the packet elsewhere",
+    Reason.DNS_LEARNED: "addresses of {host} are allowed by {rule}",
+    Reason.DNS_NOT_LISTED: "{host} is not in the policy",
+    Reason.DNS_NO_QUERY: "a DNS reply that nobody asked for",
+    Reason.DNS_WRONG_QUESTION: "a DNS reply to another question than the one asked",
+    Reason.DNS_TRUNCATED: "the reply for {host} was truncated, so the name is asked again",
+    Reason.DNS_MALFORMED: "the reply for {host} could not be read to its end, so the name is asked again",
+    Reason.DNS_TOO_MANY: "the reply for {host} has too many records for one pass, so the name is asked again",
+    Reason.DNS_MAP_FULL: "an address of {host} found no room in the kernel's map",
+    Reason.DNS_WRONG_INTERFACE: "a reply in the resolver's name came over the loopback interface",
+    Reason.DNS_NO_ADDRESS: "the reply for {host} has no address",
+    Reason.DNS_NOT_A_QUERY: "a packet to the resolver that is no DNS query",
+    Reason.DNS_UNTRUSTED_SENDER: "a DNS reply from a host that is no trusted resolver",
+    Reason.DNS_OVER_TCP: "a DNS query over TCP, whose reply is not learned from",
+    Reason.DNS_LATE: "a DNS reply that came too long after its query",
+}
+
+
+def explain(reason: Reason, *, host: str, port: int, rule: str, named: bool) -> str:
+    """One sentence. `named`: the host is a name that a resolver gave, and not merely an address."""
+    if reason is Reason.DENIED_UNKNOWN_ADDRESS and named:
+        return f"{host} is not in the policy"
+    sentence = SENTENCES.get(reason, reason.slug)
+    return sentence.format(host=host, port=port, rule=rule or "the policy")

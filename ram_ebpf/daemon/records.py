@@ -1,0 +1,156 @@
+"""From events of the kernel to lines of the log, as JSON or for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, TextIO
+
+from ram_ebpf.daemon.history import NameHistory
+from ram_ebpf.daemon.reasons import explain
+from ram_ebpf.dataplane.abi import Reason, Verdict
+from ram_ebpf.dataplane.events import Event
+from ram_ebpf.dataplane.tables import Tables
+from ram_ebpf.dns.lookup import Answer, question_name
+from ram_ebpf.policy.rules import AddressRule, NameRule
+
+_PROTOCOLS = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}
+_VERDICT_EVENTS = {Verdict.ALLOW: "allowed", Verdict.DENY: "denied", Verdict.WOULD_DENY: "would-deny"}
+NOT_UNDERSTOOD = frozenset(
+    {
+        Reason.DNS_TRUNCATED,
+        Reason.DNS_MALFORMED,
+        Reason.DNS_TOO_MANY,
+        Reason.DNS_MAP_FULL,
+        Reason.DNS_LATE,
+    }
+)
+_IGNORED_REPLY = frozenset(
+    {
+        Reason.DNS_NO_QUERY,
+        Reason.DNS_WRONG_QUESTION,
+        Reason.DNS_WRONG_INTERFACE,
+        Reason.DNS_UNTRUSTED_SENDER,
+    }
+)
+
+
+def event_name(event: Event) -> str:
+    """The kind of line that an event becomes."""
+    if event.verdict is not Verdict.NONE:
+        return _VERDICT_EVENTS[event.verdict]
+    if event.reason is Reason.DNS_LEARNED:
+        return "learned"
+    if event.reason in NOT_UNDERSTOOD:
+        return "not-understood"
+    if event.reason in _IGNORED_REPLY:
+        return "ignored-reply"
+    return "dns"
+
+
+def rule_text(rule: NameRule | AddressRule | None) -> str:
+    """A rule as the administrator knows it."""
+    if rule is None:
+        return ""
+    where = rule.pattern.text if isinstance(rule, NameRule) else str(rule.network)
+    return f"{where} ({rule.origin})"
+
+
+@dataclass
+class Describer:
+    """Adds to an event what only user space knows: names, rules, cgroup paths, the policy's message."""
+
+    tables: Tables
+    history: NameHistory
+    cgroup_path: Callable[[int], str | None]
+    message: str | None = None
+
+    def describe(self, event: Event, answer: Answer | None) -> dict[str, Any]:
+        """The line of an event, without what is not known."""
+        name = event_name(event)
+        about_dns = event.verdict is Verdict.NONE
+        host = self._dns_host(event, answer) if about_dns else self.history.name_of(event.address)
+        rule = rule_text(self.tables.rule(event.rule))
+        record: dict[str, Any] = {
+            "event": name,
+            "verdict": event.verdict.name.lower().replace("_", "-") if not about_dns else None,
+            "reason": event.reason.slug,
+            "host": host,
+            "address": str(event.address),
+            "port": event.port,
+            "protocol": _PROTOCOLS.get(event.protocol, str(event.protocol)),
+            "process": event.process,
+            "pid": event.pid,
+            "uid": event.uid,
+            "cgroup": self.cgroup_path(event.cgroup_id) if event.cgroup_id else None,
+            "rule": rule or None,
+            "explanation": explain(
+                event.reason,
+                host=host or str(event.address),
+                port=event.port,
+                rule=rule,
+                named=host is not None,
+            ),
+        }
+        if about_dns:
+            record["resolver"] = f"{record.pop('address')}#{record.pop('port')}"
+            if answer is not None and answer.addresses:
+                record["addresses"] = [str(address) for address, _ in answer.addresses]
+        elif event.verdict is not Verdict.ALLOW and self.message:
+            record["message"] = self.message
+        return {key: value for key, value in record.items() if value is not None}
+
+    @staticmethod
+    def _dns_host(event: Event, answer: Answer | None) -> str | None:
+        if answer is not None:
+            return answer.name
+        return question_name(event.dns_message) if event.dns_message else None
+
+
+def human_line(record: dict[str, Any]) -> str:
+    """One line for a person's eyes."""
+    words = [str(record["event"]).upper()]
+    address = record.get("address")
+    if address is not None:
+        shown = f"[{address}]" if ":" in address else address
+        host = record.get("host")
+        words.append(f"{host} ({shown}:{record['port']})" if host else f"{shown}:{record['port']}")
+        words.append(record["protocol"])
+    elif record.get("host"):
+        words.append(str(record["host"]))
+    if record.get("addresses"):
+        words.append(" ".join(record["addresses"]))
+    if record.get("pid"):
+        words.append(f"by {record.get('process', '?')}[{record['pid']}]")
+    if record.get("cgroup"):
+        words.append(f"in {record['cgroup']}")
+    line = " ".join(words)
+    if record.get("explanation"):
+        line += f": {record['explanation']}"
+    if record.get("message"):
+        line += f". {record['message']}"
+    return line
+
+
+class RecordWriter:
+    """Writes lines, each at once; a reader that has gone is not a reason to stop enforcing."""
+
+    def __init__(self, as_json: bool, stream: TextIO | None = None) -> None:
+        self._json = as_json
+        self._stream = stream or sys.stdout
+
+    def write(self, record: dict[str, Any]) -> None:
+        """One record, with the time of now (UTC, RFC 3339)."""
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        text = json.dumps({"time": now, **record}) if self._json else f"{now} {human_line(record)}"
+        # Names come from the network: no control character of theirs may reach a terminal.
+        if not self._json:
+            text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        try:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            return

@@ -1,0 +1,269 @@
+"""Mirror of bpf/abi.h: structures, enums and limits. tests/unit/test_abi.py compares the two.
+
+Addresses are 16 bytes in network order (IPv4 as IPv4-mapped, RFC 4291 2.5.5.2), ports in host order, times
+in nanoseconds of CLOCK_MONOTONIC.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import socket
+from enum import IntEnum, IntFlag
+
+CLASS_COUNT = 40
+CLASS_OTHER = 0
+CLASS_SEP = 39
+HASH_LANES = 4
+PORTS_MAX = 8
+NAME_MAX = 255
+LABELS_MAX = 127
+ANSWER_STEPS = 512
+PORT_ANY = 0
+COMM_LEN = 16
+
+
+class Mode(IntEnum):
+    """enum ram_mode."""
+
+    ENFORCE = 0
+    AUDIT = 1
+
+
+class Verdict(IntEnum):
+    """enum ram_verdict."""
+
+    NONE = 0
+    ALLOW = 1
+    DENY = 2
+    WOULD_DENY = 3
+
+
+class Reason(IntEnum):
+    """enum ram_reason; each has its sentence in docs/reasons.md."""
+
+    NONE = 0
+    ALLOWED_LEARNED = 1
+    ALLOWED_GRACE = 2
+    ALLOWED_ADDRESS = 3
+    ALLOWED_RESOLVER = 4
+    ALLOWED_ESTABLISHED = 5
+    ALLOWED_INBOUND = 6
+    ALLOWED_PROTOCOL = 7
+    DENIED_UNKNOWN_ADDRESS = 16
+    DENIED_EXPIRED = 17
+    DENIED_PORT = 18
+    DENIED_PROTOCOL = 19
+    DENIED_MALFORMED = 20
+    DENIED_FRAGMENT = 21
+    DENIED_RESOLVER = 22
+    DENIED_SOURCE_ROUTE = 23
+    DNS_LEARNED = 32
+    DNS_NOT_LISTED = 33
+    DNS_NO_QUERY = 34
+    DNS_WRONG_QUESTION = 35
+    DNS_TRUNCATED = 36
+    DNS_MALFORMED = 37
+    DNS_TOO_MANY = 38
+    DNS_MAP_FULL = 39
+    DNS_WRONG_INTERFACE = 40
+    DNS_NO_ADDRESS = 41
+    DNS_NOT_A_QUERY = 42
+    DNS_UNTRUSTED_SENDER = 43
+    DNS_OVER_TCP = 44
+    DNS_LATE = 45
+
+    @property
+    def slug(self) -> str:
+        """The spelling used in logs and metrics."""
+        return self.name.lower().replace("_", "-")
+
+
+REASON_COUNT = 48
+
+
+class Hook(IntEnum):
+    """enum ram_hook."""
+
+    INET_INGRESS = 0
+    INET_EGRESS = 1
+    INET4_CONNECT = 2
+    INET6_CONNECT = 3
+    UDP4_SENDMSG = 4
+    UDP6_SENDMSG = 5
+
+
+class ResolverFlag(IntFlag):
+    """enum ram_resolver_flag."""
+
+    LOCAL = 1
+
+
+_Address = ctypes.c_uint32 * 4
+
+
+class Config(ctypes.Structure):
+    """struct ram_config."""
+
+    _fields_ = [
+        ("grace_ns", ctypes.c_uint64),
+        ("query_lifetime_ns", ctypes.c_uint64),
+        ("mode", ctypes.c_uint32),
+        ("minimum_ttl", ctypes.c_uint32),
+        ("maximum_ttl", ctypes.c_uint32),
+        ("automaton_start", ctypes.c_uint32),
+        ("multiplier", ctypes.c_uint32 * HASH_LANES),
+        ("zero", ctypes.c_uint64),
+        ("class_of", ctypes.c_uint8 * 256),
+    ]
+
+
+class SuffixKey(ctypes.Structure):
+    """struct ram_suffix_key."""
+
+    _fields_ = [("hash", ctypes.c_uint32 * HASH_LANES)]
+
+
+class Suffix(ctypes.Structure):
+    """struct ram_suffix."""
+
+    _fields_ = [("exact", ctypes.c_uint32), ("one", ctypes.c_uint32), ("deep", ctypes.c_uint32)]
+
+
+class State(ctypes.Structure):
+    """struct ram_state."""
+
+    _fields_ = [("accept", ctypes.c_uint32), ("next", ctypes.c_uint16 * CLASS_COUNT)]
+
+
+class Rule(ctypes.Structure):
+    """struct ram_rule."""
+
+    _fields_ = [("port", ctypes.c_uint16 * PORTS_MAX), ("ports", ctypes.c_uint32)]
+
+
+class Endpoint(ctypes.Structure):
+    """struct ram_endpoint."""
+
+    _fields_ = [("address", _Address), ("port", ctypes.c_uint16), ("zero", ctypes.c_uint16)]
+
+
+class Opening(ctypes.Structure):
+    """struct ram_opening."""
+
+    _fields_ = [("expires_ns", ctypes.c_uint64), ("rule", ctypes.c_uint32), ("zero", ctypes.c_uint32)]
+
+
+class RangeKey(ctypes.Structure):
+    """struct ram_range_key."""
+
+    _fields_ = [("prefixlen", ctypes.c_uint32), ("port_be", ctypes.c_uint32), ("address", _Address)]
+
+
+class Range(ctypes.Structure):
+    """struct ram_range."""
+
+    _fields_ = [("rule", ctypes.c_uint32)]
+
+
+class QueryKey(ctypes.Structure):
+    """struct ram_query_key."""
+
+    _fields_ = [
+        ("resolver", _Address),
+        ("local", _Address),
+        ("resolver_port", ctypes.c_uint16),
+        ("local_port", ctypes.c_uint16),
+        ("id", ctypes.c_uint16),
+        ("zero", ctypes.c_uint16),
+    ]
+
+
+class Query(ctypes.Structure):
+    """struct ram_query."""
+
+    _fields_ = [
+        ("asked_ns", ctypes.c_uint64),
+        ("hash", ctypes.c_uint32 * HASH_LANES),
+        ("rule", ctypes.c_uint32),
+        ("qtype", ctypes.c_uint16),
+        ("zero", ctypes.c_uint16),
+    ]
+
+
+class Flow(ctypes.Structure):
+    """struct ram_flow."""
+
+    _fields_ = [
+        ("local", _Address),
+        ("remote", _Address),
+        ("local_port", ctypes.c_uint16),
+        ("remote_port", ctypes.c_uint16),
+        ("zero", ctypes.c_uint32),
+    ]
+
+
+class Peer(ctypes.Structure):
+    """struct ram_peer."""
+
+    _fields_ = [
+        ("address", _Address),
+        ("port", ctypes.c_uint16),
+        ("set", ctypes.c_uint16),
+        ("rule", ctypes.c_uint32),
+    ]
+
+
+class Event(ctypes.Structure):
+    """struct ram_event."""
+
+    _fields_ = [
+        ("time_ns", ctypes.c_uint64),
+        ("cgroup_id", ctypes.c_uint64),
+        ("socket_cookie", ctypes.c_uint64),
+        ("address", _Address),
+        ("pid", ctypes.c_uint32),
+        ("uid", ctypes.c_uint32),
+        ("rule", ctypes.c_uint32),
+        ("packet_len", ctypes.c_uint32),
+        ("port", ctypes.c_uint16),
+        ("dns_offset", ctypes.c_uint16),
+        ("reason", ctypes.c_uint16),
+        ("verdict", ctypes.c_uint8),
+        ("hook", ctypes.c_uint8),
+        ("protocol", ctypes.c_uint8),
+        ("zero", ctypes.c_uint8 * 7),
+        ("comm", ctypes.c_char * COMM_LEN),
+    ]
+
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def pack_address(address: IPAddress) -> bytes:
+    """The 16 bytes of an address, IPv4 as IPv4-mapped."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return b"\0" * 10 + b"\xff\xff" + address.packed
+    return address.packed
+
+
+def unpack_address(packed: bytes) -> IPAddress:
+    """The reverse of pack_address: an IPv4-mapped address becomes an IPv4 one."""
+    address = ipaddress.IPv6Address(packed)
+    return address.ipv4_mapped or address
+
+
+def endpoint(address: IPAddress, port: int) -> bytes:
+    """The key of `learned`, `seeded` and `resolvers`."""
+    return bytes(Endpoint(_Address.from_buffer_copy(pack_address(address)), port, 0))
+
+
+def range_key(network: ipaddress.IPv4Network | ipaddress.IPv6Network, port: int) -> bytes:
+    """The key of `ranges`: the port is the first 32 bits of the prefix, so it always matches whole."""
+    extra = 96 if isinstance(network, ipaddress.IPv4Network) else 0
+    key = RangeKey(
+        32 + extra + network.prefixlen,
+        socket.htonl(port),
+        _Address.from_buffer_copy(pack_address(network.network_address)),
+    )
+    return bytes(key)

@@ -1,0 +1,77 @@
+"""Bytecode kept on disk, so that a start needs no compiler.
+
+A file is named by everything that decides its content: the flattened source, the flags, the version of
+bcc and the architecture. Whoever may write here decides what the kernel runs, so files and their directory
+must belong to root (or to us) and be writable by nobody else; others are ignored, and said to be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import stat
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ram_ebpf.dataplane.bytecode import Bytecode, BytecodeError
+from ram_ebpf.dataplane.compiler import bcc_version, compile_source
+from ram_ebpf.dataplane.source import flatten
+
+# RAM_EBPF_CACHE moves it, for hosts with a read-only /var and for tests.
+DEFAULT_DIRECTORY = Path(os.environ.get("RAM_EBPF_CACHE") or "/var/cache/ram-ebpf")
+_log = logging.getLogger(__name__)
+
+
+def cache_key(name: str, flags: Sequence[str]) -> str:
+    """SHA-256 over the source and all that compiles it, in hexadecimal."""
+    digest = hashlib.sha256()
+    for part in (flatten(name), *flags, bcc_version(), platform.machine()):
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _is_trusted(path: Path) -> bool:
+    status = path.lstat()
+    kind = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+    return kind and status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
+
+
+def _read(path: Path) -> Bytecode | None:
+    try:
+        if not (_is_trusted(path.parent) and _is_trusted(path)):
+            _log.warning("ignoring %s: it or its directory is writable by others than root", path)
+            return None
+        return Bytecode.from_json(path.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return None
+    except (OSError, BytecodeError, UnicodeDecodeError) as error:
+        _log.warning("ignoring %s: %s", path, error)
+        return None
+
+
+def _write(path: Path, bytecode: Bytecode) -> None:
+    """Whole or not at all, and never a reason to fail: a read-only disk only costs time at the next start."""
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="ascii") as file:
+            file.write(bytecode.to_json())
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(path)
+    except OSError as error:
+        _log.warning("bytecode is not kept in %s: %s", path.parent, error)
+
+
+def load_or_compile(
+    name: str, flags: Sequence[str], directory: Path = DEFAULT_DIRECTORY
+) -> tuple[Bytecode, bool]:
+    """Returns the bytecode of bpf/`name`, and whether it came from the cache."""
+    path = directory / f"{cache_key(name, flags)}.json"
+    cached = _read(path)
+    if cached is not None:
+        return cached, True
+    bytecode = compile_source(name, flags)
+    _write(path, bytecode)
+    return bytecode, False

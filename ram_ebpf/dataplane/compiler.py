@@ -1,0 +1,119 @@
+"""Compiles the C sources with bcc: the only module that imports it, and only in a child process.
+
+bcc keeps an LLVM of more than 100 MB in the process, so `compile_source` starts this module as a program;
+the child writes bytecode to its standard output and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ram_ebpf.dataplane import syscall
+from ram_ebpf.dataplane.bytecode import Bytecode, MapShape, Program
+from ram_ebpf.dataplane.source import flatten, source_directory
+
+_MISSING_BCC = (
+    "the BPF compiler binding is missing: install the distribution's package python3-bpfcc, and run ram-ebpf "
+    "with the system's Python or a virtual environment made with --system-site-packages "
+    "(the package 'bcc' on PyPI is something else)"
+)
+
+
+class CompileError(RuntimeError):
+    """The C sources could not be compiled; the text is the compiler's."""
+
+
+def _system_includes() -> list[str]:
+    """Where the C library's copies of the UAPI headers are."""
+    flags = ["-isystem", "/usr/include"]
+    triplet = f"/usr/include/{platform.machine()}-linux-gnu"
+    if Path(triplet).is_dir():
+        flags += ["-isystem", triplet]
+    return flags
+
+
+def bcc_version() -> str:
+    """The version of the installed binding, found without loading it; '' when it is not there."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("bcc")
+    if spec is None or spec.origin is None:
+        return ""
+    version_file = Path(spec.origin).with_name("version.py")
+    try:
+        return version_file.read_text(encoding="utf-8").strip()
+    except OSError:
+        return "unknown"
+
+
+def compile_source(name: str, flags: Sequence[str]) -> Bytecode:
+    """Compiles bpf/`name` in a child process. Raises CompileError."""
+    command = [
+        sys.executable,
+        "-m",
+        "ram_ebpf.dataplane.compiler",
+        name,
+        *(f"--flag={flag}" for flag in flags),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if result.returncode != 0:
+        raise CompileError(result.stderr.strip() or f"the compiler ended with status {result.returncode}")
+    return Bytecode.from_json(result.stdout)
+
+
+def _compile_here(name: str, flags: Sequence[str]) -> Bytecode:
+    try:
+        # bcc reads this when it is loaded: our header tree stands in for the kernel's.
+        os.environ["BCC_KERNEL_SOURCE"] = str(source_directory())
+        from bcc import BPF, lib
+    except ImportError as error:
+        raise CompileError(f"{_MISSING_BCC} ({error})") from error
+    # The bindings declare no result type for this one in any version.
+    lib.bpf_table_name.restype = ctypes.c_char_p
+    lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_ulonglong]
+    module = BPF(text=flatten(name).encode(), cflags=[*_system_includes(), *flags])
+    name_of_fd: dict[int, str] = {}
+    maps: dict[str, MapShape] = {}
+    for index in range(lib.bpf_num_tables(module.module)):
+        table = lib.bpf_table_name(module.module, index).decode()
+        fd = lib.bpf_table_fd_id(module.module, index)
+        info = syscall.map_info(fd)
+        name_of_fd[fd] = table
+        maps[table] = MapShape(info.type, info.key_size, info.value_size, info.max_entries, info.flags)
+    programs = {}
+    for index in range(lib.bpf_num_functions(module.module)):
+        function = lib.bpf_function_name(module.module, index)
+        programs[function.decode()] = Program.from_dump(module.dump_func(function), name_of_fd)
+    return Bytecode(programs, maps)
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m ram_ebpf.dataplane.compiler")
+    parser.add_argument("name")
+    parser.add_argument("--flag", action="append", default=[])
+    arguments = parser.parse_args()
+    # Whatever bcc prints must not end up in the bytecode.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            bytecode = _compile_here(arguments.name, arguments.flag)
+        except (CompileError, OSError) as error:
+            print(error, file=sys.stderr)
+            return 1
+        except Exception as error:  # bcc raises nothing more exact
+            print(f"{error} (bcc {bcc_version()})", file=sys.stderr)
+            return 1
+    sys.stdout.write(bytecode.to_json())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(_main())

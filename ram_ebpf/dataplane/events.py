@@ -1,0 +1,101 @@
+"""Events of the programs, from wherever the kernel lets them leave them, as Python values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ram_ebpf.dataplane import abi
+from ram_ebpf.dataplane.perf import PerfReader
+from ram_ebpf.dataplane.plane import Plane
+
+_SIZE = len(bytes(abi.Event()))
+_UNKNOWN_UID = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event. What the kernel could not tell is None."""
+
+    time_ns: int
+    verdict: abi.Verdict
+    reason: abi.Reason
+    hook: abi.Hook
+    address: abi.IPAddress
+    port: int
+    protocol: int
+    rule: int
+    pid: int | None
+    process: str | None
+    uid: int | None
+    cgroup_id: int | None
+    dns_message: bytes | None  # the DNS message of the packet, for events about DNS
+
+
+class MalformedEventError(ValueError):
+    """Bytes that are no event of this version."""
+
+
+def parse_event(raw: bytes) -> Event:
+    """Reads struct ram_event and the packet behind it. Raises MalformedEventError."""
+    if len(raw) < _SIZE:
+        raise MalformedEventError(f"{len(raw)} bytes are no event: it has {_SIZE}")
+    event = abi.Event.from_buffer_copy(raw)
+    try:
+        verdict, reason, hook = abi.Verdict(event.verdict), abi.Reason(event.reason), abi.Hook(event.hook)
+    except ValueError as error:
+        raise MalformedEventError(str(error)) from error
+    packet = raw[_SIZE : _SIZE + event.packet_len]
+    return Event(
+        time_ns=event.time_ns,
+        verdict=verdict,
+        reason=reason,
+        hook=hook,
+        address=abi.unpack_address(bytes(event.address)),
+        port=event.port,
+        protocol=event.protocol,
+        rule=event.rule,
+        pid=event.pid or None,
+        process=event.comm.decode(errors="replace") or None,
+        uid=None if event.uid == _UNKNOWN_UID else event.uid,
+        cgroup_id=event.cgroup_id or None,
+        dns_message=packet[event.dns_offset :] if event.packet_len and event.dns_offset else None,
+    )
+
+
+class EventSource:
+    """Takes events from the perf rings and, on kernels whose connect hooks cannot write there, the queue."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._perf = PerfReader(plane.maps["events"])
+        self._queue = plane.maps["connect_events"]
+        self.malformed = 0
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Readable when there are events in the rings; the queue has to be asked."""
+        return self._perf.descriptors
+
+    @property
+    def lost(self) -> int:
+        """Events that the kernel dropped since the rings were full."""
+        return self._perf.lost
+
+    def drain(self, take: Callable[[Event], None]) -> None:
+        """Hands over all waiting events, by their time."""
+        waiting: list[bytes] = []
+        self._perf.drain(waiting.append)
+        while (raw := self._queue.pop()) is not None:
+            waiting.append(raw)
+        parsed = []
+        for raw in waiting:
+            try:
+                parsed.append(parse_event(raw))
+            except MalformedEventError:
+                self.malformed += 1
+        for event in sorted(parsed, key=lambda event: event.time_ns):
+            take(event)
+
+    def close(self) -> None:
+        """Gives the rings back."""
+        self._perf.close()

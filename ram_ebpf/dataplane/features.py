@@ -1,0 +1,49 @@
+"""What the running kernel can do, found by trying: version numbers lie on distribution kernels."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+from ram_ebpf.dataplane import syscall
+from ram_ebpf.dataplane.syscall import AttachType, ProgramType
+
+_HELPER_PERF_EVENT_OUTPUT = 25
+_HELPER_GET_CURRENT_PID_TGID = 14
+_HELPER_GET_CURRENT_COMM = 16
+_HELPER_GET_CURRENT_CGROUP_ID = 80
+_CALL = 0x85
+_EXIT = 0x95
+_REFUSALS = ("unknown func", "invalid func", "cannot use helper")
+
+
+def has_helper(program_type: ProgramType, attach_type: AttachType, helper: int) -> bool:
+    """Whether programs of this type may call the helper.
+
+    A program that calls it without arguments is loaded: the verifier refuses it in any case, with other
+    words for a helper that it does not have than for arguments that are missing.
+    """
+    code = syscall.instructions((_CALL, 0, 0, 0, helper), (_EXIT, 0, 0, 0, 0))
+    try:
+        fd, _ = syscall.program_load("ram_probe", program_type, code, attach_type)
+    except syscall.VerifierError as error:
+        return not any(refusal in error.log for refusal in _REFUSALS)
+    os.close(fd)
+    return True
+
+
+@lru_cache(maxsize=1)
+def compiler_flags() -> tuple[str, ...]:
+    """Macros for the C sources, by what the connect hooks of this kernel may call."""
+
+    def connect_hook_has(helper: int) -> bool:
+        return has_helper(ProgramType.CGROUP_SOCK_ADDR, AttachType.INET4_CONNECT, helper)
+
+    flags = []
+    if connect_hook_has(_HELPER_PERF_EVENT_OUTPUT):
+        flags.append("-DRAM_HAVE_SOCK_ADDR_PERF")
+    if connect_hook_has(_HELPER_GET_CURRENT_PID_TGID) and connect_hook_has(_HELPER_GET_CURRENT_COMM):
+        flags.append("-DRAM_HAVE_SOCK_ADDR_TASK")
+    if connect_hook_has(_HELPER_GET_CURRENT_CGROUP_ID):
+        flags.append("-DRAM_HAVE_SOCK_ADDR_CGROUP_ID")
+    return tuple(flags)

@@ -1,0 +1,152 @@
+"""The maps of the data plane, created by ourselves with sizes chosen for the policy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from ram_ebpf.dataplane import btf, syscall
+from ram_ebpf.dataplane.bytecode import MapShape
+from ram_ebpf.dataplane.syscall import MapType
+
+_BATCH = 4096
+
+
+class Map:
+    """One map: bytes in, bytes out. Closes its descriptor when told to."""
+
+    def __init__(self, name: str, shape: MapShape) -> None:
+        self.name = name
+        self.shape = shape
+        if shape.type == MapType.SK_STORAGE:
+            btf_fd = syscall.btf_load(btf.key_and_value(shape.value_size))
+            try:
+                types = (btf_fd, btf.KEY_TYPE_ID, btf.VALUE_TYPE_ID)
+                self.fd = self._create(types)
+            finally:
+                os.close(btf_fd)
+        else:
+            self.fd = self._create(None)
+
+    def _create(self, types: tuple[int, int, int] | None) -> int:
+        shape = self.shape
+        try:
+            return syscall.map_create(
+                f"ram_{self.name}", shape.type, shape.key_size, shape.value_size, shape.max_entries,
+                shape.flags, types,
+            )  # fmt: skip
+        except OSError as error:
+            hint = ""
+            if error.errno == errno.EPERM:
+                hint = " (on kernels before 5.11 the limit on locked memory counts: raise RLIMIT_MEMLOCK)"
+            raise OSError(error.errno, f"map {self.name}: {error.strerror}{hint}") from error
+
+    def __getitem__(self, key: bytes) -> bytes:
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, or None."""
+        return syscall.map_lookup(self.fd, key, self.shape.value_size)
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        syscall.map_update(self.fd, key, value)
+
+    def discard(self, key: bytes) -> bool:
+        """Removes a key; False when it was not there."""
+        return syscall.map_delete(self.fd, key)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return syscall.map_keys(self.fd, self.shape.key_size)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs as they are right now; an entry that goes meanwhile is left out."""
+        for key in self:
+            value = self.get(key)
+            if value is not None:
+                yield key, value
+
+    def clear(self) -> None:
+        """Removes every key."""
+        for key in list(self):
+            self.discard(key)
+
+    def update(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Sets many values, in batches where the kernel has them (5.6)."""
+        chunk: list[tuple[bytes, bytes]] = []
+        for pair in pairs:
+            chunk.append(pair)
+            if len(chunk) == _BATCH:
+                self._update_chunk(chunk)
+                chunk = []
+        if chunk:
+            self._update_chunk(chunk)
+
+    def _update_chunk(self, chunk: Sequence[tuple[bytes, bytes]]) -> None:
+        if self.shape.type == MapType.HASH and len(chunk) > 1:
+            keys, values = b"".join(k for k, _ in chunk), b"".join(v for _, v in chunk)
+            try:
+                syscall.map_update_batch(self.fd, keys, values, len(chunk))
+                return
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                    raise
+        for key, value in chunk:
+            self[key] = value
+
+    def pop(self) -> bytes | None:
+        """Takes the oldest value of a queue."""
+        return syscall.map_pop(self.fd, self.shape.value_size)
+
+    def per_cpu_sums(self) -> dict[int, int]:
+        """Of a per-CPU array of 64-bit numbers: the sum over all CPUs, by index, zeros left out."""
+        cpus = syscall.possible_cpus()
+        sums = {}
+        for index in range(self.shape.max_entries):
+            raw = syscall.map_lookup(self.fd, struct.pack("=I", index), 8 * cpus)
+            total = sum(struct.unpack(f"={cpus}Q", raw)) if raw else 0
+            if total:
+                sums[index] = total
+        return sums
+
+    def close(self) -> None:
+        """Gives the descriptor back; the map lives on while a program uses it."""
+        syscall.close_all([self.fd])
+
+
+def create_maps(shapes: Mapping[str, MapShape], entries: Mapping[str, int]) -> dict[str, Map]:
+    """Creates every map. `entries` gives max_entries where the policy decides it."""
+    maps: dict[str, Map] = {}
+    try:
+        for name, shape in shapes.items():
+            maps[name] = Map(name, _final_shape(name, shape, entries))
+    except OSError:
+        for created in maps.values():
+            created.close()
+        raise
+    return maps
+
+
+def _final_shape(name: str, shape: MapShape, entries: Mapping[str, int]) -> MapShape:
+    map_type, count, flags = shape.type, entries.get(name, shape.max_entries), shape.flags
+    if name == "peers":  # declared as a hash in C; see bpf/lib/maps.h
+        map_type, count, flags = MapType.SK_STORAGE, 0, syscall.F_NO_PREALLOC
+    if name == "events":
+        count = syscall.possible_cpus()
+    return MapShape(map_type, shape.key_size, shape.value_size, max(count, 0), flags)
+
+
+def raise_memlock_limit() -> None:
+    """Lifts RLIMIT_MEMLOCK, by which kernels before 5.11 account BPF memory, as far as we may."""
+    import resource
+
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)
+    except (ValueError, OSError):
+        _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))

@@ -1,0 +1,128 @@
+"""Reading a BPF_MAP_TYPE_PERF_EVENT_ARRAY: one ring buffer a CPU (perf_event_open(2)), without a library."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import platform
+import struct
+from collections.abc import Callable, Iterator
+
+from ram_ebpf.dataplane.maps import Map
+
+_SYSCALL = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "s390x": 331, "ppc64le": 319}
+_TYPE_SOFTWARE = 1
+_COUNT_SW_BPF_OUTPUT = 10
+_SAMPLE_RAW = 1 << 10
+_FLAG_FD_CLOEXEC = 8
+_RECORD_LOST = 2
+_RECORD_SAMPLE = 9
+_HEAD = 1024  # offsets in struct perf_event_mmap_page
+_TAIL = 1032
+_HEADER = struct.Struct("=IHH")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _open_event(cpu: int) -> int:
+    # struct perf_event_attr up to wakeup_events: type, size, config, period, sample_type, read_format,
+    # flags, wakeup_events.
+    attributes = struct.pack(
+        "=IIQQQQQI", _TYPE_SOFTWARE, 112, _COUNT_SW_BPF_OUTPUT, 0, _SAMPLE_RAW, 0, 0, 1
+    ).ljust(112, b"\0")
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    number = _SYSCALL[platform.machine()]
+    fd: int = _libc.syscall(number, buffer, -1, cpu, -1, ctypes.c_ulong(_FLAG_FD_CLOEXEC))
+    if fd < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"perf_event_open for CPU {cpu}: {os.strerror(error)}")
+    return fd
+
+
+class _Ring:
+    """The ring buffer of one CPU."""
+
+    def __init__(self, cpu: int, pages: int) -> None:
+        self.cpu = cpu
+        self.fd = _open_event(cpu)
+        self._size = pages * mmap.PAGESIZE
+        try:
+            self._memory = mmap.mmap(self.fd, mmap.PAGESIZE + self._size)
+        except OSError:
+            os.close(self.fd)
+            raise
+        # Aligned 64-bit loads and stores: the kernel writes the head while we read it.
+        self._head = ctypes.c_uint64.from_buffer(self._memory, _HEAD)
+        self._tail = ctypes.c_uint64.from_buffer(self._memory, _TAIL)
+
+    def _bytes(self, position: int, count: int) -> bytes:
+        start = position % self._size
+        first = self._memory[mmap.PAGESIZE + start : mmap.PAGESIZE + min(start + count, self._size)]
+        if len(first) == count:
+            return first
+        return first + self._memory[mmap.PAGESIZE : mmap.PAGESIZE + count - len(first)]
+
+    def records(self) -> Iterator[tuple[int, bytes]]:
+        """Takes every record that is there: its type and what follows its header."""
+        head, tail = self._head.value, self._tail.value
+        while tail < head:
+            kind, _, size = _HEADER.unpack(self._bytes(tail, _HEADER.size))
+            if size < _HEADER.size:  # cannot be; but a loop that never ends would be worse
+                tail = head
+                break
+            yield kind, self._bytes(tail + _HEADER.size, size - _HEADER.size)
+            tail += size
+            self._tail.value = tail
+        self._tail.value = tail
+
+    def close(self) -> None:
+        del self._head, self._tail
+        self._memory.close()
+        os.close(self.fd)
+
+
+class PerfReader:
+    """All rings of one map. `descriptors` become readable when there is something to take."""
+
+    def __init__(self, events: Map, pages: int = 64) -> None:
+        """Opens one ring of `pages` pages (a power of two) on each CPU that is online."""
+        self._rings: list[_Ring] = []
+        self.lost = 0
+        try:
+            for cpu in range(events.shape.max_entries):
+                try:
+                    ring = _Ring(cpu, pages)
+                except OSError as error:
+                    if error.errno == 19:  # ENODEV: a possible CPU that is not online
+                        continue
+                    raise
+                self._rings.append(ring)
+                events[struct.pack("=I", cpu)] = struct.pack("=I", ring.fd)
+        except OSError:
+            self.close()
+            raise
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What to wait on."""
+        return [ring.fd for ring in self._rings]
+
+    def drain(self, take: Callable[[bytes], None]) -> None:
+        """Hands every waiting sample to `take`, its padding included; counts what the kernel had to drop."""
+        for ring in self._rings:
+            for kind, body in ring.records():
+                if kind == _RECORD_SAMPLE:
+                    (size,) = struct.unpack_from("=I", body)
+                    take(body[4 : 4 + size])
+                elif kind == _RECORD_LOST:
+                    (count,) = struct.unpack_from("=Q", body, 8)
+                    self.lost += count
+
+    def close(self) -> None:
+        """Gives the rings back."""
+        for ring in self._rings:
+            with contextlib.suppress(OSError, BufferError):
+                ring.close()
+        self._rings.clear()

@@ -1,0 +1,369 @@
+"""The bpf(2) system call (include/uapi/linux/bpf.h), with nothing of policy in it.
+
+bcc's own wrappers differ from version to version and keep a compiler in the process; this module needs
+only the C library. Every failure is an OSError whose text says which command failed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+
+class Command(IntEnum):
+    """enum bpf_cmd."""
+
+    MAP_CREATE = 0
+    MAP_LOOKUP_ELEM = 1
+    MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
+    MAP_GET_NEXT_KEY = 4
+    PROG_LOAD = 5
+    OBJ_PIN = 6
+    OBJ_GET = 7
+    PROG_ATTACH = 8
+    PROG_DETACH = 9
+    PROG_TEST_RUN = 10
+    PROG_GET_FD_BY_ID = 13
+    OBJ_GET_INFO_BY_FD = 15
+    PROG_QUERY = 16
+    BTF_LOAD = 18
+    MAP_LOOKUP_AND_DELETE_ELEM = 21
+    MAP_UPDATE_BATCH = 26
+
+
+class MapType(IntEnum):
+    """enum bpf_map_type, those in use."""
+
+    HASH = 1
+    ARRAY = 2
+    PERF_EVENT_ARRAY = 4
+    PERCPU_ARRAY = 6
+    LRU_HASH = 9
+    LPM_TRIE = 11
+    QUEUE = 22
+    SK_STORAGE = 24
+
+
+class ProgramType(IntEnum):
+    """enum bpf_prog_type, those in use."""
+
+    CGROUP_SKB = 8
+    CGROUP_SOCK_ADDR = 18
+
+
+class AttachType(IntEnum):
+    """enum bpf_attach_type, those in use."""
+
+    INET_INGRESS = 0
+    INET_EGRESS = 1
+    INET4_CONNECT = 10
+    INET6_CONNECT = 11
+    UDP4_SENDMSG = 14
+    UDP6_SENDMSG = 15
+
+
+F_NO_PREALLOC = 1
+F_ALLOW_MULTI = 2
+OBJECT_NAME_MAX = 15
+LOG_SIZE = 16 << 20
+
+_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_libc = ctypes.CDLL(None, use_errno=True)
+_SYSCALL_NUMBER = _NUMBERS.get(platform.machine())
+
+
+class VerifierError(OSError):
+    """The kernel refused a program. `log` is the verifier's, cut to its end."""
+
+    def __init__(self, error: OSError, program: str, log: str) -> None:
+        super().__init__(error.errno, f"the kernel refused program {program}: {error.strerror}")
+        self.log = log
+
+
+class _Buffer:
+    """Bytes at a fixed address, for as long as this object lives."""
+
+    def __init__(self, data: bytes | int) -> None:
+        self.memory = ctypes.create_string_buffer(data, data if isinstance(data, int) else max(len(data), 1))
+        self.address = ctypes.addressof(self.memory)
+
+
+def _bpf(command: Command, attributes: bytes) -> int:
+    if _SYSCALL_NUMBER is None:
+        raise OSError(f"bpf(2) on {platform.machine()} is not known to ram-ebpf")
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    result: int = _libc.syscall(_SYSCALL_NUMBER, int(command), buffer, len(attributes))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"bpf({command.name}): {os.strerror(number)}")
+    # Commands that answer inside the structure are read from it by their callers.
+    _bpf.answer = buffer.raw  # type: ignore[attr-defined]
+    return result
+
+
+def _answer() -> bytes:
+    answer: bytes = _bpf.answer  # type: ignore[attr-defined]
+    return answer
+
+
+def _name(name: str) -> bytes:
+    return name.encode()[:OBJECT_NAME_MAX].ljust(16, b"\0")
+
+
+def map_create(
+    name: str,
+    map_type: int,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    flags: int = 0,
+    btf: tuple[int, int, int] | None = None,
+) -> int:
+    """Returns the new map's file descriptor. `btf` is (fd, key type id, value type id)."""
+    btf_fd, key_type, value_type = btf or (0, 0, 0)
+    attributes = struct.pack(
+        "<IIIIIII16sIIII",
+        map_type, key_size, value_size, max_entries, flags, 0, 0, _name(name),
+        0, btf_fd, key_type, value_type,
+    )  # fmt: skip
+    return _bpf(Command.MAP_CREATE, attributes)
+
+
+def _element(fd: int, key: int, value: int, flags: int = 0) -> bytes:
+    return struct.pack("<IIQQQ", fd, 0, key, value, flags)
+
+
+def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
+    """Returns the value, or None where there is none. Per-CPU maps: one value a possible CPU, in a row."""
+    k, v = _Buffer(key), _Buffer(value_size)
+    try:
+        _bpf(Command.MAP_LOOKUP_ELEM, _element(fd, k.address, v.address))
+    except FileNotFoundError:
+        return None
+    return v.memory.raw
+
+
+def map_update(fd: int, key: bytes, value: bytes) -> None:
+    """Sets the value of a key. Raises OSError E2BIG when a hash is full."""
+    k, v = _Buffer(key), _Buffer(value)
+    _bpf(Command.MAP_UPDATE_ELEM, _element(fd, k.address, v.address))
+
+
+def map_update_batch(fd: int, keys: bytes, values: bytes, count: int) -> None:
+    """Sets many values at once (Linux 5.6; EINVAL before). `keys` and `values` lie in a row."""
+    k, v = _Buffer(keys), _Buffer(values)
+    _bpf(Command.MAP_UPDATE_BATCH, struct.pack("<QQQQIIQQ", 0, 0, k.address, v.address, count, fd, 0, 0))
+
+
+def map_delete(fd: int, key: bytes) -> bool:
+    """Removes a key; False when it was not there."""
+    k = _Buffer(key)
+    try:
+        _bpf(Command.MAP_DELETE_ELEM, _element(fd, k.address, 0))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def map_pop(fd: int, value_size: int) -> bytes | None:
+    """Takes the oldest value from a queue; None when it is empty."""
+    v = _Buffer(value_size)
+    try:
+        _bpf(Command.MAP_LOOKUP_AND_DELETE_ELEM, _element(fd, 0, v.address))
+    except FileNotFoundError:
+        return None
+    return v.memory.raw
+
+
+def map_keys(fd: int, key_size: int) -> Iterator[bytes]:
+    """Iterates over the keys; what changes meanwhile may be missed or seen twice."""
+    following = _Buffer(key_size)
+    current: _Buffer | None = None
+    while True:
+        try:
+            _bpf(Command.MAP_GET_NEXT_KEY, _element(fd, current.address if current else 0, following.address))
+        except FileNotFoundError:
+            return
+        yield following.memory.raw
+        current = _Buffer(following.memory.raw)
+
+
+def btf_load(data: bytes) -> int:
+    """Loads type information; returns its file descriptor."""
+    buffer = _Buffer(data)
+    return _bpf(Command.BTF_LOAD, struct.pack("<QQIII", buffer.address, 0, len(data), 0, 0))
+
+
+def program_load(
+    name: str,
+    program_type: ProgramType,
+    instructions: bytes,
+    attach_type: AttachType,
+    want_log: bool = False,
+) -> tuple[int, str]:
+    """Loads a program; returns its file descriptor and, where asked for, the verifier's log.
+
+    Raises VerifierError with the log when the kernel refuses.
+    """
+    code, licence = _Buffer(instructions), _Buffer(b"GPL\0")
+
+    def load(level: int, log: _Buffer | None) -> int:
+        attributes = struct.pack(
+            "<IIQQIIQII16sII",
+            program_type, len(instructions) // 8, code.address, licence.address,
+            level, len(log.memory) if log else 0, log.address if log else 0,
+            0, 0, _name(name), 0, attach_type,
+        )  # fmt: skip
+        return _bpf(Command.PROG_LOAD, attributes)
+
+    if not want_log:
+        try:
+            return load(0, None), ""
+        except OSError as error:
+            first = error
+    log = _Buffer(LOG_SIZE)
+    try:
+        fd = load(1 if not want_log else 4, log)  # level 4: only the statistics (Linux 5.2)
+    except OSError as error:
+        text = log.memory.value.decode(errors="replace")
+        raise VerifierError(error, name, text[-8000:]) from None
+    if not want_log:
+        os.close(fd)
+        raise first
+    return fd, log.memory.value.decode(errors="replace")
+
+
+def program_attach(target_fd: int, program_fd: int, attach_type: AttachType, flags: int) -> None:
+    """Attaches to a cgroup (directory file descriptor). EPERM when flags differ from what is attached."""
+    _bpf(Command.PROG_ATTACH, struct.pack("<IIIII", target_fd, program_fd, attach_type, flags, 0))
+
+
+def program_detach(target_fd: int, program_fd: int, attach_type: AttachType) -> None:
+    """Detaches. ENOENT when it was not attached."""
+    _bpf(Command.PROG_DETACH, struct.pack("<IIIII", target_fd, program_fd, attach_type, 0, 0))
+
+
+def program_query(target_fd: int, attach_type: AttachType) -> list[int]:
+    """The ids of the programs attached right here, in their order."""
+    room = 64
+    while True:
+        ids = _Buffer(4 * room)
+        attributes = struct.pack("<IIIIQI", target_fd, attach_type, 0, 0, ids.address, room)
+        try:
+            _bpf(Command.PROG_QUERY, attributes)
+        except OSError as error:
+            if error.errno != 28 or room > 4096:  # ENOSPC: more programs than there was room for
+                raise
+            room *= 4
+            continue
+        (count,) = struct.unpack_from("<I", _answer(), 24)
+        return list(struct.unpack_from(f"<{count}I", ids.memory.raw))
+
+
+def program_fd_by_id(identifier: int) -> int:
+    """Opens a loaded program by its id. ENOENT when it is gone."""
+    return _bpf(Command.PROG_GET_FD_BY_ID, struct.pack("<III", identifier, 0, 0))
+
+
+def object_pin(path: str, fd: int) -> None:
+    """Pins a map or program below a bpf file system."""
+    buffer = _Buffer(os.fsencode(path) + b"\0")
+    _bpf(Command.OBJ_PIN, struct.pack("<QII", buffer.address, fd, 0))
+
+
+def object_get(path: str) -> int:
+    """Opens a pinned map or program."""
+    buffer = _Buffer(os.fsencode(path) + b"\0")
+    return _bpf(Command.OBJ_GET, struct.pack("<QII", buffer.address, 0, 0))
+
+
+def _object_info(fd: int, size: int) -> bytes:
+    info = _Buffer(size)
+    _bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", fd, size, info.address))
+    return info.memory.raw
+
+
+@dataclass(frozen=True)
+class MapInfo:
+    """The head of struct bpf_map_info."""
+
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    name: str
+
+
+def map_info(fd: int) -> MapInfo:
+    """What the kernel says of a map."""
+    map_type, _, key_size, value_size, entries, flags, name = struct.unpack_from(
+        "<IIIIII16s", _object_info(fd, 40)
+    )
+    return MapInfo(map_type, key_size, value_size, entries, flags, name.rstrip(b"\0").decode())
+
+
+@dataclass(frozen=True)
+class ProgramInfo:
+    """The head of struct bpf_prog_info."""
+
+    type: int
+    id: int
+    name: str
+
+
+def program_info(fd: int) -> ProgramInfo:
+    """What the kernel says of a program."""
+    raw = _object_info(fd, 80)
+    program_type, identifier = struct.unpack_from("<II", raw)
+    (name,) = struct.unpack_from("<16s", raw, 64)
+    return ProgramInfo(program_type, identifier, name.rstrip(b"\0").decode())
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """What BPF_PROG_TEST_RUN gave: the return value, and nanoseconds for one run."""
+
+    __test__ = False  # not a test class, whatever its name
+
+    retval: int
+    duration_ns: int
+
+
+def program_test_run(fd: int, packet: bytes, repeat: int = 1) -> TestRun:
+    """Runs a program on a packet that begins with an Ethernet header (net/bpf/test_run.c)."""
+    data = _Buffer(packet)
+    attributes = struct.pack("<IIIIQQIIIIQQ", fd, 0, len(packet), 0, data.address, 0, repeat, 0, 0, 0, 0, 0)
+    _bpf(Command.PROG_TEST_RUN, attributes)
+    answer = _answer()
+    (retval,) = struct.unpack_from("<I", answer, 4)
+    (duration,) = struct.unpack_from("<I", answer, 36)
+    return TestRun(retval, duration)
+
+
+def instructions(*encoded: tuple[int, int, int, int, int]) -> bytes:
+    """Assembles (opcode, destination, source, offset, immediate) into struct bpf_insn."""
+    return b"".join(struct.pack("<BBhi", op, src << 4 | dst, off, imm) for op, dst, src, off, imm in encoded)
+
+
+def possible_cpus() -> int:
+    """How many values a per-CPU map gives (/sys/devices/system/cpu/possible)."""
+    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii")
+    last = text.strip().split(",")[-1].split("-")[-1]
+    return int(last) + 1
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Closes file descriptors, those already closed included."""
+    for fd in descriptors:
+        try:
+            os.close(fd)
+        except OSError:
+            continue

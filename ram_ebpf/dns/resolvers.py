@@ -1,0 +1,74 @@
+"""The resolvers of this host: resolv.conf(5), and what stands behind systemd-resolved."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ram_ebpf.dataplane.abi import IPAddress
+from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.policy.model import Resolver
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+# The resolvers that systemd-resolved itself asks; containers get these where the host uses its stub.
+RESOLVED_UPSTREAM = Path("/run/systemd/resolve/resolv.conf")
+_RESOLVED_STUBS = {ipaddress.ip_address("127.0.0.53"), ipaddress.ip_address("127.0.0.54")}
+_DEFAULT = ipaddress.ip_address("127.0.0.1")  # resolv.conf(5): without a nameserver line, this host
+_MAX_BYTES = 65536
+
+
+def parse_nameservers(text: str) -> list[IPAddress]:
+    """The `nameserver` addresses in their order, without their zones; what is no address is passed over."""
+    found: list[IPAddress] = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver":
+            try:
+                address = ipaddress.ip_address(words[1].partition("%")[0])
+            except ValueError:
+                continue
+            if address not in found:
+                found.append(address)
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_BYTES).decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def host_addresses() -> set[IPAddress]:
+    """The addresses of this network namespace's devices."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as netlink:
+        return {ipaddress.ip_address(item.get_attr("IFA_ADDRESS")) for item in netlink.get_addr()}
+
+
+def _trusted(addresses: Iterable[tuple[IPAddress, int]], local: set[IPAddress]) -> list[TrustedResolver]:
+    return [TrustedResolver(a, port, a.is_loopback or a in local) for a, port in dict.fromkeys(addresses)]
+
+
+def auto_resolvers(
+    resolv_conf: Path = RESOLV_CONF,
+    resolved_upstream: Path = RESOLVED_UPSTREAM,
+    local: set[IPAddress] | None = None,
+) -> list[TrustedResolver]:
+    """What `resolvers: auto` means here and now."""
+    addresses = parse_nameservers(_read(resolv_conf)) or [_DEFAULT]
+    if _RESOLVED_STUBS.intersection(addresses):
+        addresses += parse_nameservers(_read(resolved_upstream))
+    known = host_addresses() if local is None else local
+    return _trusted(((address, 53) for address in addresses), known)
+
+
+def configured_resolvers(
+    resolvers: Sequence[Resolver], local: set[IPAddress] | None = None
+) -> list[TrustedResolver]:
+    """The resolvers that a policy lists."""
+    known = host_addresses() if local is None else local
+    return _trusted(((resolver.address, resolver.port) for resolver in resolvers), known)

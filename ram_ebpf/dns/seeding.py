@@ -1,0 +1,143 @@
+"""Resolving the policy's exact names ourselves, at start and again before what was learned expires.
+
+So a name that a client had cached before we came still works, and the first pull after a start needs no
+luck. The same way serves replies that the kernel could not read to their end: the name is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dns.lookup import Answer, LookupFailedError, look_up
+
+_log = logging.getLogger(__name__)
+
+_CONCURRENT = 32  # questions under way; 100 000 names then take minutes, and no resolver is flooded
+_REFRESH_AT = 0.8  # of the time that an answer may be kept
+_SHORTEST_PAUSE = 5.0  # seconds; shorter times to live are bridged by the policy's grace
+_LONGEST_PAUSE = 3600.0
+_FIRST_RETRY = 2.0
+_LAST_RETRY = 60.0
+
+
+@dataclass
+class _Name:
+    name: str
+    rule: int
+    once: bool = False
+    failures: int = 0
+
+
+class Seeder:
+    """A thread that keeps the policy's exact names resolved.
+
+    `learn(answer, rule)` is called from that thread for each answer that has addresses.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[tuple[str, int]],
+        resolvers: Callable[[], Sequence[TrustedResolver]],
+        learn: Callable[[Answer, int], None],
+    ) -> None:
+        self._resolvers = resolvers
+        self._learn = learn
+        self._order = itertools.count()
+        self._due: list[tuple[float, int, _Name]] = [
+            (0.0, next(self._order), _Name(name, rule)) for name, rule in names
+        ]
+        self._first_round = len(self._due)
+        self._first_round_done = threading.Event()
+        if not self._first_round:
+            self._first_round_done.set()
+        self._loop = asyncio.new_event_loop()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="seeder", daemon=True)
+
+    def start(self) -> None:
+        """Begins to resolve."""
+        self._thread.start()
+
+    def wait_first_round(self, seconds: float) -> bool:
+        """Waits until each name was tried once; False when that took longer."""
+        return self._first_round_done.wait(seconds)
+
+    def ask_now(self, name: str, rule: int) -> None:
+        """Asks for a name once, out of turn. May be called from any thread."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._push, time.monotonic(), _Name(name, rule, once=True))
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._finish)
+            self._thread.join()
+        self._loop.close()
+
+    def _finish(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    def _push(self, due: float, item: _Name) -> None:
+        heapq.heappush(self._due, (due, next(self._order), item))
+        self._wake.set()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._work())
+
+    async def _work(self) -> None:
+        running: set[asyncio.Task[None]] = set()
+        while not self._stopping:
+            now = time.monotonic()
+            while self._due and self._due[0][0] <= now and len(running) < _CONCURRENT:
+                task = self._loop.create_task(self._resolve(heapq.heappop(self._due)[2]))
+                running.add(task)
+                task.add_done_callback(running.discard)
+                task.add_done_callback(lambda _: self._wake.set())
+            pause = None
+            if self._due and len(running) < _CONCURRENT:
+                pause = max(self._due[0][0] - time.monotonic(), 0)
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), pause)
+            except asyncio.TimeoutError:
+                continue
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _resolve(self, item: _Name) -> None:
+        pause = _LONGEST_PAUSE
+        try:
+            answer = await look_up(item.name, self._resolvers())
+            if answer.addresses:
+                self._learn(answer, item.rule)
+                shortest = min(seconds for _, seconds in answer.addresses)
+                pause = min(max(shortest * _REFRESH_AT, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+            else:
+                pause = _LAST_RETRY
+            item.failures = 0
+        except LookupFailedError as error:
+            if not item.failures:
+                _log.warning("%s could not be resolved: %s", item.name, error)
+            item.failures += 1
+            pause = min(_FIRST_RETRY * 2 ** (item.failures - 1), _LAST_RETRY)
+        except Exception:
+            _log.exception("resolving %s failed", item.name)
+        finally:
+            if not item.once:
+                self._push(time.monotonic() + pause, item)
+                if not self._first_round_done.is_set():
+                    self._first_round -= 1
+                    if self._first_round <= 0:
+                        self._first_round_done.set()

@@ -1,0 +1,144 @@
+"""The policy as an administrator wrote it, validated. See docs/policy.md for the file."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import PurePath
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Discriminator, PlainValidator, PrivateAttr, Tag, model_validator
+
+from ram_ebpf.policy.base import PolicyModel
+from ram_ebpf.policy.fields import (
+    AddressField,
+    IPAddress,
+    Port,
+    choice,
+    integer_between,
+    listed,
+    refuse,
+    text_between,
+)
+from ram_ebpf.policy.registry import AddressEntry, AlsoHost, CatalogueEntry, HostEntry, RegistryEntry
+from ram_ebpf.policy.scope import Engine, EngineScope, HostScope, Posture, Scope, ScopeModel
+from ram_ebpf.policy.words import describe
+
+__all__ = [
+    "AddressEntry",
+    "AlsoHost",
+    "CatalogueEntry",
+    "DnsOptions",
+    "Engine",
+    "EngineScope",
+    "HostEntry",
+    "HostScope",
+    "IPAddress",
+    "Mode",
+    "Policy",
+    "Posture",
+    "RegistryEntry",
+    "Resolver",
+    "Scope",
+    "ScopeModel",
+]
+
+
+class Mode(str, Enum):
+    """Whether what is denied is dropped, or only reported."""
+
+    ENFORCE = "enforce"
+    AUDIT = "audit"
+
+
+class Resolver(PolicyModel):
+    """A DNS resolver whose replies are trusted."""
+
+    address: AddressField
+    port: Port = 53
+
+
+class DnsOptions(PolicyModel):
+    """How long a learned address stays allowed. All in seconds."""
+
+    grace_seconds: Annotated[int, integer_between(0, 86400, "a number of seconds for this")] = 30
+    """Added after the record's time to live, for clients that keep an address longer than they should."""
+    minimum_ttl_seconds: Annotated[int, integer_between(1, 3600, "a number of seconds for this")] = 1
+    maximum_ttl_seconds: Annotated[int, integer_between(1, 604800, "a number of seconds for this")] = 86400
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DnsOptions:
+        if self.minimum_ttl_seconds > self.maximum_ttl_seconds:
+            refuse(
+                f"minimum_ttl_seconds {self.minimum_ttl_seconds} is above "
+                f"maximum_ttl_seconds {self.maximum_ttl_seconds}",
+                "make the minimum the smaller one",
+            )
+        return self
+
+
+def _version(value: object) -> Literal[1]:
+    if type(value) is not int or value != 1:
+        refuse(f"{describe(value)} is not a version of this format", "write version: 1")
+    return 1
+
+
+def _resolvers_tag(value: object) -> str:
+    return "@auto" if isinstance(value, str) else "@list"
+
+
+def _auto(value: object) -> Literal["auto"]:
+    if value != "auto":
+        refuse(f"{describe(value)} is not a list of resolvers", "write auto, or a list such as [10.0.0.53]")
+    return "auto"
+
+
+_ResolverItem = Annotated[
+    Resolver,
+    BeforeValidator(lambda value: value if isinstance(value, dict | Resolver) else {"address": value}),
+]
+Resolvers = Annotated[
+    Annotated[Literal["auto"], PlainValidator(_auto), Tag("@auto")]
+    | Annotated[tuple[_ResolverItem, ...], listed("[10.0.0.53]"), Tag("@list")],
+    Discriminator(_resolvers_tag),
+]
+
+
+class Policy(PolicyModel):
+    """A whole policy. It is immutable; `origin_of` says where a registry entry stands in its file."""
+
+    version: Annotated[Literal[1], PlainValidator(_version)]
+    organization: Annotated[str | None, text_between(1, 100)] = None
+    mode: Annotated[Mode, choice(Mode)] = Mode.ENFORCE
+    message: Annotated[str | None, text_between(1, 200)] = None
+    registries: Annotated[tuple[RegistryEntry, ...], listed("[docker-hub]")]
+    resolvers: Resolvers = "auto"
+    dns: DnsOptions = DnsOptions()
+    scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
+
+    _file: str = PrivateAttr(default="")
+    _lines: tuple[tuple[int, ...], ...] = PrivateAttr(default=())
+
+    @property
+    def file(self) -> str:
+        """The name of the file that this was read from, or empty."""
+        return self._file
+
+    def read_from(self, file: str, lines: tuple[tuple[int, ...], ...]) -> Policy:
+        """This policy, once told its file and, for each registry entry, the entry's line and the lines
+        of its `also` items. For the loader."""
+        self._file = file
+        self._lines = lines
+        return self
+
+    def line_of(self, entry: int, also: int | None = None) -> int:
+        """The line (from 1) of a registry entry or of one of its `also` items; 0 when not from a file."""
+        if entry >= len(self._lines):
+            return 0
+        lines = self._lines[entry]
+        position = 0 if also is None else also + 1
+        return lines[position] if position < len(lines) else lines[0]
+
+    def origin_of(self, entry: int, also: int | None = None) -> str:
+        """`policy.yaml:12`, or `registries[3]` when not from a file."""
+        line = self.line_of(entry, also)
+        return f"{PurePath(self._file).name}:{line}" if line else f"registries[{entry}]"

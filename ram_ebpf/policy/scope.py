@@ -1,0 +1,208 @@
+"""The scopes of a policy: where it is enforced, and in what posture.
+
+Every kind that the file may name validates here. Whether this version can attach to it, and whether it
+exists on this host, is for the code that attaches to say.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, ClassVar
+
+from pydantic import Discriminator, PlainValidator, Tag
+
+from ram_ebpf.policy.base import PolicyModel
+from ram_ebpf.policy.fields import choice, refuse, text_between, text_like
+from ram_ebpf.policy.words import alternatives, closest, describe
+
+
+class Posture(str, Enum):
+    """How much of a scope's traffic is governed."""
+
+    STRICT = "strict"  # everything but trusted DNS must go to an allowed address
+    REGISTRIES = "registries"  # only what is recognisably registry traffic is governed
+
+
+class Engine(str, Enum):
+    """Container engines that can be found by name."""
+
+    DOCKER = "docker"
+    CONTAINERD = "containerd"
+    PODMAN = "podman"
+    CRIO = "crio"
+    ALL = "all"
+
+
+class Builders(str, Enum):
+    """Kinds of image builders that run in containers of their own."""
+
+    BUILDX = "buildx"
+
+
+PostureField = Annotated[Posture, choice(Posture)]
+
+
+class ScopeModel(PolicyModel):
+    """A scope named by one key, `kind`, whose value is `target`."""
+
+    kind: ClassVar[str]
+    posture: PostureField = Posture.STRICT
+
+    @property
+    def target(self) -> str:
+        """What the kind's key says, as text."""
+        value = getattr(self, self.kind)
+        return str(value.value if isinstance(value, Enum) else value)
+
+
+class CgroupScope(ScopeModel):
+    """A control group (version 2), by its path."""
+
+    kind: ClassVar[str] = "cgroup"
+    cgroup: Annotated[
+        str,
+        text_like(
+            r"(?!.*/\.\.(?:/|$))/[!-~]{0,4095}",
+            "an absolute path of a control group",
+            "write one, such as /system.slice/docker.service",
+        ),
+    ]
+
+
+class EngineScope(ScopeModel):
+    """A container engine, or all that are found."""
+
+    kind: ClassVar[str] = "engine"
+    engine: Annotated[Engine, choice(Engine)]
+
+
+class BuildersScope(ScopeModel):
+    """Builders in containers, whichever are started."""
+
+    kind: ClassVar[str] = "builders"
+    builders: Annotated[Builders, choice(Builders)]
+
+
+class UnitScope(ScopeModel):
+    """A systemd unit that has a control group."""
+
+    kind: ClassVar[str] = "unit"
+    unit: Annotated[
+        str,
+        text_like(
+            r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|slice|scope|socket|mount|swap)",
+            "the full name of a systemd unit with a control group",
+            "write one, such as docker.service",
+        ),
+    ]
+
+
+class NetnsScope(ScopeModel):
+    """A network namespace, by name or path."""
+
+    kind: ClassVar[str] = "netns"
+    netns: Annotated[str, text_between(1, 255)]
+
+
+class DeviceScope(ScopeModel):
+    """A network device; the kernel limits its name to 15 octets."""
+
+    kind: ClassVar[str] = "device"
+    device: Annotated[
+        str,
+        text_like(
+            r"(?!\.{1,2}$)[!-.0-9;-~]{1,15}",
+            "the name of a network device",
+            "write one of 1 to 15 characters, such as eth0",
+        ),
+    ]
+
+
+class ContainerScope(ScopeModel):
+    """A container, by name or identifier."""
+
+    kind: ClassVar[str] = "container"
+    container: Annotated[
+        str,
+        text_like(
+            r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}",
+            "the name or identifier of a container",
+            "write one, such as buildkit0",
+        ),
+    ]
+
+
+class HostOptions(PolicyModel):
+    """What may be said of the host scope."""
+
+    posture: PostureField = Posture.STRICT
+
+
+class HostScope(PolicyModel):
+    """The whole host. The posture is inside, as there is nothing else to name."""
+
+    kind: ClassVar[str] = "host"
+    target: ClassVar[str] = ""
+    host: HostOptions
+
+    @property
+    def posture(self) -> Posture:
+        """As for the other scopes."""
+        return self.host.posture
+
+
+_KINDS: dict[str, type[PolicyModel]] = {
+    model.kind: model
+    for model in (
+        CgroupScope,
+        EngineScope,
+        BuildersScope,
+        HostScope,
+        UnitScope,
+        NetnsScope,
+        DeviceScope,
+        ContainerScope,
+    )
+}
+SCOPE_MODELS: dict[str, type[PolicyModel]] = {f"@scope {kind}": model for kind, model in _KINDS.items()}
+"""By tag. A tag stands in pydantic's error locations, and starts with a character that no key has."""
+
+
+def _tag(value: object) -> str:
+    if isinstance(value, ScopeModel | HostScope):
+        return f"@scope {value.kind}"
+    if isinstance(value, dict):
+        named = [kind for kind in _KINDS if kind in value]
+        if len(named) == 1:
+            return f"@scope {named[0]}"
+    return "@none"
+
+
+def _refuse(value: object) -> HostScope:
+    example = "write one, such as engine: docker"
+    if not isinstance(value, dict):
+        refuse(f"{describe(value)} where a scope belongs", example)
+    named = [kind for kind in _KINDS if kind in value]
+    if named:
+        refuse(
+            f"one scope names {alternatives(named).replace(' or ', ' and ')}", "write a list item for each"
+        )
+    near = next((near for key in value if (near := closest(str(key), _KINDS))), None)
+    refuse(
+        f"a scope needs one of {alternatives(_KINDS)}",
+        f"did you mean {near}?" if near else example,
+    )
+
+
+Scope = Annotated[
+    Annotated[CgroupScope, Tag("@scope cgroup")]
+    | Annotated[EngineScope, Tag("@scope engine")]
+    | Annotated[BuildersScope, Tag("@scope builders")]
+    | Annotated[HostScope, Tag("@scope host")]
+    | Annotated[UnitScope, Tag("@scope unit")]
+    | Annotated[NetnsScope, Tag("@scope netns")]
+    | Annotated[DeviceScope, Tag("@scope device")]
+    | Annotated[ContainerScope, Tag("@scope container")]
+    | Annotated[HostScope, PlainValidator(_refuse), Tag("@none")],
+    Discriminator(_tag),
+]

@@ -1,0 +1,105 @@
+"""Finding cgroup2 directories on pure (unified) and hybrid hosts alike."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_MOUNTINFO = Path("/proc/self/mountinfo")
+
+
+class ScopeError(ValueError):
+    """A scope that cannot be governed; the text names it and the cure."""
+
+
+def _unescape(field: str) -> str:
+    """Octal escapes of mountinfo (proc_pid_mountinfo(5))."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def find_cgroup2_mount(mountinfo: Path = _MOUNTINFO) -> Path:
+    """Where cgroup version 2 is mounted: /sys/fs/cgroup, or .../unified on hybrid hosts.
+
+    Of several mounts the one that shows most of the hierarchy. Raises ScopeError when there is none.
+    """
+    found = []
+    for line in mountinfo.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        if "-" in fields and fields[fields.index("-") + 1] == "cgroup2":
+            found.append((_unescape(fields[3]) != "/", len(fields[4]), _unescape(fields[4])))
+    if not found:
+        raise ScopeError(
+            "cgroup version 2 is not mounted: mount it with `mount -t cgroup2 none /sys/fs/cgroup/unified`"
+        )
+    return Path(min(found)[2])
+
+
+def resolve(path: str, mount: Path | None = None) -> Path:
+    """The directory of a cgroup, given as a path in the file system or in the hierarchy.
+
+    `docker/abc` and `/docker/abc` are below the mount; `/sys/fs/cgroup/docker/abc` is taken as it is.
+    Raises ScopeError when it is not there, not a cgroup2 directory, or the root.
+    """
+    root = mount or find_cgroup2_mount()
+    given = Path(path)
+    inside = given if given.is_relative_to(root) else root / path.lstrip("/")
+    directory = Path(os.path.normpath(inside))
+    if not directory.is_relative_to(root):
+        raise ScopeError(f"cgroup {path}: leads out of {root}")
+    if directory == root:
+        raise ScopeError(
+            f"cgroup {path}: is the root, which holds this whole host, and a strict scope would cut it off; "
+            "name the cgroup of an engine, such as system.slice/docker.service"
+        )
+    if not (directory / "cgroup.procs").is_file():
+        raise ScopeError(
+            f"cgroup {path}: there is no cgroup2 directory {directory}; "
+            f"`ls {root}` shows what there is, and /proc/PID/cgroup where a process is"
+        )
+    return directory
+
+
+def of_process(pid: int, mount: Path | None = None) -> Path | None:
+    """The cgroup2 directory of a process; None when it is gone or outside what we see."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("0::/") and not line.startswith("0::/.."):
+            return (mount or find_cgroup2_mount()) / line[4:]
+    return None
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    yield directory
+    for parent, names, _ in os.walk(directory):
+        for name in names:
+            yield Path(parent, name)
+
+
+class CgroupNames:
+    """Names cgroups by the ids that the kernel gives."""
+
+    def __init__(self, mount: Path) -> None:
+        self._mount = mount
+        self._known: dict[int, str] = {}
+
+    def path(self, identifier: int) -> str | None:
+        """The path in the hierarchy (`/docker/abc`), or None when it is gone.
+
+        The id is the directory's inode number; before Linux 5.5 a generation stands in its upper half.
+        """
+        for candidate in (identifier, identifier & 0xFFFFFFFF):
+            if candidate in self._known:
+                return self._known[candidate]
+        self._known.clear()
+        for directory in _walk(self._mount):
+            try:
+                relative = directory.relative_to(self._mount)
+                self._known[directory.stat().st_ino] = "/" + str(relative).removeprefix(".")
+            except OSError:
+                continue
+        return self._known.get(identifier) or self._known.get(identifier & 0xFFFFFFFF)
