@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 C_SOURCES := $(wildcard bpf/*.c bpf/*.h bpf/lib/*.h bpf/include/*/*.h bpf/include/*/*/*.h)
 
 RUN_PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev libc6-dev
-LAB_PACKAGES := iproute2 util-linux dnsmasq-base docker-registry skopeo ca-certificates
+LAB_PACKAGES := iproute2 util-linux dnsmasq-base docker-registry skopeo containerd ca-certificates
 TEST_PACKAGES := gcc
 LINT_PACKAGES := vagrant
 KERNEL_PACKAGES := qemu-system-x86

@@ -16,6 +16,7 @@ from typing import Any
 
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.records import NOT_UNDERSTOOD, Describer, RecordWriter, event_name
+from ram_ebpf.daemon.repeats import Repeats
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.events import Event, EventSource
@@ -75,6 +76,7 @@ class Controller:
         self._resolvers = resolvers_of(policy)
         self._stop = threading.Event()
         self._history = NameHistory()
+        self._repeats = Repeats()
         self._plane = Plane(
             compile_rules(policy, catalogue), self._settings, self._resolvers, self._options.cache_directory
         )
@@ -190,7 +192,8 @@ class Controller:
         record = self._describer.describe(event, answer)
         if event.reason in _HANDED_OVER and event.rule and record.get("host"):
             self._seeder.ask_now(record["host"], event.rule)
-        if event_name(event) != "dns" or self._options.log_dns:
+        wanted = event_name(event) != "dns" or self._options.log_dns
+        if wanted and self._repeats.passes(record):
             self._writer.write(record)
 
     def _follow_resolvers(self) -> None:

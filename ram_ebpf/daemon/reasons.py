@@ -6,9 +6,9 @@ from ram_ebpf.dataplane.abi import Reason
 
 # {host} is a name or the address, {rule} the rule's pattern, {port} a number.
 SENTENCES: dict[Reason, str] = {
-    Reason.ALLOWED_LEARNED: "a trusted resolver gave this address for {host}, which {rule} allows",
+    Reason.ALLOWED_LEARNED: "a trusted resolver gave this address for {host}; allowed by {rule}",
     Reason.ALLOWED_GRACE: "the answer for {host} has expired, but is within the policy's grace",
-    Reason.ALLOWED_ADDRESS: "the address is in {rule}, which the policy allows",
+    Reason.ALLOWED_ADDRESS: "the address is allowed by {rule}",
     Reason.ALLOWED_RESOLVER: "a trusted DNS resolver",
     Reason.ALLOWED_ESTABLISHED: "part of a connection that was allowed when it began",
     Reason.ALLOWED_INBOUND: "part of a connection that the other side opened",

@@ -130,6 +130,8 @@ def human_line(record: dict[str, Any]) -> str:
     line = " ".join(words)
     if record.get("explanation"):
         line += f": {record['explanation']}"
+    if record.get("repeated"):
+        line += f" ({record['repeated']} more like this before)"
     if record.get("message"):
         line += f". {record['message']}"
     return line

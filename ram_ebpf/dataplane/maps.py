@@ -87,7 +87,7 @@ class Map:
             self._update_chunk(chunk)
 
     def _update_chunk(self, chunk: Sequence[tuple[bytes, bytes]]) -> None:
-        if self.shape.type == MapType.HASH and len(chunk) > 1:
+        if self.shape.type in (MapType.HASH, MapType.ARRAY) and len(chunk) > 1:
             keys, values = b"".join(k for k, _ in chunk), b"".join(v for _, v in chunk)
             try:
                 syscall.map_update_batch(self.fd, keys, values, len(chunk))

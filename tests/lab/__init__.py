@@ -1,0 +1,1 @@
+"""A small network of namespaces with a resolver and two registries, for tests, demo and benchmarks."""

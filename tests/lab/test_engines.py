@@ -1,0 +1,79 @@
+"""A real container engine, found by its process and governed: what `make run` does on a host.
+
+Engine and daemon share a PID namespace of their own, so that no engine of the machine is ever found.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from . import programs
+from .lab import Lab
+
+_ROOT = Path(__file__).parents[2]
+_CONNECT = "import socket,sys; socket.create_connection((sys.argv[1], 443), 2)"
+
+# Starts containerd in the engine's cgroup, then ram-ebpf without a scope, as pid 1's children.
+_SCRIPT = """\
+sh -c 'echo $$ > "$1/cgroup.procs"; exec containerd --root "$2/root" --state "$2/state" \
+    --address "$2/containerd.sock" >"$2/log" 2>&1' sh "$1" "$2" &
+if [ "$3" = engine ]; then until [ -S "$2/containerd.sock" ]; do sleep 0.05; done; else kill $!; wait; fi
+"$4" -m ram_ebpf run --log-format json &
+daemon=$!
+trap 'kill -TERM $daemon' TERM
+wait $daemon
+wait $daemon
+echo "exit $?"
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    programs.find("containerd")
+    return tmp_path
+
+
+def _start(lab: Lab, cgroup: Path, state: Path, what: str) -> subprocess.Popen[str]:
+    script = ["sh", "-c", _SCRIPT, "sh", str(cgroup), str(state), what, sys.executable]
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *script]
+    return lab.client.popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.fixture
+def engine_cgroup(lab: Lab, tmp_path: Path) -> Path:
+    return lab.new_cgroup(tmp_path.name)
+
+
+def test_containerd_is_found_and_governed(lab: Lab, engine_cgroup: Path, state: Path) -> None:
+    process = _start(lab, engine_cgroup, state, "engine")
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if '"ready"' in line or line.startswith("exit"):
+            break
+    assert any("containerd (pid" in line and str(engine_cgroup) in line for line in said)
+    ready = json.loads(said[-1])
+    assert ready["scopes"] == [str(engine_cgroup)]
+    # Whatever runs in the engine's cgroup is governed as the engine is.
+    result = lab.client.run([sys.executable, "-c", _CONNECT, lab.blocked.address], cgroup=engine_cgroup)
+    assert "Operation not permitted" in result.stderr
+    assert lab.client.run([sys.executable, "-c", _CONNECT, lab.blocked.address], cgroup=lab.client_cgroup).ok
+    lab.client.stop(process)
+    deadline = time.monotonic() + 5
+    while (engine_cgroup / "cgroup.procs").read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_without_an_engine_it_says_so_plainly(lab: Lab, engine_cgroup: Path, state: Path) -> None:
+    process = _start(lab, engine_cgroup, state, "none")
+    said, _ = process.communicate(timeout=30)
+    assert "no container engine is running here" in said
+    assert "name a scope with --scope cgroup:PATH" in said
+    assert "exit 69" in said

@@ -1,0 +1,115 @@
+"""The verb `check`: exit status, output, errors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ram_ebpf.cli import check
+
+POLICY = """version: 1
+registries:
+  - ghcr
+  - host: registry.corp.example
+    ports: [443, 5000]
+    also: [storage.googleapis.com]
+    private: true
+  - address: 10.20.0.0/24
+    ports: [5000]
+"""
+
+
+def run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    check.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["check", *arguments])
+    status = args.run(args)
+    assert isinstance(status, int)
+    return status
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+def test_ok(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(str(policy)) == 0
+    assert capsys.readouterr().out == (f"{policy}: ok: 4 name rules, 1 address rule, 1 scope, mode enforce\n")
+
+
+def test_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    assert capsys.readouterr().out == (
+        "default policy: ok: 8 name rules, 0 address rules, 1 scope, mode enforce\n"
+    )
+
+
+def test_print(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--print", str(policy)) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "PATTERN                               PORTS     ORIGIN         NOTES",
+        "pkg-containers.githubusercontent.com  443       ghcr           blobs",
+        "storage.googleapis.com                443,5000  policy.yaml:6  shared, private",
+        "registry.corp.example                 443,5000  policy.yaml:4  private",
+        "ghcr.io                               443       ghcr           api",
+        "10.20.0.0/24                          5000      policy.yaml:8  address",
+    ]
+
+
+def test_print_says_what_is_optional(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--print") == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "Not allowed by a catalogue id alone; add host: for those that you want:",
+        "  hub.docker.com  (docker-hub)",
+        "  login.docker.com  (docker-hub)",
+    ]
+
+
+def test_json(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--format", "json", "--print", str(policy)) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["ok"], report["name_rules"], report["address_rules"]) == (True, 4, 1)
+    assert report["addresses"] == [{"network": "10.20.0.0/24", "ports": [5000], "origin": "policy.yaml:8"}]
+    assert [rule["rank"] for rule in report["names"]] == [1, 2, 3, 4]
+    assert {rule["pattern"] for rule in report["names"] if rule["shared"]} == {"storage.googleapis.com"}
+
+
+def test_json_without_rules(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--format", "json", str(policy)) == 0
+    assert "names" not in json.loads(capsys.readouterr().out)
+
+
+def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text("version: 1\nregistries:\n  - dockerhub\nmode: on\n")
+    assert run(str(path)) == os.EX_CONFIG == 78
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == (
+        f"{path}:3: registries[0]: 'dockerhub' is not in the catalogue, did you mean docker-hub?\n"
+        f"{path}:4: mode: 'on' is not one of the choices, write enforce or audit\n"
+    )
+
+
+def test_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(str(tmp_path / "none")) == os.EX_CONFIG
+    assert capsys.readouterr().err == f"{tmp_path}/none: there is no such file, check the path\n"
+
+
+def test_automaton_too_large(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        "version: 1\nregistries:\n" + "".join(f"  - host: '*{c}*.com'\n" for c in "abcdefghijklmnop")
+    )
+    assert run(str(path)) == os.EX_CONFIG
+    assert capsys.readouterr().err == (
+        f"{path}: registries: the patterns with wildcards inside need more than 4096 states, "
+        "use fewer * inside labels or write those hosts exactly\n"
+    )

@@ -1,0 +1,105 @@
+"""Whatever the bytes, a policy either loads or is refused with PolicyErrors; nothing else is raised."""
+
+from __future__ import annotations
+
+import string
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ram_ebpf.policy.catalogue import load_catalogue
+from ram_ebpf.policy.errors import PolicyErrors
+from ram_ebpf.policy.loader import parse_policy
+from ram_ebpf.policy.names import HostPattern, PatternError
+from ram_ebpf.policy.rules import compile_rules
+
+
+def read(data: bytes) -> None:
+    try:
+        compile_rules(parse_policy(data, "p.yaml"), load_catalogue())
+    except PolicyErrors as errors:
+        found = errors
+    else:
+        return
+    assert found.errors
+    assert all(line.isprintable() and len(line) < 500 for line in str(found).splitlines())
+    assert all(error.problem and error.cure for error in found.errors)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=200))
+@example(b"\xef\xbb\xbf")
+@example(b"%YAML 9.9\n---\na: 1")
+@example(b"? \n: \n")
+@example(b"!<x> a: b")
+def test_bytes(data: bytes) -> None:
+    read(data)
+
+
+_VOCABULARY = """
+    version registries host hosts address ports also private resolvers auto dns scopes engine docker all
+    posture strict mode audit enforce message organization grace_seconds ttl builders buildx cgroup unit
+    netns device container ghcr docker-hub ghcr.io '*.a.b' "**.a" *x &x !t 1 0 443 65536 -1 1.5 true no ~
+    10.0.0.1 10.0.0.1/8 10.0.0.1:80 ::1 fd00::/8 fe80::1%x https://a.b/c a:1 b\u00fc.example {} [] | > #
+    --- ... ? % "a\\nb"
+"""
+_WORDS = st.sampled_from(_VOCABULARY.split())
+_GLUE = st.sampled_from(
+    [": ", ":\n  ", "\n", "\n- ", "\n  - ", "\n    ", ", ", " [", "]", " {", "}", " ", "\t", "\r\n"]
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(st.tuples(_WORDS, _GLUE), max_size=40), st.booleans())
+def test_pieces_of_yaml(pieces: list[tuple[str, str]], headed: bool) -> None:
+    head = "version: 1\nregistries:\n- " if headed else ""
+    read((head + "".join(word + glue for word, glue in pieces)).encode())
+
+
+_SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(string.printable, max_size=8), _WORDS
+)
+_DATA = st.recursive(
+    _SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.one_of(_WORDS, st.text(max_size=4)), inner, max_size=4),
+    ),
+    max_leaves=20,
+)
+_POLICIES = st.fixed_dictionaries(
+    {"version": st.just(1), "registries": _DATA},
+    optional=dict.fromkeys(("organization", "mode", "message", "resolvers", "dns", "scopes", "other"), _DATA),
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(_POLICIES)
+def test_data_of_the_wrong_shape(data: object) -> None:
+    import yaml
+
+    read(yaml.safe_dump(data, allow_unicode=True).encode())
+
+
+@settings(max_examples=2000, deadline=None)
+@given(
+    st.one_of(
+        st.text(max_size=80),
+        st.text("ab*.-_:/@[]0123456789üß。\u00ad\u200d", max_size=40),
+        st.lists(_WORDS, max_size=4).map(".".join),
+    )
+)
+def test_host_patterns(text: str) -> None:
+    try:
+        pattern = HostPattern.parse(text)
+    except PatternError as error:
+        message = str(error)
+    else:
+        message = ""
+    assert message.isprintable()
+    if message:
+        return
+    assert HostPattern.parse(pattern.text) == pattern  # what is canonical stays as it is
+    assert HostPattern.parse(pattern.text).labels == pattern.labels
+    assert pattern.text.isascii()
+    assert len(pattern.text) <= 253
