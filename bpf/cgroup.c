@@ -15,6 +15,11 @@
 
 #define RAM_PORT_DISCARD 9 /* RFC 863 */
 
+/* enum sock_type, include/linux/net.h: the same on all architectures that have BPF but MIPS */
+#define RAM_SOCK_STREAM 1
+#define RAM_SOCK_DGRAM 2
+#define RAM_SOCK_RAW 3
+
 static __always_inline struct ram_config *ram_config(void)
 {
 	u32 zero = 0;
@@ -109,18 +114,19 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 	__builtin_memcpy(remote.address, p->destination, 16);
 	remote.port = p->destination_port;
 	reason = ram_reason_for(cfg, &remote, rule);
-	if (reason < RAM_REASON_DENIED_UNKNOWN_ADDRESS) {
-		/* A resolver's packets are looked into one by one, so they are never a known connection. */
-		if (sk && reason != RAM_REASON_ALLOWED_RESOLVER) {
-			peer = peers.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-			if (peer) {
-				__builtin_memcpy(peer->address, remote.address, 16);
-				peer->port = remote.port;
-				peer->rule = *rule;
-				peer->set = 1;
-			}
+	/*
+	 * What is let through is remembered, so that the rest of the connection passes by that memory; in
+	 * audit mode also what was only reported, or each of its packets would be. A resolver's packets are
+	 * looked into one by one, so they are never a known connection.
+	 */
+	if (sk && reason != RAM_REASON_ALLOWED_RESOLVER && ram_verdict_for(cfg, reason) != RAM_VERDICT_DENY) {
+		peer = peers.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+		if (peer) {
+			__builtin_memcpy(peer->address, remote.address, 16);
+			peer->port = remote.port;
+			peer->rule = *rule;
+			peer->set = 1;
 		}
-		return reason;
 	}
 	if (p->protocol == IPPROTO_TCP && !opening) {
 		struct ram_flow flow = {};
@@ -179,7 +185,7 @@ static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_e
 	if (!cfg)
 		return 1;
 	/* Raw and ping sockets connect too, without ports; their packets are judged on egress. */
-	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP)
+	if (ctx->type == RAM_SOCK_RAW || ctx->protocol == IPPROTO_ICMP || ctx->protocol == IPPROTO_ICMPV6)
 		return 1;
 	reason = ram_reason_for(cfg, remote, &rule);
 	/*
@@ -187,16 +193,16 @@ static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_e
 	 * an answer would get (RFC 6724): glibc with port 0 or the service's, Go with port 9. Refusing that
 	 * would spoil the order of their answers; whatever is sent from such a socket is judged on egress.
 	 */
-	if (connecting && ctx->protocol == IPPROTO_UDP &&
+	if (connecting && ctx->type == RAM_SOCK_DGRAM &&
 	    (remote->port == 0 || remote->port == RAM_PORT_DISCARD || reason == RAM_REASON_DENIED_PORT))
 		return 1;
 	verdict = ram_verdict_for(cfg, reason);
 	if (verdict != RAM_VERDICT_ALLOW ||
-	    (connecting && ctx->protocol == IPPROTO_TCP && reason != RAM_REASON_ALLOWED_RESOLVER)) {
+	    (connecting && ctx->type == RAM_SOCK_STREAM && reason != RAM_REASON_ALLOWED_RESOLVER)) {
 		ram_count(reason);
 		__builtin_memcpy(event.address, remote->address, 16);
 		event.port = remote->port;
-		event.protocol = ctx->protocol;
+		event.protocol = ctx->protocol; /* IPPROTO_MPTCP is 262: its low byte is TCP's */
 		event.hook = hook;
 		event.reason = reason;
 		event.verdict = verdict;

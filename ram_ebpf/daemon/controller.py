@@ -21,7 +21,7 @@ from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.events import Event, EventSource
 from ram_ebpf.dataplane.openings import open_addresses, remove_expired
-from ram_ebpf.dataplane.plane import Plane, Settings, TrustedResolver
+from ram_ebpf.dataplane.plane import BusyCgroupError, Plane, Settings, TrustedResolver
 from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.dns.resolvers import auto_resolvers, configured_resolvers
 from ram_ebpf.dns.seeding import Seeder
@@ -92,6 +92,7 @@ class Controller:
             self._seed,
         )
         self._told_lost = 0
+        self._failed: set[Path] = set()
 
     def _seed(self, answer: Answer, rule: int) -> None:
         self._history.note(answer)
@@ -108,18 +109,38 @@ class Controller:
             try:
                 self._seeder.start()
                 self._seeder.wait_first_round(_SEEDING_PATIENCE)
-                for cgroup in cgroups:
-                    replaced = self._plane.attach(cgroup)
-                    if replaced:
-                        self._say("replaced", f"{replaced} programs left by an earlier instance on {cgroup}")
-                self._ready(cgroups)
-                self._serve(wake)
+                if not self._stop.is_set():
+                    for cgroup in cgroups:
+                        self._attach(cgroup)
+                    self._ready(cgroups)
+                    self._serve(wake, cgroups)
             finally:
                 self._shut_down()
 
-    def stop(self) -> None:
-        """Ends run(); may be called from any thread."""
-        self._stop.set()
+    def _attach(self, cgroup: Path) -> None:
+        replaced = self._plane.attach(cgroup)
+        if replaced:
+            self._say("replaced", f"{replaced} programs left by an earlier instance on {cgroup}")
+
+    def _follow_cgroups(self, cgroups: Sequence[Path]) -> None:
+        """A service that restarts gets a new cgroup of the same name, with nothing attached to it."""
+        for cgroup in cgroups:
+            if cgroup in self._plane.attached:
+                if self._plane.is_current(cgroup):
+                    continue
+                self._plane.detach(cgroup)
+                self._say("scope-gone", f"{cgroup} was removed; it is governed again when it comes back")
+            try:
+                self._attach(cgroup)
+            except FileNotFoundError:
+                continue
+            except (OSError, BusyCgroupError) as error:
+                if cgroup not in self._failed:
+                    self._failed.add(cgroup)
+                    self._say("scope-failed", f"{cgroup} cannot be governed, and is tried again: {error}")
+                continue
+            self._failed.discard(cgroup)
+            self._say("scope-back", f"{cgroup} is governed again")
 
     def _ready(self, cgroups: Sequence[Path]) -> None:
         tables = self._plane.tables
@@ -157,7 +178,7 @@ class Controller:
             os.close(reader)
             os.close(writer)
 
-    def _serve(self, wake: int) -> None:
+    def _serve(self, wake: int, cgroups: Sequence[Path]) -> None:
         next_resolvers = next_cleaning = time.monotonic()
         with selectors.DefaultSelector() as selector:
             for descriptor in (wake, *self._events.descriptors):
@@ -165,6 +186,7 @@ class Controller:
             while not self._stop.is_set():
                 selector.select(_QUEUE_PERIOD)
                 self._drain()
+                self._follow_cgroups(cgroups)
                 now = time.monotonic()
                 if now >= next_resolvers:
                     next_resolvers = now + _RESOLVERS_PERIOD
@@ -193,7 +215,7 @@ class Controller:
         if event.reason in _HANDED_OVER and event.rule and record.get("host"):
             self._seeder.ask_now(record["host"], event.rule)
         wanted = event_name(event) != "dns" or self._options.log_dns
-        if wanted and self._repeats.passes(record):
+        if wanted and self._repeats.passes(event, record):
             self._writer.write(record)
 
     def _follow_resolvers(self) -> None:

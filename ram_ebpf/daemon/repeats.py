@@ -7,26 +7,34 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from ram_ebpf.dataplane.abi import Hook
+from ram_ebpf.dataplane.events import Event
+
 _PERIOD = 1.0  # seconds
 _MOST = 4096
-# What makes two decisions the same in a reader's eyes: a name stands for all its addresses.
-_SAME = ("event", "reason", "port", "protocol", "pid", "cgroup")
+# What makes two lines the same in a reader's eyes: a name stands for all its addresses.
+_SAME = ("event", "reason", "port", "protocol", "pid", "cgroup", "resolver")
+_BY_NETWORK = ("ignored-reply", "not-understood")
 
 
 class Repeats:
-    """Passes the first of equal decisions of one process, and holds back the rest for a second.
+    """Passes the first of equal lines about one process, and holds back the rest for a second.
 
     The next one that passes says in `repeated` how many were held back. Decisions whose process the kernel
-    could not tell always pass: two clients must not be taken for one.
+    could not tell always pass: two clients must not be taken for one. A connection that was already
+    decided at connect() is not told again when its first packet leaves (in audit mode it does).
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: OrderedDict[tuple[Any, ...], tuple[float, int]] = OrderedDict()
+        self._connected: OrderedDict[tuple[Any, ...], None] = OrderedDict()
 
-    def passes(self, record: dict[str, Any]) -> bool:
+    def passes(self, event: Event, record: dict[str, Any]) -> bool:
         """Whether to write the record; adds `repeated` to it where others were held back before it."""
-        if "pid" not in record:
+        if self._is_told(event):
+            return False
+        if "pid" not in record and record["event"] not in _BY_NETWORK:
             return True
         key = (record.get("host") or record.get("address"), *(record.get(name) for name in _SAME))
         now = self._clock()
@@ -41,3 +49,13 @@ class Repeats:
         while len(self._seen) > _MOST:
             self._seen.popitem(last=False)
         return True
+
+    def _is_told(self, event: Event) -> bool:
+        key = (event.socket_cookie, event.address, event.port, event.verdict)
+        if event.hook is Hook.INET_EGRESS:
+            return key in self._connected
+        if event.hook is not Hook.INET_INGRESS:
+            self._connected[key] = None
+            while len(self._connected) > _MOST:
+                self._connected.popitem(last=False)
+        return False

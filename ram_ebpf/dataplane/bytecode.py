@@ -44,13 +44,13 @@ class Program:
         index = 0
         while index < len(code) // INSTRUCTION_SIZE:
             at = index * INSTRUCTION_SIZE
-            opcode, registers, _, immediate = struct.unpack_from("<BBhi", code, at)
+            opcode, registers, _, immediate = struct.unpack_from("=BBhi", code, at)
             if opcode == _LOAD_IMMEDIATE_64:
                 if registers >> 4 == _PSEUDO_MAP_FD:
                     if immediate not in name_of_fd:
                         raise BytecodeError(f"instruction {index} names map descriptor {immediate}, not ours")
                     references.append((index, name_of_fd[immediate]))
-                    struct.pack_into("<i", cleaned, at + 4, 0)
+                    struct.pack_into("=i", cleaned, at + 4, 0)
                 index += 1  # a 64-bit immediate takes two slots
             index += 1
         return cls(bytes(cleaned), tuple(references))
@@ -59,7 +59,7 @@ class Program:
         """The instructions with this process's map descriptors in them."""
         code = bytearray(self.instructions)
         for index, name in self.references:
-            struct.pack_into("<i", code, index * INSTRUCTION_SIZE + 4, fds[name])
+            struct.pack_into("=i", code, index * INSTRUCTION_SIZE + 4, fds[name])
         return bytes(code)
 
 

@@ -25,6 +25,7 @@ class Event:
     port: int
     protocol: int
     rule: int
+    socket_cookie: int
     pid: int | None
     process: str | None
     uid: int | None
@@ -55,6 +56,7 @@ def parse_event(raw: bytes) -> Event:
         port=event.port,
         protocol=event.protocol,
         rule=event.rule,
+        socket_cookie=event.socket_cookie,
         pid=event.pid or None,
         process=event.comm.decode(errors="replace") or None,
         uid=None if event.uid == _UNKNOWN_UID else event.uid,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import platform
@@ -95,7 +96,7 @@ class PerfReader:
                 try:
                     ring = _Ring(cpu, pages)
                 except OSError as error:
-                    if error.errno == 19:  # ENODEV: a possible CPU that is not online
+                    if error.errno == errno.ENODEV:  # a possible CPU that is not online
                         continue
                     raise
                 self._rings.append(ring)

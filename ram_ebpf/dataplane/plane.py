@@ -131,9 +131,17 @@ class Plane:
         self._attached[cgroup] = lock
         return programs.detach_leftovers(leftovers, cgroup)
 
+    def is_current(self, cgroup: Path) -> bool:
+        """Whether the directory that was attached to is still the one of that name."""
+        try:
+            return os.path.samestat(os.fstat(self._attached[cgroup]), cgroup.stat())
+        except OSError:
+            return False
+
     def detach(self, cgroup: Path) -> None:
-        """Lets go of one cgroup."""
-        programs.detach(self.programs, cgroup)
+        """Lets go of one cgroup; one that was removed has let go already."""
+        if self.is_current(cgroup):
+            programs.detach(self.programs, cgroup)
         os.close(self._attached.pop(cgroup))
 
     @property

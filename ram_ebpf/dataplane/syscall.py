@@ -7,6 +7,7 @@ only the C library. Every failure is an OSError whose text says which command fa
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -96,6 +97,12 @@ class _Buffer:
 
 
 def _bpf(command: Command, attributes: bytes) -> int:
+    """The result of a command: 0 or a new file descriptor."""
+    return _bpf_with_answer(command, attributes)[0]
+
+
+def _bpf_with_answer(command: Command, attributes: bytes) -> tuple[int, bytes]:
+    """The result, and the attributes as the kernel left them: some commands answer in there."""
     if _SYSCALL_NUMBER is None:
         raise OSError(f"bpf(2) on {platform.machine()} is not known to ram-ebpf")
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
@@ -103,14 +110,7 @@ def _bpf(command: Command, attributes: bytes) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"bpf({command.name}): {os.strerror(number)}")
-    # Commands that answer inside the structure are read from it by their callers.
-    _bpf.answer = buffer.raw  # type: ignore[attr-defined]
-    return result
-
-
-def _answer() -> bytes:
-    answer: bytes = _bpf.answer  # type: ignore[attr-defined]
-    return answer
+    return result, buffer.raw
 
 
 def _name(name: str) -> bytes:
@@ -129,7 +129,7 @@ def map_create(
     """Returns the new map's file descriptor. `btf` is (fd, key type id, value type id)."""
     btf_fd, key_type, value_type = btf or (0, 0, 0)
     attributes = struct.pack(
-        "<IIIIIII16sIIII",
+        "=IIIIIII16sIIII",
         map_type, key_size, value_size, max_entries, flags, 0, 0, _name(name),
         0, btf_fd, key_type, value_type,
     )  # fmt: skip
@@ -137,7 +137,7 @@ def map_create(
 
 
 def _element(fd: int, key: int, value: int, flags: int = 0) -> bytes:
-    return struct.pack("<IIQQQ", fd, 0, key, value, flags)
+    return struct.pack("=IIQQQ", fd, 0, key, value, flags)
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
@@ -159,7 +159,7 @@ def map_update(fd: int, key: bytes, value: bytes) -> None:
 def map_update_batch(fd: int, keys: bytes, values: bytes, count: int) -> None:
     """Sets many values at once (Linux 5.6; EINVAL before). `keys` and `values` lie in a row."""
     k, v = _Buffer(keys), _Buffer(values)
-    _bpf(Command.MAP_UPDATE_BATCH, struct.pack("<QQQQIIQQ", 0, 0, k.address, v.address, count, fd, 0, 0))
+    _bpf(Command.MAP_UPDATE_BATCH, struct.pack("=QQQQIIQQ", 0, 0, k.address, v.address, count, fd, 0, 0))
 
 
 def map_delete(fd: int, key: bytes) -> bool:
@@ -198,7 +198,7 @@ def map_keys(fd: int, key_size: int) -> Iterator[bytes]:
 def btf_load(data: bytes) -> int:
     """Loads type information; returns its file descriptor."""
     buffer = _Buffer(data)
-    return _bpf(Command.BTF_LOAD, struct.pack("<QQIII", buffer.address, 0, len(data), 0, 0))
+    return _bpf(Command.BTF_LOAD, struct.pack("=QQIII", buffer.address, 0, len(data), 0, 0))
 
 
 def program_load(
@@ -216,7 +216,7 @@ def program_load(
 
     def load(level: int, log: _Buffer | None) -> int:
         attributes = struct.pack(
-            "<IIQQIIQII16sII",
+            "=IIQQIIQII16sII",
             program_type, len(instructions) // 8, code.address, licence.address,
             level, len(log.memory) if log else 0, log.address if log else 0,
             0, 0, _name(name), 0, attach_type,
@@ -242,12 +242,12 @@ def program_load(
 
 def program_attach(target_fd: int, program_fd: int, attach_type: AttachType, flags: int) -> None:
     """Attaches to a cgroup (directory file descriptor). EPERM when flags differ from what is attached."""
-    _bpf(Command.PROG_ATTACH, struct.pack("<IIIII", target_fd, program_fd, attach_type, flags, 0))
+    _bpf(Command.PROG_ATTACH, struct.pack("=IIIII", target_fd, program_fd, attach_type, flags, 0))
 
 
 def program_detach(target_fd: int, program_fd: int, attach_type: AttachType) -> None:
     """Detaches. ENOENT when it was not attached."""
-    _bpf(Command.PROG_DETACH, struct.pack("<IIIII", target_fd, program_fd, attach_type, 0, 0))
+    _bpf(Command.PROG_DETACH, struct.pack("=IIIII", target_fd, program_fd, attach_type, 0, 0))
 
 
 def program_query(target_fd: int, attach_type: AttachType) -> list[int]:
@@ -255,38 +255,38 @@ def program_query(target_fd: int, attach_type: AttachType) -> list[int]:
     room = 64
     while True:
         ids = _Buffer(4 * room)
-        attributes = struct.pack("<IIIIQI", target_fd, attach_type, 0, 0, ids.address, room)
+        attributes = struct.pack("=IIIIQI", target_fd, attach_type, 0, 0, ids.address, room)
         try:
-            _bpf(Command.PROG_QUERY, attributes)
+            _, answer = _bpf_with_answer(Command.PROG_QUERY, attributes)
         except OSError as error:
-            if error.errno != 28 or room > 4096:  # ENOSPC: more programs than there was room for
+            if error.errno != errno.ENOSPC or room > 4096:  # more programs than there was room for
                 raise
             room *= 4
             continue
-        (count,) = struct.unpack_from("<I", _answer(), 24)
-        return list(struct.unpack_from(f"<{count}I", ids.memory.raw))
+        (count,) = struct.unpack_from("=I", answer, 24)
+        return list(struct.unpack_from(f"={count}I", ids.memory.raw))
 
 
 def program_fd_by_id(identifier: int) -> int:
     """Opens a loaded program by its id. ENOENT when it is gone."""
-    return _bpf(Command.PROG_GET_FD_BY_ID, struct.pack("<III", identifier, 0, 0))
+    return _bpf(Command.PROG_GET_FD_BY_ID, struct.pack("=III", identifier, 0, 0))
 
 
 def object_pin(path: str, fd: int) -> None:
     """Pins a map or program below a bpf file system."""
     buffer = _Buffer(os.fsencode(path) + b"\0")
-    _bpf(Command.OBJ_PIN, struct.pack("<QII", buffer.address, fd, 0))
+    _bpf(Command.OBJ_PIN, struct.pack("=QII", buffer.address, fd, 0))
 
 
 def object_get(path: str) -> int:
     """Opens a pinned map or program."""
     buffer = _Buffer(os.fsencode(path) + b"\0")
-    return _bpf(Command.OBJ_GET, struct.pack("<QII", buffer.address, 0, 0))
+    return _bpf(Command.OBJ_GET, struct.pack("=QII", buffer.address, 0, 0))
 
 
 def _object_info(fd: int, size: int) -> bytes:
     info = _Buffer(size)
-    _bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", fd, size, info.address))
+    _bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, size, info.address))
     return info.memory.raw
 
 
@@ -305,7 +305,7 @@ class MapInfo:
 def map_info(fd: int) -> MapInfo:
     """What the kernel says of a map."""
     map_type, _, key_size, value_size, entries, flags, name = struct.unpack_from(
-        "<IIIIII16s", _object_info(fd, 40)
+        "=IIIIII16s", _object_info(fd, 40)
     )
     return MapInfo(map_type, key_size, value_size, entries, flags, name.rstrip(b"\0").decode())
 
@@ -322,8 +322,8 @@ class ProgramInfo:
 def program_info(fd: int) -> ProgramInfo:
     """What the kernel says of a program."""
     raw = _object_info(fd, 80)
-    program_type, identifier = struct.unpack_from("<II", raw)
-    (name,) = struct.unpack_from("<16s", raw, 64)
+    program_type, identifier = struct.unpack_from("=II", raw)
+    (name,) = struct.unpack_from("=16s", raw, 64)
     return ProgramInfo(program_type, identifier, name.rstrip(b"\0").decode())
 
 
@@ -340,17 +340,16 @@ class TestRun:
 def program_test_run(fd: int, packet: bytes, repeat: int = 1) -> TestRun:
     """Runs a program on a packet that begins with an Ethernet header (net/bpf/test_run.c)."""
     data = _Buffer(packet)
-    attributes = struct.pack("<IIIIQQIIIIQQ", fd, 0, len(packet), 0, data.address, 0, repeat, 0, 0, 0, 0, 0)
-    _bpf(Command.PROG_TEST_RUN, attributes)
-    answer = _answer()
-    (retval,) = struct.unpack_from("<I", answer, 4)
-    (duration,) = struct.unpack_from("<I", answer, 36)
+    attributes = struct.pack("=IIIIQQIIIIQQ", fd, 0, len(packet), 0, data.address, 0, repeat, 0, 0, 0, 0, 0)
+    _, answer = _bpf_with_answer(Command.PROG_TEST_RUN, attributes)
+    (retval,) = struct.unpack_from("=I", answer, 4)
+    (duration,) = struct.unpack_from("=I", answer, 36)
     return TestRun(retval, duration)
 
 
 def instructions(*encoded: tuple[int, int, int, int, int]) -> bytes:
     """Assembles (opcode, destination, source, offset, immediate) into struct bpf_insn."""
-    return b"".join(struct.pack("<BBhi", op, src << 4 | dst, off, imm) for op, dst, src, off, imm in encoded)
+    return b"".join(struct.pack("=BBhi", op, src << 4 | dst, off, imm) for op, dst, src, off, imm in encoded)
 
 
 def possible_cpus() -> int:

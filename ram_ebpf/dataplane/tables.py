@@ -67,6 +67,8 @@ class Tables:
             "names": max(len(self._suffixes), 1),
             "automaton": max(len(self.automaton.states), 1),
             "rules": len(self._numbered) + 1,
+            # Room for many addresses of each name that is resolved ahead; nothing is allocated for it.
+            "seeded": max(65536, 32 * len(self.rules.exact_names())),
             "ranges": max(sum(len(rule.ports) for rule in self.rules.addresses), 1),
         }
 

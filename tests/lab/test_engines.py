@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from . import programs
+from .daemon import Daemon
 from .lab import Lab
 
 _ROOT = Path(__file__).parents[2]
@@ -77,3 +78,17 @@ def test_without_an_engine_it_says_so_plainly(lab: Lab, engine_cgroup: Path, sta
     assert "no container engine is running here" in said
     assert "name a scope with --scope cgroup:PATH" in said
     assert "exit 69" in said
+
+
+def test_a_service_that_restarts_is_governed_again(lab: Lab, tmp_path: Path) -> None:
+    cgroup = lab.new_cgroup(tmp_path.name)
+    connect = [sys.executable, "-c", _CONNECT, lab.blocked.address]
+    policy = "version: 1\nregistries: [{host: allowed.registry.test, private: true}]\n"
+    with Daemon(lab, policy, ("--scope", f"cgroup:{cgroup}")) as daemon:
+        assert "not permitted" in lab.client.run(connect, cgroup=cgroup).stderr
+        cgroup.rmdir()
+        daemon.wait(lambda lines: lines[-1]["event"] == "scope-gone")
+        cgroup.mkdir()
+        daemon.wait(lambda lines: lines[-1]["event"] == "scope-back")
+        assert "not permitted" in lab.client.run(connect, cgroup=cgroup).stderr
+        assert daemon.terminate() == 0
