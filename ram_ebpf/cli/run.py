@@ -13,6 +13,7 @@ from ram_ebpf.policy.automaton import AutomatonTooLarge
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.errors import PolicyErrors
 from ram_ebpf.policy.loader import default_policy, load_policy
+from ram_ebpf.policy.rules import compile_rules
 
 _EPILOGUE = """\
 exit status: 0 after SIGTERM or Ctrl-C, 69 nothing to govern, 70 the kernel refused, 75 another instance
@@ -60,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="ram-ebpf: %(message)s", stream=sys.stderr)
     catalogue = load_catalogue()
     try:
-        policy = load_policy(args.policy, catalogue) if args.policy else default_policy()
+        policy = default_policy() if args.policy is None else load_policy(args.policy, catalogue)
+        rules = compile_rules(policy, catalogue)
     except PolicyErrors as errors:
         print(errors, file=sys.stderr)
         return os.EX_CONFIG
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         controller = Controller(
             policy,
-            catalogue,
+            rules,
             RecordWriter(args.log_format == "json"),
             Options(log_dns=args.log_dns, cache_directory=args.cache),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import selectors
 import signal
@@ -25,10 +26,11 @@ from ram_ebpf.dataplane.plane import BusyCgroupError, Plane, Settings, TrustedRe
 from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.dns.resolvers import auto_resolvers, configured_resolvers
 from ram_ebpf.dns.seeding import Seeder
-from ram_ebpf.policy.catalogue import Catalogue
 from ram_ebpf.policy.model import Mode, Policy
-from ram_ebpf.policy.rules import compile_rules
+from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
+
+_log = logging.getLogger(__name__)
 
 _QUEUE_PERIOD = 0.1  # seconds between looks into the queue, which cannot wake us
 _RESOLVERS_PERIOD = 2.0
@@ -66,7 +68,7 @@ class Controller:
     """One policy on some cgroups, from `run` until a signal."""
 
     def __init__(
-        self, policy: Policy, catalogue: Catalogue, writer: RecordWriter, options: Options | None = None
+        self, policy: Policy, rules: RuleSet, writer: RecordWriter, options: Options | None = None
     ) -> None:
         """Loads everything and attaches nothing. Raises what Plane raises."""
         self._policy = policy
@@ -77,19 +79,17 @@ class Controller:
         self._stop = threading.Event()
         self._history = NameHistory()
         self._repeats = Repeats()
-        self._plane = Plane(
-            compile_rules(policy, catalogue), self._settings, self._resolvers, self._options.cache_directory
-        )
+        self._plane = Plane(rules, self._settings, self._resolvers, self._options.cache_directory)
         self._events = EventSource(self._plane)
         self._describer = Describer(
             self._plane.tables, self._history, CgroupNames(find_cgroup2_mount()).path, policy.message
         )
-        rules = self._plane.tables.rules
         exact = set(rules.exact_names())
         self._seeder = Seeder(
             ((rule.pattern.text, rule.rank) for rule in rules.names if rule.pattern.text in exact),
             lambda: self._resolvers,
             self._seed,
+            longest=self._settings.maximum_ttl,
         )
         self._told_lost = 0
         self._failed: set[Path] = set()
@@ -207,6 +207,13 @@ class Controller:
             self._told_lost = lost
 
     def _take(self, event: Event) -> None:
+        """Tells of one event. Packets are written by strangers: no surprise in one may end enforcement."""
+        try:
+            self._tell(event)
+        except Exception:
+            _log.exception("an event could not be told: %s", event.reason.slug)
+
+    def _tell(self, event: Event) -> None:
         answer = read_message(event.dns_message) if event.dns_message else None
         trusted = event.reason in (abi.Reason.DNS_LEARNED, abi.Reason.DNS_NOT_LISTED)
         if answer is not None and trusted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 
 from ram_ebpf.dataplane.abi import IPAddress
@@ -15,15 +16,17 @@ class NameHistory:
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
+        self._lock = threading.Lock()
         self._names: OrderedDict[IPAddress, str] = OrderedDict()
 
     def note(self, answer: Answer) -> None:
         """Remembers what a resolver answered."""
-        for address, _ in answer.addresses:
-            self._names[address] = answer.name
-            self._names.move_to_end(address)
-        while len(self._names) > self._most:
-            self._names.popitem(last=False)
+        with self._lock:  # both the reader of events and the seeder come here
+            for address, _ in answer.addresses:
+                self._names[address] = answer.name
+                self._names.move_to_end(address)
+            while len(self._names) > self._most:
+                self._names.popitem(last=False)
 
     def name_of(self, address: IPAddress) -> str | None:
         """The name that the address was last given for; None when no reply held it."""

@@ -38,9 +38,9 @@ SENTENCES: dict[Reason, str] = {
 }
 
 
-def explain(reason: Reason, *, host: str, port: int, rule: str, named: bool) -> str:
-    """One sentence. `named`: the host is a name that a resolver gave, and not merely an address."""
-    if reason is Reason.DENIED_UNKNOWN_ADDRESS and named:
+def explain(reason: Reason, *, host: str, port: int, rule: str, not_listed: bool) -> str:
+    """One sentence. `not_listed`: the host is a name that a resolver gave, and that no rule allows."""
+    if reason is Reason.DENIED_UNKNOWN_ADDRESS and not_listed:
         return f"{host} is not in the policy"
     sentence = SENTENCES.get(reason, reason.slug)
     return sentence.format(host=host, port=port, rule=rule or "the policy")

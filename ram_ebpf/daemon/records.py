@@ -92,7 +92,7 @@ class Describer:
                 host=host or str(event.address),
                 port=event.port,
                 rule=rule,
-                named=host is not None,
+                not_listed=host is not None and self.tables.rules.match(host) is None,
             ),
         }
         if about_dns:
@@ -138,11 +138,12 @@ def human_line(record: dict[str, Any]) -> str:
 
 
 class RecordWriter:
-    """Writes lines, each at once; a reader that has gone is not a reason to stop enforcing."""
+    """Writes lines, each at once; a log that cannot be written is not a reason to stop enforcing."""
 
     def __init__(self, as_json: bool, stream: TextIO | None = None) -> None:
         self._json = as_json
         self._stream = stream or sys.stdout
+        self.failures = 0
 
     def write(self, record: dict[str, Any]) -> None:
         """One record, with the time of now (UTC, RFC 3339)."""
@@ -151,8 +152,11 @@ class RecordWriter:
         # Names come from the network: no control character of theirs may reach a terminal.
         if not self._json:
             text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        # A stream of another encoding must lose no line: what it cannot hold is written as its number.
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
         try:
             self._stream.write(text + "\n")
             self._stream.flush()
-        except (BrokenPipeError, ValueError):
-            return
+        except (OSError, ValueError):
+            self.failures += 1

@@ -54,14 +54,18 @@ def _read(path: Path) -> Bytecode | None:
 
 def _write(path: Path, bytecode: Bytecode) -> None:
     """Whole or not at all, and never a reason to fail: a read-only disk only costs time at the next start."""
+    temporary: Path | None = None
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="ascii") as file:
+            temporary = Path(file.name)
             file.write(bytecode.to_json())
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except OSError as error:
         _log.warning("bytecode is not kept in %s: %s", path.parent, error)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def load_or_compile(

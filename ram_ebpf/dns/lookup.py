@@ -12,6 +12,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdataclass
 import dns.rdatatype
 
 from ram_ebpf.dataplane.abi import IPAddress
@@ -48,7 +49,7 @@ def _answer(message: dns.message.Message) -> Answer:
     addresses = [
         (ipaddress.ip_address(item.address), int(rrset.ttl))
         for rrset in message.answer
-        if rrset.rdtype in _TYPES
+        if rrset.rdclass == dns.rdataclass.IN and rrset.rdtype in _TYPES
         for item in rrset
     ]
     name = message.question[0].name.to_text(omit_final_dot=True).lower()
@@ -82,8 +83,8 @@ async def look_up(name: str, resolvers: Sequence[TrustedResolver], timeout: floa
                 if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                     raise LookupFailedError(dns.rcode.to_text(response.rcode()))
                 addresses += _answer(response).addresses
-        except (dns.exception.DNSException, OSError, LookupFailedError) as error:
-            problems.append(f"{resolver.address}: {error or type(error).__name__}")
+        except (dns.exception.DNSException, OSError, EOFError, LookupFailedError) as error:
+            problems.append(f"{resolver.address}: {str(error) or type(error).__name__}")
             continue
         return Answer(name, tuple(addresses))
     raise LookupFailedError("; ".join(problems) or "there is no resolver to ask")

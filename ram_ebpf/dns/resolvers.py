@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ram_ebpf.dataplane.abi import IPAddress
 from ram_ebpf.dataplane.plane import TrustedResolver
@@ -36,9 +37,17 @@ def parse_nameservers(text: str) -> list[IPAddress]:
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(_MAX_BYTES).decode("utf-8", errors="replace")
+            data = file.read(_MAX_BYTES)
     except OSError:
         return ""
+    if len(data) == _MAX_BYTES:  # half an address would be another address
+        data = data[: data.rfind(b"\n") + 1]
+    return data.decode("utf-8", errors="replace")
+
+
+def _own_address(item: Any) -> str:
+    # On a link to a single peer IFA_ADDRESS is the peer's (include/uapi/linux/if_addr.h).
+    return str(item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS"))
 
 
 def host_addresses() -> set[IPAddress]:
@@ -46,7 +55,7 @@ def host_addresses() -> set[IPAddress]:
     from pyroute2 import IPRoute
 
     with IPRoute() as netlink:
-        return {ipaddress.ip_address(item.get_attr("IFA_ADDRESS")) for item in netlink.get_addr()}
+        return {ipaddress.ip_address(_own_address(item)) for item in netlink.get_addr()}
 
 
 def _trusted(addresses: Iterable[tuple[IPAddress, int]], local: set[IPAddress]) -> list[TrustedResolver]:

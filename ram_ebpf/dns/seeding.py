@@ -24,6 +24,8 @@ _CONCURRENT = 32  # questions under way; 100 000 names then take minutes, and no
 _REFRESH_AT = 0.8  # of the time that an answer may be kept
 _SHORTEST_PAUSE = 5.0  # seconds; shorter times to live are bridged by the policy's grace
 _LONGEST_PAUSE = 3600.0
+_LONGEST_TTL = 86400
+_AT_ONCE = -1.0  # before the first round, which is due at 0
 _FIRST_RETRY = 2.0
 _LAST_RETRY = 60.0
 
@@ -34,6 +36,7 @@ class _Name:
     rule: int
     once: bool = False
     failures: int = 0
+    tried: bool = False
 
 
 class Seeder:
@@ -47,9 +50,12 @@ class Seeder:
         names: Iterable[tuple[str, int]],
         resolvers: Callable[[], Sequence[TrustedResolver]],
         learn: Callable[[Answer, int], None],
+        longest: int = _LONGEST_TTL,
     ) -> None:
+        """`names` with their rules; `longest`: seconds that an answer may be kept, whatever it says."""
         self._resolvers = resolvers
         self._learn = learn
+        self._longest = longest
         self._order = itertools.count()
         self._due: list[tuple[float, int, _Name]] = [
             (0.0, next(self._order), _Name(name, rule)) for name, rule in names
@@ -74,7 +80,7 @@ class Seeder:
     def ask_now(self, name: str, rule: int) -> None:
         """Asks for a name once, out of turn. May be called from any thread."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._push, time.monotonic(), _Name(name, rule, once=True))
+            self._loop.call_soon_threadsafe(self._push, _AT_ONCE, _Name(name, rule, once=True))
 
     def stop(self) -> None:
         """Ends the thread."""
@@ -122,7 +128,7 @@ class Seeder:
             answer = await look_up(item.name, self._resolvers())
             if answer.addresses:
                 self._learn(answer, item.rule)
-                shortest = min(seconds for _, seconds in answer.addresses)
+                shortest = min(self._longest, *(seconds for _, seconds in answer.addresses))
                 pause = min(max(shortest * _REFRESH_AT, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             else:
                 pause = _LAST_RETRY
@@ -131,13 +137,14 @@ class Seeder:
             if not item.failures:
                 _log.warning("%s could not be resolved: %s", item.name, error)
             item.failures += 1
-            pause = min(_FIRST_RETRY * 2 ** (item.failures - 1), _LAST_RETRY)
+            pause = min(_FIRST_RETRY * 2 ** min(item.failures - 1, 10), _LAST_RETRY)
         except Exception:
             _log.exception("resolving %s failed", item.name)
         finally:
             if not item.once:
                 self._push(time.monotonic() + pause, item)
-                if not self._first_round_done.is_set():
+                if not item.tried:
+                    item.tried = True
                     self._first_round -= 1
-                    if self._first_round <= 0:
+                    if not self._first_round:
                         self._first_round_done.set()

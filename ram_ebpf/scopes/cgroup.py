@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 
@@ -28,7 +28,8 @@ def find_cgroup2_mount(mountinfo: Path = _MOUNTINFO) -> Path:
     for line in mountinfo.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         fields = line.split(" ")
         if "-" in fields and fields[fields.index("-") + 1] == "cgroup2":
-            found.append((_unescape(fields[3]) != "/", len(fields[4]), _unescape(fields[4])))
+            shown = PurePosixPath(_unescape(fields[3]))
+            found.append((len(shown.parts), len(fields[4]), _unescape(fields[4])))
     if not found:
         raise ScopeError(
             "cgroup version 2 is not mounted: mount it with `mount -t cgroup2 none /sys/fs/cgroup/unified`"
@@ -53,7 +54,11 @@ def resolve(path: str, mount: Path | None = None) -> Path:
             f"cgroup {path}: is the root, which holds this whole host, and a strict scope would cut it off; "
             "name the cgroup of an engine, such as system.slice/docker.service"
         )
-    if not (directory / "cgroup.procs").is_file():
+    try:
+        there = (directory / "cgroup.procs").is_file()
+    except OSError:  # a name longer than file names may be
+        there = False
+    if not there:
         raise ScopeError(
             f"cgroup {path}: there is no cgroup2 directory {directory}; "
             f"`ls {root}` shows what there is, and /proc/PID/cgroup where a process is"
@@ -61,10 +66,11 @@ def resolve(path: str, mount: Path | None = None) -> Path:
     return directory
 
 
-def of_process(pid: int, mount: Path | None = None) -> Path | None:
+def of_process(pid: int, mount: Path | None = None, proc: Path | None = None) -> Path | None:
     """The cgroup2 directory of a process; None when it is gone or outside what we see."""
+    file = (proc or Path("/proc")) / str(pid) / "cgroup"
     try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return None
     for line in lines:
@@ -99,7 +105,7 @@ class CgroupNames:
         for directory in _walk(self._mount):
             try:
                 relative = directory.relative_to(self._mount)
-                self._known[directory.stat().st_ino] = "/" + str(relative).removeprefix(".")
+                self._known[directory.stat().st_ino] = "/" if relative == Path() else f"/{relative}"
             except OSError:
                 continue
         return self._known.get(identifier) or self._known.get(identifier & 0xFFFFFFFF)

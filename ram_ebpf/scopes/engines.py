@@ -49,7 +49,7 @@ def find_engines(wanted: Engine, proc: Path = Path("/proc")) -> list[FoundEngine
         if engine is None or wanted not in (Engine.ALL, engine):
             continue
         pid = int(entry.name)
-        cgroup = of_process(pid, mount)
+        cgroup = of_process(pid, mount, proc)
         if cgroup is not None and _is_service(engine, pid, proc):
             found.append(FoundEngine(engine, pid, cgroup))
     return found

@@ -1,0 +1,268 @@
+"""The verb `run` as far as it goes without a kernel."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ram_ebpf.cli.main import main
+from ram_ebpf.daemon import controller
+from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
+from ram_ebpf.dataplane.compiler import CompileError
+from ram_ebpf.dataplane.plane import BusyCgroupError
+from ram_ebpf.dataplane.syscall import VerifierError
+from ram_ebpf.policy.automaton import AutomatonTooLarge
+from ram_ebpf.policy.model import Policy
+from ram_ebpf.policy.scope import Engine, EngineScope, Scope
+from ram_ebpf.scopes import cgroup, selection
+from ram_ebpf.scopes.selection import Selection
+
+NINE_PORTS = """version: 1
+registries:
+  - ghcr
+  - host: ghcr.io
+    ports: [1, 2, 3, 4, 5, 6, 7, 8]
+"""
+
+
+class FakeController:
+    """Stands for the controller: no test here may reach the kernel."""
+
+    made: tuple[Any, ...] = ()
+    governed: Sequence[Path] = ()
+    at_start: Exception | None = None
+    at_run: Exception | None = None
+
+    def __init__(self, *arguments: Any) -> None:
+        type(self).made = arguments
+        if self.at_start:
+            raise self.at_start
+
+    def run(self, cgroups: Sequence[Path]) -> None:
+        type(self).governed = cgroups
+        if self.at_run:
+            raise self.at_run
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeController]:
+    kind = type("Fake", (FakeController,), {})
+    monkeypatch.setattr(controller, "Controller", kind)
+    return kind
+
+
+@pytest.fixture
+def user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+
+@pytest.fixture
+def scopes(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
+    """We are root, and each scope leads to one cgroup. What was selected."""
+    seen: list[Scope] = []
+
+    def select(scopes: Sequence[Scope]) -> Selection:
+        seen.extend(scopes)
+        return Selection([Path("/sys/fs/cgroup/docker")], ["docker (pid 7) in /sys/fs/cgroup/docker"])
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(selection, "select", select)
+    return seen
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text("version: 1\nregistries: [ghcr]\nscopes: [{cgroup: /mine}]\n")
+    return path
+
+
+# --- before it needs root
+
+
+@pytest.mark.usefixtures("user")
+def test_not_root(policy: Path, capsys: pytest.CaptureFixture[str], fake: type[FakeController]) -> None:
+    for arguments in (["run"], ["run", "--policy", str(policy)], ["run", "--scope", "nonsense"]):
+        assert main(arguments) == os.EX_NOPERM == 77
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err == "ram-ebpf: needs root, to load programs into the kernel: run it with sudo\n"
+    assert fake.made == ()
+
+
+@pytest.mark.usefixtures("user")
+@pytest.mark.parametrize(
+    "text", ["", "version: 2\nregistries: [ghcr]\n", "version: 1\nregistries: [nonsense]\n", "{", "\0"]
+)
+def test_a_wrong_policy_comes_first(policy: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    policy.write_text(text)
+    assert main(["run", "--policy", str(policy)]) == os.EX_CONFIG == 78
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(str(policy))
+    assert "needs root" not in shown.err
+
+
+@pytest.mark.usefixtures("user")
+def test_no_policy_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "missing.yaml"
+    assert main(["run", "--policy", str(path)]) == os.EX_CONFIG
+    assert capsys.readouterr().err == f"{path}: there is no such file, check the path\n"
+
+
+@pytest.mark.usefixtures("user")
+def test_every_error_is_told(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy.write_text("version: 1\nregistries: [nonsense, {host: 'a b'}]\nmode: x\n")
+    assert main(["run", "--policy", str(policy)]) == os.EX_CONFIG
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+@pytest.mark.usefixtures("user")
+def test_rules_that_cannot_be_made_come_first(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`check` finds this; it shows only when the catalogue's and the policy's ports come together."""
+    policy.write_text(NINE_PORTS)
+    assert main(["run", "--policy", str(policy)]) == os.EX_CONFIG
+    assert "host ghcr.io has 9 ports" in capsys.readouterr().err
+
+
+def test_rules_that_cannot_be_made(
+    policy: Path,
+    scopes: list[Scope],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from ram_ebpf.policy.catalogue import Catalogue
+    from ram_ebpf.policy.rules import compile_rules
+
+    class Compiling(FakeController):
+        """Begins as the controller does."""
+
+        def __init__(self, policy: Policy, catalogue: Catalogue, *rest: Any) -> None:
+            compile_rules(policy, catalogue)
+            super().__init__(policy, catalogue, *rest)
+
+    monkeypatch.setattr(controller, "Controller", Compiling)
+    policy.write_text(NINE_PORTS)
+    assert main(["run", "--policy", str(policy)]) == os.EX_CONFIG
+    assert "host ghcr.io has 9 ports" in capsys.readouterr().err
+
+
+# --- scopes
+
+
+@pytest.mark.parametrize("scope", ["nonsense", "engine:lxc", "cgroup:", "unit:docker.service", ""])
+def test_a_wrong_scope(
+    scope: str, scopes: list[Scope], capsys: pytest.CaptureFixture[str], fake: type[FakeController]
+) -> None:
+    assert main(["run", "--scope", "engine:docker", "--scope", scope]) == os.EX_CONFIG
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"ram-ebpf: --scope {scope}: ")
+    assert shown.err.count("\n") == 1
+    assert fake.made == ()
+
+
+@pytest.mark.parametrize("name", ["missing", "a" * 300, "..", ""])
+def test_a_scope_that_is_not_there(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(cgroup, "find_cgroup2_mount", lambda: tmp_path)
+    assert main(["run", "--scope", f"cgroup:/{name}"]) == os.EX_CONFIG
+    assert capsys.readouterr().err.startswith(f"ram-ebpf: cgroup /{name}: ")
+
+
+def test_the_command_lines_scopes_replace_the_policys(policy: Path, scopes: list[Scope]) -> None:
+    assert main(["run", "--policy", str(policy), "--scope", "engine:docker", "--scope", "cgroup:x"]) == 0
+    assert [(scope.kind, scope.target) for scope in scopes] == [("engine", "docker"), ("cgroup", "x")]
+
+
+def test_the_policys_scopes(policy: Path, scopes: list[Scope]) -> None:
+    assert main(["run", "--policy", str(policy)]) == 0
+    assert [(scope.kind, scope.target) for scope in scopes] == [("cgroup", "/mine")]
+
+
+def test_the_default_scopes(scopes: list[Scope]) -> None:
+    assert main(["run"]) == 0
+    assert scopes == [EngineScope(engine=Engine.ALL)]
+
+
+def test_nothing_to_govern(
+    scopes: list[Scope],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fake: type[FakeController],
+) -> None:
+    monkeypatch.setattr(selection, "select", lambda scopes: Selection([], ["no docker is running here"]))
+    assert main(["run"]) == os.EX_UNAVAILABLE == 69
+    assert capsys.readouterr().err == (
+        "ram-ebpf: no docker is running here\n"
+        "ram-ebpf: there is nothing to govern; name a scope with --scope cgroup:PATH\n"
+    )
+    assert fake.made == ()
+
+
+# --- what comes of it
+
+
+def test_success(scopes: list[Scope], capsys: pytest.CaptureFixture[str], fake: type[FakeController]) -> None:
+    assert main(["run"]) == 0
+    assert fake.governed == [Path("/sys/fs/cgroup/docker")]
+    shown = capsys.readouterr()
+    assert shown.out == ""  # that is the log's
+    assert shown.err == "ram-ebpf: docker (pid 7) in /sys/fs/cgroup/docker\n"
+
+
+def test_options(scopes: list[Scope], tmp_path: Path, fake: type[FakeController]) -> None:
+    assert main(["run"]) == 0
+    assert fake.made[3] == controller.Options(False, DEFAULT_DIRECTORY)
+    assert main(["run", "--log-dns", "--cache", str(tmp_path)]) == 0
+    assert fake.made[3] == controller.Options(True, tmp_path)
+
+
+@pytest.mark.parametrize(("log_format", "start"), [("text", "2"), ("json", "{")])
+def test_log_formats(
+    log_format: str,
+    start: str,
+    scopes: list[Scope],
+    capsys: pytest.CaptureFixture[str],
+    fake: type[FakeController],
+) -> None:
+    assert main(["run", "--log-format", log_format]) == 0
+    fake.made[2].write({"event": "x"})
+    assert capsys.readouterr().out.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (BusyCgroupError("/x is already governed"), os.EX_TEMPFAIL, "ram-ebpf: /x is already governed"),
+        (
+            VerifierError(OSError(errno.EACCES, "Permission denied"), "egress", "R1 is not a pointer"),
+            os.EX_SOFTWARE,
+            "ram-ebpf: the kernel refused program egress: Permission denied\nR1 is not a pointer",
+        ),
+        (AutomatonTooLarge("too many, use fewer"), os.EX_CONFIG, "ram-ebpf: too many, use fewer"),
+        (OSError(errno.EPERM, "map names: no"), os.EX_SOFTWARE, "map names: no"),
+        (CompileError("no compiler"), os.EX_SOFTWARE, "ram-ebpf: no compiler"),
+    ],
+)
+@pytest.mark.parametrize("moment", ["at_start", "at_run"])
+def test_failures(
+    moment: str,
+    error: Exception,
+    status: int,
+    text: str,
+    scopes: list[Scope],
+    capsys: pytest.CaptureFixture[str],
+    fake: type[FakeController],
+) -> None:
+    setattr(fake, moment, error)
+    assert main(["run"]) == status
+    shown = capsys.readouterr()
+    assert text in shown.err
+    assert shown.out == ""

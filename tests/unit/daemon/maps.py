@@ -1,0 +1,40 @@
+"""A map of the kernel, in memory."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+from ram_ebpf.dataplane.bytecode import MapShape
+from ram_ebpf.dataplane.maps import Map
+from ram_ebpf.dataplane.syscall import MapType
+
+
+class FakeMap(Map):
+    """What user space does with a hash. `writes` counts the updates."""
+
+    def __init__(self, max_entries: int = 1024, value_size: int = 16) -> None:
+        self.name = "fake"
+        self.shape = MapShape(MapType.HASH, 20, value_size, max_entries, 0)
+        self.entries: dict[bytes, bytes] = {}
+        self.writes = 0
+
+    def get(self, key: bytes) -> bytes | None:
+        assert len(key) == self.shape.key_size
+        return self.entries.get(key)
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        assert (len(key), len(value)) == (self.shape.key_size, self.shape.value_size)
+        if key not in self.entries and len(self.entries) >= self.shape.max_entries:
+            raise OSError(errno.E2BIG, "Argument list too long")
+        self.entries[key] = value
+        self.writes += 1
+
+    def discard(self, key: bytes) -> bool:
+        return self.entries.pop(key, None) is not None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(list(self.entries))
+
+    def close(self) -> None:
+        return

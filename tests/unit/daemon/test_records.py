@@ -1,0 +1,418 @@
+"""From events to lines."""
+
+from __future__ import annotations
+
+import errno
+import io
+import ipaddress
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import dns.message
+import dns.rrset
+import pytest
+
+from ram_ebpf.daemon.history import NameHistory
+from ram_ebpf.daemon.records import (
+    NOT_UNDERSTOOD,
+    Describer,
+    RecordWriter,
+    event_name,
+    human_line,
+    rule_text,
+)
+from ram_ebpf.dataplane.abi import Hook, Reason, Verdict
+from ram_ebpf.dataplane.events import Event
+from ram_ebpf.dataplane.tables import Tables
+from ram_ebpf.dns.lookup import Answer, read_message
+from ram_ebpf.policy.catalogue import load_catalogue
+from ram_ebpf.policy.loader import parse_policy
+from ram_ebpf.policy.rules import compile_rules
+
+ip = ipaddress.ip_address
+MESSAGE = "Ask it@corp.example."
+POLICY = b"""version: 1
+registries:
+  - ghcr
+  - host: registry.corp.example
+    ports: [443, 5000]
+  - address: 10.20.0.0/24
+"""
+RULES = compile_rules(parse_policy(POLICY, "/etc/policy.yaml"), load_catalogue())
+TABLES = Tables(RULES, (1, 2, 3, 4))
+EVENT = Event(
+    time_ns=1,
+    verdict=Verdict.DENY,
+    reason=Reason.DENIED_UNKNOWN_ADDRESS,
+    hook=Hook.INET4_CONNECT,
+    address=ip("192.0.2.1"),
+    port=443,
+    protocol=6,
+    rule=0,
+    socket_cookie=5,
+    pid=42,
+    process="docker",
+    uid=1000,
+    cgroup_id=77,
+    dns_message=None,
+)
+DNS_EVENT = replace(
+    EVENT,
+    verdict=Verdict.NONE,
+    reason=Reason.DNS_LEARNED,
+    hook=Hook.INET_INGRESS,
+    address=ip("10.0.0.53"),
+    port=53,
+    protocol=17,
+    pid=None,
+    process=None,
+    uid=None,
+)
+RECORD = {
+    "event": "denied",
+    "verdict": "deny",
+    "reason": "denied-unknown-address",
+    "address": "192.0.2.1",
+    "port": 443,
+    "protocol": "tcp",
+    "process": "docker",
+    "pid": 42,
+    "uid": 1000,
+    "cgroup": "/docker",
+    "explanation": "no trusted DNS reply gave this address for an allowed name",
+}
+
+
+def rank(pattern: str) -> int:
+    return next(rule.rank for rule in RULES.names if rule.pattern.text == pattern)
+
+
+def describer(message: str | None = MESSAGE, **names: str) -> Describer:
+    """`names`: the history, with underscores for the dots of addresses and a letter in front."""
+    history = NameHistory()
+    for address, name in names.items():
+        history.note(Answer(name, ((ip(address[1:].replace("_", ".")), 60),)))
+    return Describer(TABLES, history, {77: "/docker"}.get, message)
+
+
+def wire(name: str, *addresses: str) -> bytes:
+    response = dns.message.make_response(dns.message.make_query(name, "A"))
+    for address in addresses:
+        response.answer.append(dns.rrset.from_text(name, 60, "IN", "A", address))
+    return response.to_wire()
+
+
+# --- the kind of line
+
+
+@pytest.mark.parametrize(
+    ("verdict", "name"),
+    [(Verdict.ALLOW, "allowed"), (Verdict.DENY, "denied"), (Verdict.WOULD_DENY, "would-deny")],
+)
+def test_verdicts(verdict: Verdict, name: str) -> None:
+    assert event_name(replace(EVENT, verdict=verdict)) == name
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_reason_has_a_kind(reason: Reason) -> None:
+    name = event_name(replace(DNS_EVENT, reason=reason))
+    expected = {
+        Reason.DNS_LEARNED: "learned",
+        Reason.DNS_NO_QUERY: "ignored-reply",
+        Reason.DNS_WRONG_QUESTION: "ignored-reply",
+        Reason.DNS_WRONG_INTERFACE: "ignored-reply",
+        Reason.DNS_UNTRUSTED_SENDER: "ignored-reply",
+        **dict.fromkeys(NOT_UNDERSTOOD, "not-understood"),
+    }
+    assert name == expected.get(reason, "dns")
+
+
+def test_rule_text() -> None:
+    assert rule_text(None) == ""
+    assert rule_text(TABLES.rule(rank("ghcr.io"))) == "ghcr.io (ghcr)"
+    assert rule_text(TABLES.rule(rank("registry.corp.example"))) == ("registry.corp.example (policy.yaml:4)")
+    assert rule_text(TABLES.rule(len(RULES.names) + 1)) == "10.20.0.0/24 (policy.yaml:6)"
+    assert rule_text(TABLES.rule(999)) == ""
+
+
+# --- describing
+
+
+def test_denied() -> None:
+    assert describer().describe(EVENT, None) == {**RECORD, "message": MESSAGE}
+
+
+def test_denied_with_a_name() -> None:
+    record = describer(a192_0_2_1="evil.example").describe(EVENT, None)
+    assert record["host"] == "evil.example"
+    assert record["explanation"] == "evil.example is not in the policy"
+
+
+def test_denied_port() -> None:
+    event = replace(EVENT, reason=Reason.DENIED_PORT, port=8443, rule=rank("ghcr.io"))
+    record = describer(a192_0_2_1="ghcr.io").describe(event, None)
+    assert record["rule"] == "ghcr.io (ghcr)"
+    assert record["explanation"] == "ghcr.io is allowed by ghcr.io (ghcr), but not on port 8443"
+    assert record["message"] == MESSAGE
+
+
+@pytest.mark.parametrize("name", ["ghcr.io", "registry.corp.example"])
+def test_a_name_of_the_policy_is_not_said_to_be_missing_there(name: str) -> None:
+    """Its address was forgotten by the kernel (the cleaning, a full map), but not by the history."""
+    explanation = describer(a192_0_2_1=name).describe(EVENT, None)["explanation"]
+    assert "is not in the policy" not in explanation
+
+
+def test_would_deny() -> None:
+    record = describer().describe(replace(EVENT, verdict=Verdict.WOULD_DENY), None)
+    assert record == {**RECORD, "event": "would-deny", "verdict": "would-deny", "message": MESSAGE}
+
+
+def test_allowed() -> None:
+    event = replace(
+        EVENT, verdict=Verdict.ALLOW, reason=Reason.ALLOWED_LEARNED, rule=rank("ghcr.io"), address=ip("::1")
+    )
+    record = describer().describe(event, None)
+    assert (record["event"], record["verdict"]) == ("allowed", "allow")
+    assert record["rule"] == "ghcr.io (ghcr)"
+    assert "message" not in record
+
+
+def test_no_message() -> None:
+    assert describer(None).describe(EVENT, None) == RECORD
+
+
+def test_what_is_unknown_is_left_out() -> None:
+    event = replace(EVENT, pid=None, process=None, uid=None, cgroup_id=None)
+    unknown = ("process", "pid", "uid", "cgroup")
+    assert describer(None).describe(event, None) == {k: v for k, v in RECORD.items() if k not in unknown}
+    assert "cgroup" not in describer().describe(replace(EVENT, cgroup_id=5), None)
+
+
+def test_root_is_not_left_out() -> None:
+    assert describer().describe(replace(EVENT, uid=0), None)["uid"] == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(6, "tcp"), (17, "udp"), (1, "icmp"), (58, "icmpv6"), (132, "132"), (0, "0")]
+)
+def test_protocols(number: int, name: str) -> None:
+    assert describer().describe(replace(EVENT, protocol=number), None)["protocol"] == name
+
+
+def test_learned() -> None:
+    message = wire("ghcr.io.", "192.0.2.1", "192.0.2.2")
+    event = replace(DNS_EVENT, dns_message=message, rule=rank("ghcr.io"))
+    assert describer().describe(event, read_message(message)) == {
+        "event": "learned",
+        "reason": "dns-learned",
+        "host": "ghcr.io",
+        "protocol": "udp",
+        "cgroup": "/docker",
+        "rule": "ghcr.io (ghcr)",
+        "explanation": "addresses of ghcr.io are allowed by ghcr.io (ghcr)",
+        "resolver": "10.0.0.53#53",
+        "addresses": ["192.0.2.1", "192.0.2.2"],
+    }
+
+
+def test_a_reply_that_ends_early() -> None:
+    message = wire("ghcr.io.", "192.0.2.1")[:-5]
+    event = replace(DNS_EVENT, reason=Reason.DNS_MALFORMED, dns_message=message)
+    record = describer().describe(event, read_message(message))
+    assert (record["event"], record["host"]) == ("not-understood", "ghcr.io")
+    assert "addresses" not in record
+
+
+@pytest.mark.parametrize("message", [None, b"", b"garbage", b"\xff" * 40])
+def test_a_reply_that_says_nothing(message: bytes | None) -> None:
+    event = replace(DNS_EVENT, reason=Reason.DNS_MALFORMED, dns_message=message)
+    record = describer().describe(event, None)
+    assert "host" not in record
+    assert record["resolver"] == "10.0.0.53#53"
+
+
+def test_the_history_says_nothing_of_a_resolver() -> None:
+    record = describer(a10_0_0_53="dns.example").describe(DNS_EVENT, None)
+    assert "host" not in record
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_everything_can_be_described_and_written(verdict: Verdict, reason: Reason) -> None:
+    for base in (EVENT, DNS_EVENT):
+        record = describer().describe(replace(base, verdict=verdict, reason=reason), None)
+        assert None not in record.values()
+        json.dumps(record)
+        human_line(record)
+
+
+# --- lines for people
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        (
+            RECORD,
+            "DENIED 192.0.2.1:443 tcp by docker[42] in /docker: "
+            "no trusted DNS reply gave this address for an allowed name",
+        ),
+        (
+            {**RECORD, "host": "evil.example", "explanation": "x", "message": MESSAGE},
+            f"DENIED evil.example (192.0.2.1:443) tcp by docker[42] in /docker: x. {MESSAGE}",
+        ),
+        (
+            {**RECORD, "address": "2001:db8::1", "explanation": "x"},
+            "DENIED [2001:db8::1]:443 tcp by docker[42] in /docker: x",
+        ),
+        (
+            {**RECORD, "host": "evil.example", "address": "2001:db8::1", "explanation": "x", "repeated": 9},
+            "DENIED evil.example ([2001:db8::1]:443) tcp by docker[42] in /docker: x"
+            " (9 more like this before)",
+        ),
+        (
+            {"event": "would-deny", "address": "192.0.2.1", "port": 53, "protocol": "udp"},
+            "WOULD-DENY 192.0.2.1:53 udp",
+        ),
+        (
+            {"event": "denied", "address": "192.0.2.1", "port": 53, "protocol": "udp", "pid": 7},
+            "DENIED 192.0.2.1:53 udp by ?[7]",
+        ),
+        (
+            {"event": "learned", "host": "ghcr.io", "addresses": ["192.0.2.1", "::1"], "explanation": "y"},
+            "LEARNED ghcr.io 192.0.2.1 ::1: y",
+        ),
+        ({"event": "not-understood", "explanation": "z"}, "NOT-UNDERSTOOD: z"),
+        (
+            {"event": "stopped", "explanation": "detached from /x", "counters": {}},
+            "STOPPED: detached from /x",
+        ),
+    ],
+)
+def test_human_line(record: dict[str, Any], line: str) -> None:
+    assert human_line(record) == line
+
+
+def written(record: dict[str, Any], as_json: bool = False) -> str:
+    stream = io.StringIO()
+    RecordWriter(as_json, stream).write(record)
+    return stream.getvalue()
+
+
+def test_the_time_is_in_front() -> None:
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z READY: governing /x\n",
+        written({"event": "ready", "explanation": "governing /x"}),
+    )
+
+
+@pytest.mark.parametrize(
+    "character",
+    ["\n", "\r", "\0", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u2029", "\u202e", "\ufeff", "\ud800"],
+)
+def test_control_characters_are_replaced(character: str) -> None:
+    for key in ("host", "process", "cgroup", "explanation", "message"):
+        line = written({**RECORD, "host": "h", "message": MESSAGE, key: f"a{character}b"})
+        assert "a\N{REPLACEMENT CHARACTER}b" in line
+        assert line.removesuffix("\n").isprintable()
+
+
+def test_letters_of_all_scripts_stay() -> None:
+    assert written({"event": "x", "explanation": "zürich 東京 é"}).endswith("X: zürich 東京 é\n")
+
+
+# --- JSON
+
+
+def test_json_is_one_object_a_line() -> None:
+    stream = io.StringIO()
+    writer = RecordWriter(True, stream)
+    records: list[dict[str, Any]] = [
+        RECORD,
+        {"event": "x", "explanation": 'a\nb\r\u2028\x85"\\', "counters": {"dns-late": 3}},
+        {"event": "y", "process": "\N{REPLACEMENT CHARACTER}\x1b[2J"},
+    ]
+    for record in records:
+        writer.write(record)
+    lines = stream.getvalue().splitlines()  # at every character that ends a line in some reader's eyes
+    assert len(lines) == 3
+    assert stream.getvalue().isascii()
+    for line, record in zip(lines, records, strict=True):
+        read = json.loads(line)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", read.pop("time"))
+        assert read == record
+
+
+def test_json_with_half_a_surrogate_pair() -> None:
+    """Names of cgroups are bytes; what is not UTF-8 in them becomes such."""
+    line = written({"event": "x", "cgroup": "/\udcff"}, as_json=True)
+    assert line.isascii()
+    assert json.loads(line)["cgroup"] == "/\udcff"
+
+
+# --- streams
+
+
+def test_by_default_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    RecordWriter(False).write({"event": "x"})
+    assert capsys.readouterr().out.endswith(" X\n")
+
+
+def test_each_line_at_once() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(io.BufferedWriter(_Raw(raw)), encoding="utf-8")
+    writer = RecordWriter(False, stream)
+    for count in (1, 2):
+        writer.write({"event": "x"})
+        assert raw.getvalue().count(b"\n") == count
+
+
+class _Raw(io.RawIOBase):
+    """Passes on what reaches it."""
+
+    def __init__(self, target: io.BytesIO) -> None:
+        self._target = target
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._target.write(bytes(data))
+
+
+class _Failing(io.StringIO):
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+    def flush(self) -> None:
+        raise self.error
+
+
+def test_a_closed_stream() -> None:
+    stream = io.StringIO()
+    writer = RecordWriter(False, stream)
+    stream.close()
+    writer.write(RECORD)
+
+
+def test_a_reader_that_has_gone() -> None:
+    RecordWriter(False, _Failing(BrokenPipeError())).write(RECORD)
+
+
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.ENOSPC, errno.EIO, errno.EAGAIN])
+def test_a_log_that_cannot_be_written_does_not_end_enforcement(number: int) -> None:
+    """Standard output may be a socket (the journal), a file on a full disk, or a terminal that went."""
+    RecordWriter(False, _Failing(OSError(number, "no"))).write(RECORD)
+
+
+def test_a_stream_that_cannot_hold_every_character_loses_no_line() -> None:
+    """What chose the character may be what is denied: it must not make its denial vanish."""
+    raw = io.BytesIO()
+    writer = RecordWriter(False, io.TextIOWrapper(raw, encoding="ascii"))
+    writer.write({**RECORD, "process": "\N{REPLACEMENT CHARACTER}\x1b"})
+    writer.write(RECORD)
+    assert raw.getvalue().count(b"DENIED 192.0.2.1:443") == 2

@@ -1,0 +1,437 @@
+"""Keeping names resolved."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dns import seeding
+from ram_ebpf.dns.lookup import Answer, LookupFailedError
+from ram_ebpf.dns.seeding import Seeder
+
+from .server import Server, knows
+
+ip = ipaddress.ip_address
+RESOLVER = TrustedResolver(ip("127.0.0.1"), 53, True)
+
+
+def answer(name: str, *seconds: int) -> Answer:
+    return Answer(name, tuple((ip(f"192.0.2.{n}"), ttl) for n, ttl in enumerate(seconds or (60,), 1)))
+
+
+class Lookups:
+    """Stands for look_up: notes each call with its time, and answers as told."""
+
+    def __init__(self, handle: Callable[[str], Answer | Awaitable[Answer]]) -> None:
+        self.handle = handle
+        self.calls: list[tuple[float, str]] = []
+        self.resolvers: list[Sequence[TrustedResolver]] = []
+
+    async def __call__(self, name: str, resolvers: Sequence[TrustedResolver], timeout: float = 2.0) -> Answer:
+        self.calls.append((time.monotonic(), name))
+        self.resolvers.append(resolvers)
+        result = self.handle(name)
+        return result if isinstance(result, Answer) else await result
+
+    def names(self) -> list[str]:
+        return [name for _, name in self.calls]
+
+    def gaps(self) -> list[float]:
+        times = [moment for moment, _ in self.calls]
+        return [after - before for before, after in itertools.pairwise(times)]
+
+
+class Learned(list[tuple[str, int]]):
+    """What the seeder handed over: name and rule."""
+
+    def __call__(self, found: Answer, rule: int) -> None:
+        assert threading.current_thread().name == "seeder"
+        assert found.addresses
+        self.append((found.name, rule))
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.005)
+    return holds()
+
+
+@contextmanager
+def seeding_of(
+    names: Iterable[tuple[str, int]],
+    learn: Callable[[Answer, int], None],
+    resolvers: Callable[[], Sequence[TrustedResolver]] = lambda: [RESOLVER],
+) -> Iterator[Seeder]:
+    seeder = Seeder(names, resolvers, learn)
+    seeder.start()
+    try:
+        yield seeder
+    finally:
+        seeder.stop()
+
+
+@pytest.fixture
+def lookups(monkeypatch: pytest.MonkeyPatch) -> Lookups:
+    fake = Lookups(answer)
+    monkeypatch.setattr(seeding, "look_up", fake)
+    return fake
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the module's constants, named in lower case and without their underscore."""
+
+    def change(**values: float) -> None:
+        for name, value in values.items():
+            monkeypatch.setattr(seeding, f"_{name.upper()}", value)
+
+    return change
+
+
+def test_the_first_round(lookups: Lookups) -> None:
+    learned = Learned()
+    with seeding_of([("a.example", 1), ("b.example", 2), ("c.example", 7)], learned) as seeder:
+        assert seeder.wait_first_round(5)
+        assert sorted(learned) == [("a.example", 1), ("b.example", 2), ("c.example", 7)]
+    assert lookups.names() == ["a.example", "b.example", "c.example"]
+    assert lookups.resolvers == [[RESOLVER]] * 3
+
+
+def test_no_names(lookups: Lookups) -> None:
+    seeder = Seeder([], lambda: [RESOLVER], Learned())
+    assert seeder.wait_first_round(0)
+    seeder.start()
+    time.sleep(0.05)
+    seeder.stop()
+    assert lookups.calls == []
+
+
+def test_the_first_round_includes_names_that_fail(lookups: Lookups) -> None:
+    def handle(name: str) -> Answer:
+        if name == "bad.example":
+            raise LookupFailedError("127.0.0.1: SERVFAIL")
+        return Answer(name, ())
+
+    lookups.handle = handle
+    learned = Learned()
+    with seeding_of([("bad.example", 1), ("empty.example", 2)], learned) as seeder:
+        assert seeder.wait_first_round(5)
+    assert learned == []
+
+
+def test_a_first_round_that_takes_longer(lookups: Lookups) -> None:
+    async def never() -> Answer:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    lookups.handle = lambda name: never() if name == "slow.example" else answer(name)
+    learned = Learned()
+    with seeding_of([("slow.example", 1), ("quick.example", 2)], learned) as seeder:
+        assert not seeder.wait_first_round(0.1)
+        assert learned == [("quick.example", 2)]
+
+
+def test_a_retry_is_not_another_name_of_the_first_round(
+    lookups: Lookups, pauses: Callable[..., None]
+) -> None:
+    """One name that fails again and again must not stand for those that were not tried to their end."""
+    pauses(first_retry=0.01, last_retry=0.01)
+
+    async def never() -> Answer:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    def handle(name: str) -> Answer | Awaitable[Answer]:
+        if name == "slow.example":
+            return never()
+        raise LookupFailedError("SERVFAIL")
+
+    lookups.handle = handle
+    with seeding_of([("bad.example", 1), ("slow.example", 2)], Learned()) as seeder:
+        assert eventually(lambda: lookups.names().count("bad.example") > 3)
+        assert not seeder.wait_first_round(0)
+
+
+def test_refresh_before_expiry(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    pauses(refresh_at=0.2, shortest_pause=0.0)
+    lookups.handle = lambda name: answer(name, 3600, 1, 7200)  # the shortest decides
+    learned = Learned()
+    with seeding_of([("a.example", 1)], learned):
+        assert eventually(lambda: len(learned) >= 3)
+    assert all(0.19 < gap < 1 for gap in lookups.gaps())
+
+
+def test_short_times_to_live_do_not_flood(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    pauses(shortest_pause=0.1)
+    lookups.handle = lambda name: answer(name, 0)
+    with seeding_of([("a.example", 1)], Learned()):
+        assert eventually(lambda: len(lookups.calls) >= 3)
+    assert all(0.09 < gap < 2 for gap in lookups.gaps())
+
+
+def test_long_times_to_live_are_looked_at_meanwhile(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    pauses(longest_pause=0.1)
+    lookups.handle = lambda name: answer(name, 2**31 - 1)
+    with seeding_of([("a.example", 1)], Learned()):
+        assert eventually(lambda: len(lookups.calls) >= 3)
+    assert all(0.09 < gap < 2 for gap in lookups.gaps())
+
+
+def test_failures_are_tried_again_with_growing_pauses(
+    lookups: Lookups, pauses: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    pauses(first_retry=0.03, last_retry=0.12)
+
+    def fail(name: str) -> Answer:
+        raise LookupFailedError("127.0.0.1: SERVFAIL")
+
+    lookups.handle = fail
+    with caplog.at_level(logging.WARNING), seeding_of([("a.example", 1)], Learned()):
+        assert eventually(lambda: len(lookups.calls) >= 6)
+    for gap, least in zip(lookups.gaps(), [0.03, 0.06, 0.12, 0.12, 0.12], strict=False):
+        assert least - 0.005 < gap < least + 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "a.example could not be resolved: 127.0.0.1: SERVFAIL"
+    ]
+
+
+def test_success_forgets_the_failures(
+    lookups: Lookups, pauses: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    pauses(first_retry=0.02, last_retry=5.0, shortest_pause=0.01, longest_pause=0.01)
+
+    def handle(name: str) -> Answer:
+        if len(lookups.calls) in (1, 2, 4):
+            raise LookupFailedError("SERVFAIL")
+        return answer(name)
+
+    lookups.handle = handle
+    learned = Learned()
+    with caplog.at_level(logging.WARNING), seeding_of([("a.example", 1)], learned):
+        assert eventually(lambda: len(learned) >= 2)
+    assert len(caplog.records) == 2  # calls 1 and 4: the second failure in a row is not told
+    assert 0.015 < lookups.gaps()[3] < 1  # the first pause again, not the third
+
+
+def test_a_very_long_failure_does_not_overflow(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    pauses(first_retry=0.0, last_retry=0.0)
+
+    def fail(name: str) -> Answer:
+        raise LookupFailedError("SERVFAIL")
+
+    lookups.handle = fail
+    with seeding_of([("a.example", 1)], Learned()) as seeder:
+        # 2 ** 1024 has no place in a float, and comes after 17 hours of a try a minute.
+        assert eventually(lambda: len(lookups.calls) > 1100, 1)
+        assert seeder.wait_first_round(0)
+
+
+def test_names_without_addresses_are_asked_again(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    pauses(last_retry=0.05)
+    lookups.handle = lambda name: Answer(name, ()) if len(lookups.calls) < 3 else answer(name)
+    learned = Learned()
+    with seeding_of([("a.example", 1)], learned):
+        assert eventually(lambda: len(learned) == 1)
+    assert len(lookups.calls) == 3
+
+
+def test_an_error_of_the_learner_does_not_end_the_thread(
+    lookups: Lookups, caplog: pytest.LogCaptureFixture
+) -> None:
+    learned = []
+
+    def learn(found: Answer, rule: int) -> None:
+        if found.name == "bad.example":
+            raise OSError("no such map")
+        learned.append(found.name)
+
+    with seeding_of([("bad.example", 1), ("good.example", 2)], learn) as seeder:
+        assert seeder.wait_first_round(5)
+        seeder.ask_now("later.example", 3)
+        assert eventually(lambda: learned == ["good.example", "later.example"])
+    assert "resolving bad.example failed" in caplog.text
+
+
+def test_resolvers_are_asked_for_each_time(lookups: Lookups) -> None:
+    current = [RESOLVER]
+    with seeding_of([("a.example", 1)], Learned(), lambda: list(current)) as seeder:
+        assert seeder.wait_first_round(5)
+        current[:] = [TrustedResolver(ip("192.0.2.53"))]
+        seeder.ask_now("b.example", 2)
+        assert eventually(lambda: len(lookups.calls) == 2)
+    assert lookups.resolvers == [[RESOLVER], [TrustedResolver(ip("192.0.2.53"))]]
+
+
+def test_ask_now(lookups: Lookups) -> None:
+    learned = Learned()
+    with seeding_of([("a.example", 1)], learned) as seeder:
+        assert seeder.wait_first_round(5)
+        seeder.ask_now("b.example", 2)
+        assert eventually(lambda: learned == [("a.example", 1), ("b.example", 2)])
+
+
+def test_ask_now_asks_once(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    pauses(first_retry=0.01, last_retry=0.01, shortest_pause=0.01, longest_pause=0.01)
+
+    def handle(name: str) -> Answer:
+        if name == "bad.example":
+            raise LookupFailedError("SERVFAIL")
+        return answer(name, 0)
+
+    lookups.handle = handle
+    with seeding_of([], Learned()) as seeder:
+        for name in ("bad.example", "good.example"):
+            seeder.ask_now(name, 1)
+        assert eventually(lambda: len(lookups.calls) == 2)
+        time.sleep(0.1)
+    assert lookups.names() == ["bad.example", "good.example"]
+
+
+def test_ask_now_is_no_part_of_the_first_round(lookups: Lookups) -> None:
+    async def never() -> Answer:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    lookups.handle = lambda name: never() if name == "slow.example" else answer(name)
+    learned = Learned()
+    with seeding_of([("slow.example", 1)], learned) as seeder:
+        seeder.ask_now("b.example", 2)
+        assert eventually(lambda: learned == [("b.example", 2)])
+        assert not seeder.wait_first_round(0)
+
+
+def test_ask_now_is_out_of_turn(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    """Somebody waits for it, and nobody for the rest of the first round."""
+    pauses(concurrent=2)
+
+    async def slowly(name: str) -> Answer:
+        await asyncio.sleep(0.005)
+        return answer(name)
+
+    lookups.handle = slowly
+    with seeding_of([(f"n{n}.example", n) for n in range(200)], Learned()) as seeder:
+        assert eventually(lambda: len(lookups.calls) > 5)
+        seeder.ask_now("urgent.example", 1)
+        assert seeder.wait_first_round(10)
+        assert eventually(lambda: "urgent.example" in lookups.names())
+    assert lookups.names().index("urgent.example") < 150
+
+
+def test_ask_now_before_the_start_and_after_the_end(lookups: Lookups) -> None:
+    seeder = Seeder([], lambda: [RESOLVER], Learned())
+    seeder.ask_now("a.example", 1)
+    seeder.start()
+    seeder.stop()
+    seeder.ask_now("a.example", 1)
+    assert lookups.calls == []
+
+
+def test_ask_now_from_many_threads(lookups: Lookups) -> None:
+    learned = Learned()
+    with seeding_of([], learned) as seeder:
+
+        def ask(rule: int) -> None:
+            for number in range(50):
+                seeder.ask_now(f"{rule}-{number}.example", rule)
+
+        threads = [threading.Thread(target=ask, args=(rule,)) for rule in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert eventually(lambda: len(learned) == 200)
+    assert len(set(learned)) == 200
+
+
+def test_stop_during_a_lookup(lookups: Lookups) -> None:
+    ended: list[str] = []
+
+    async def never(name: str) -> Answer:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(name)
+        raise AssertionError
+
+    lookups.handle = never
+    seeder = Seeder([("a.example", 1), ("b.example", 2)], lambda: [RESOLVER], Learned())
+    seeder.start()
+    assert eventually(lambda: len(lookups.calls) == 2)
+    before = time.monotonic()
+    seeder.stop()
+    assert time.monotonic() - before < 2
+    assert sorted(ended) == ["a.example", "b.example"]
+    assert "seeder" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_stop_between_lookups(lookups: Lookups) -> None:
+    seeder = Seeder([("a.example", 1)], lambda: [RESOLVER], Learned())
+    seeder.start()
+    assert seeder.wait_first_round(5)
+    before = time.monotonic()
+    seeder.stop()
+    assert time.monotonic() - before < 2  # and not after the pause
+    assert len(lookups.calls) == 1
+
+
+def test_stop_at_once_twice_and_without_a_start(lookups: Lookups) -> None:
+    for _ in range(20):
+        seeder = Seeder([("a.example", 1)], lambda: [RESOLVER], Learned())
+        seeder.start()
+        seeder.stop()
+        seeder.stop()
+    Seeder([("a.example", 1)], lambda: [RESOLVER], Learned()).stop()
+
+
+def test_many_names_a_few_at_a_time(lookups: Lookups) -> None:
+    under_way = most = 0
+
+    async def slowly(name: str) -> Answer:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.001)
+        under_way -= 1
+        return answer(name)
+
+    lookups.handle = slowly
+    names = [(f"n{n}.example", n) for n in range(1, 2001)]
+    learned = Learned()
+    with seeding_of(names, learned) as seeder:
+        assert seeder.wait_first_round(20)
+    assert sorted(learned) == sorted(names)
+    assert len(lookups.calls) == 2000
+    assert most == seeding._CONCURRENT
+
+
+def test_with_a_resolver() -> None:
+    learned = Learned()
+    server = Server(knows(("a.example.", 60, "A", "192.0.2.1"), ("b.example.", 60, "AAAA", "2001:db8::1")))
+    with (
+        server,
+        seeding_of([("a.example", 1), ("c.example", 3)], learned, lambda: [server.resolver]) as seeder,
+    ):
+        assert seeder.wait_first_round(5)
+        seeder.ask_now("b.example", 2)
+        assert eventually(lambda: len(learned) == 2)
+    assert learned == [("a.example", 1), ("b.example", 2)]
+
+
+def test_stop_while_a_resolver_is_silent() -> None:
+    with Server(lambda query, over_tcp: None) as server:
+        seeder = Seeder([("a.example", 1)], lambda: [server.resolver], Learned())
+        seeder.start()
+        assert eventually(lambda: len(server.asked) == 1)
+        before = time.monotonic()
+        seeder.stop()
+        assert time.monotonic() - before < 1
