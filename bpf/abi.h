@@ -147,7 +147,7 @@ struct ram_range_key {
 };
 
 struct ram_range {
-	__u32 rule;
+	__u32 rule; /* 0: a hole in a wider range */
 };
 
 /* queries and unlisted: outstanding DNS queries. */

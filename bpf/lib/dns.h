@@ -237,7 +237,8 @@ static __always_inline u32 ram_dns_reply(struct __sk_buff *skb, struct ram_confi
 		return p->source_port == 53 ? RAM_REASON_DNS_UNTRUSTED_SENDER : RAM_REASON_NONE;
 	if (skb->ifindex == RAM_LOOPBACK_IFINDEX && !(*flags & RAM_RESOLVER_LOCAL))
 		return RAM_REASON_DNS_WRONG_INTERFACE;
-	if (ram_dns_header(skb, p->payload_offset, p->end, &header) || !(header.flags[0] & RAM_DNS_QR))
+	if (ram_dns_header(skb, p->payload_offset, p->end, &header) || !(header.flags[0] & RAM_DNS_QR) ||
+	    (header.flags[0] & RAM_DNS_OPCODE))
 		return RAM_REASON_DNS_MALFORMED;
 
 	__builtin_memcpy(key.resolver, p->source, 16);

@@ -34,19 +34,21 @@ static __always_inline u32 ram_reason_for(struct ram_config *cfg, struct ram_end
 	if (resolvers.lookup(remote))
 		return RAM_REASON_ALLOWED_RESOLVER;
 
-	opening = seeded.lookup(remote);
-	if (opening) {
-		*rule = opening->rule;
-		reason = ram_opening_state(opening, now, cfg->grace_ns);
-		if (reason != RAM_REASON_DENIED_EXPIRED)
-			return reason;
-	}
-	opening = learned.lookup(remote);
-	if (opening) {
-		*rule = opening->rule;
-		reason = ram_opening_state(opening, now, cfg->grace_ns);
-		if (reason != RAM_REASON_DENIED_EXPIRED)
-			return reason;
+	if (port != RAM_PORT_ANY) { /* an entry for RAM_PORT_ANY opens nothing */
+		opening = seeded.lookup(remote);
+		if (opening) {
+			*rule = opening->rule;
+			reason = ram_opening_state(opening, now, cfg->grace_ns);
+			if (reason != RAM_REASON_DENIED_EXPIRED)
+				return reason;
+		}
+		opening = learned.lookup(remote);
+		if (opening) {
+			*rule = opening->rule;
+			reason = ram_opening_state(opening, now, cfg->grace_ns);
+			if (reason != RAM_REASON_DENIED_EXPIRED)
+				return reason;
+		}
 	}
 
 	range.prefixlen = 32 + 128;
@@ -56,7 +58,7 @@ static __always_inline u32 ram_reason_for(struct ram_config *cfg, struct ram_end
 	range.address[2] = remote->address[2];
 	range.address[3] = remote->address[3];
 	found = ranges.lookup(&range);
-	if (found) {
+	if (found && found->rule) {
 		*rule = found->rule;
 		return RAM_REASON_ALLOWED_ADDRESS;
 	}

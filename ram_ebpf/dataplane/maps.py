@@ -124,7 +124,7 @@ def create_maps(shapes: Mapping[str, MapShape], entries: Mapping[str, int]) -> d
     try:
         for name, shape in shapes.items():
             maps[name] = Map(name, _final_shape(name, shape, entries))
-    except OSError:
+    except BaseException:
         for created in maps.values():
             created.close()
         raise

@@ -56,7 +56,7 @@ class Programs:
                 self.fds[hook.function], _ = syscall.program_load(
                     hook.object_name, hook.program_type, code, hook.attach_type
                 )
-        except OSError:
+        except BaseException:
             self.close()
             raise
 

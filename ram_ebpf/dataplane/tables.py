@@ -6,6 +6,7 @@ specific. Address rules follow behind the name rules.
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from ram_ebpf.policy.names import PatternKind
 from ram_ebpf.policy.rules import AddressRule, NameRule, RuleSet
 
 Pairs = Iterator[tuple[bytes, bytes]]
+
+_IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 _EXACT, _ONE, _DEEP = range(3)
 _KIND_SLOT = {PatternKind.EXACT: _EXACT, PatternKind.ONE: _ONE, PatternKind.DEEP: _DEEP}
@@ -67,9 +70,9 @@ class Tables:
             "names": max(len(self._suffixes), 1),
             "automaton": max(len(self.automaton.states), 1),
             "rules": len(self._numbered) + 1,
-            # Room for many addresses of each name that is resolved ahead; nothing is allocated for it.
-            "seeded": max(65536, 32 * len(self.rules.exact_names())),
-            "ranges": max(sum(len(rule.ports) for rule in self.rules.addresses), 1),
+            # Entries are allocated as they come, but the kernel makes a bucket (16 bytes) for each at once.
+            "seeded": max(65536, 4 * len(self.rules.exact_names())),
+            "ranges": max(len(self._ranges), 1),
         }
 
     def names(self) -> Pairs:
@@ -89,16 +92,26 @@ class Tables:
         for number, rule in self._numbered.items():
             yield struct.pack("=I", number), pack_rule(rule.ports)
 
-    def ranges(self) -> Pairs:
-        """struct ram_range_key to struct ram_range. Of rules for the same range and port the first stays."""
-        seen = set()
+    @cached_property
+    def _ranges(self) -> dict[bytes, int]:
+        ranges: dict[bytes, int] = {}
         for number, rule in self._numbered.items():
             if isinstance(rule, AddressRule):
                 for port in rule.ports:
-                    key = abi.range_key(rule.network, port)
-                    if key not in seen:
-                        seen.add(key)
-                        yield key, struct.pack("=I", number)
+                    ranges.setdefault(abi.range_key(rule.network, port), number)
+        for rule in self.rules.addresses:
+            if rule.network.version == 6 and _IPV4_MAPPED.subnet_of(rule.network):
+                for port in rule.ports:
+                    ranges.setdefault(abi.range_key(_IPV4_MAPPED, port), 0)
+        return ranges
+
+    def ranges(self) -> Pairs:
+        """struct ram_range_key to struct ram_range. Of rules for the same range and port the first stays.
+
+        IPv4 lives in the map as ::ffff:0:0/96, so an IPv6 range around that gets a hole there.
+        """
+        for key, number in self._ranges.items():
+            yield key, struct.pack("=I", number)
 
 
 def pack_rule(ports: Sequence[int]) -> bytes:

@@ -1,0 +1,30 @@
+"""Everything outside tests/unit needs root, and says so instead of being skipped unnoticed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Examples kept by a run as root would be in the way of the next one as somebody else.
+hypothesis.settings.register_profile("ram-ebpf", database=None)
+hypothesis.settings.load_profile("ram-ebpf")
+
+NEEDS_ROOT = "this test needs root: run `sudo make test`"
+_UNIT = Path(__file__).resolve().parent / "unit"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """By its path, so that a new test cannot forget the marker."""
+    for item in items:
+        if not item.path.is_relative_to(_UNIT):
+            item.add_marker(pytest.mark.root)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """First of all: a fixture that fails for want of rights would hide the one sentence that helps."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.fail(NEEDS_ROOT, pytrace=False)

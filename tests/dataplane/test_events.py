@@ -1,0 +1,112 @@
+"""What the programs tell user space: events of denials and of DNS replies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+from scapy.layers.inet import TCP, UDP
+from scapy.packet import Raw
+
+from ram_ebpf.dataplane import abi
+from ram_ebpf.dataplane.abi import Hook, Reason, Verdict
+from ram_ebpf.dataplane.events import Event, EventSource
+from ram_ebpf.dataplane.plane import Settings
+
+from .messages import RESPONSE, Query, Reply, address, message, question
+from .support import CLIENT, CLIENT6, RESOLVER, RESOLVER6, Bench, frame, ip
+
+REGISTRIES = """
+  - host: registry.test
+"""
+
+
+@pytest.fixture
+def source(bench: Bench) -> Iterator[EventSource]:
+    source = EventSource(bench.plane)
+    yield source
+    source.close()
+
+
+def taken(source: EventSource) -> list[Event]:
+    events: list[Event] = []
+    source.drain(events.append)
+    assert (source.malformed, source.lost) == (0, 0)
+    return events
+
+
+def test_denial(bench: Bench, source: EventSource) -> None:
+    bench.egress(ip("198.51.100.1") / TCP(dport=5000, flags="S"))
+    (event,) = taken(source)
+    assert (event.verdict, event.reason, event.hook) == (
+        Verdict.DENY,
+        Reason.DENIED_UNKNOWN_ADDRESS,
+        Hook.INET_EGRESS,
+    )
+    assert (event.address, event.port, event.protocol) == (ip_address("198.51.100.1"), 5000, 6)
+    # On its way out a packet belongs to no process that could be named.
+    assert (event.pid, event.process, event.uid, event.rule, event.dns_message) == (None, None, None, 0, None)
+    assert taken(source) == []
+
+
+def test_denial_that_audit_only_reports(bench: Bench, source: EventSource) -> None:
+    bench.open("learned", "2001:db8:1::1", (443,), 300, rule=1)
+    with bench.configured(Settings(mode=abi.Mode.AUDIT)):
+        bench.egress(ip("2001:db8:1::1") / UDP(dport=80))
+    (event,) = taken(source)
+    assert (event.verdict, event.reason, event.rule) == (Verdict.WOULD_DENY, Reason.DENIED_PORT, 1)
+    assert (event.address, event.port, event.protocol) == (ip_address("2001:db8:1::1"), 80, 17)
+
+
+@pytest.mark.parametrize(
+    ("client", "server"),
+    [pytest.param(CLIENT, RESOLVER, id="IPv4"), pytest.param(CLIENT6, RESOLVER6, id="IPv6")],
+)
+def test_reply_comes_with_its_whole_message(
+    bench: Bench, source: EventSource, client: str, server: str
+) -> None:
+    query = Query(message(question()), (), client=client, server=server)
+    payload = message(question(), [address(f"192.0.2.{n}") for n in range(1, 101)], flags=RESPONSE)
+    bench.egress(query.packet())
+    # What lies behind the datagram is no part of the message.
+    reply = Reply(payload, (), client=client, server=server, udp_length=8 + len(payload), trailer=b"behind")
+    bench.ingress(reply.packet())
+    (event,) = taken(source)
+    assert (event.verdict, event.reason, event.hook) == (
+        Verdict.NONE,
+        Reason.DNS_LEARNED,
+        Hook.INET_INGRESS,
+    )
+    assert (event.address, event.port, event.rule) == (ip_address(server), 53, 1)
+    assert event.dns_message == payload
+
+
+def test_allowed_packets_are_not_told(bench: Bench, source: EventSource) -> None:
+    bench.open("learned", "192.0.2.1", (443,), 300)
+    bench.egress(ip("192.0.2.1") / TCP(dport=443, flags="S"))
+    bench.egress(Query(message(question()), ()).packet())
+    bench.ingress(ip(CLIENT, "192.0.2.1") / TCP(sport=443, dport=40000, flags="SA"))
+    bench.ingress(ip(CLIENT, "192.0.2.123") / UDP(sport=123, dport=40000) / Raw(b"time"))
+    assert taken(source) == []
+
+
+def test_more_events_than_a_ring_holds_are_counted_as_lost(bench: Bench, source: EventSource) -> None:
+    packet = frame(ip("198.51.100.1") / UDP(dport=443))
+    count = 20_000
+    # There is a ring for each CPU, and a loss is told in the ring that had it.
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        bench.egress(packet, repeat=count)
+        events: list[Event] = []
+        source.drain(events.append)
+        # The loss itself is told when there is room again.
+        bench.egress(packet)
+        source.drain(events.append)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert 0 < len(events) < count
+    assert len(events) + source.lost == count + 1
+    assert source.malformed == 0

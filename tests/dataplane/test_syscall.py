@@ -1,0 +1,107 @@
+"""bpf(2) itself: what the other tests of this folder do not use on their way."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ram_ebpf.dataplane import features, syscall
+from ram_ebpf.dataplane.bytecode import MapShape
+from ram_ebpf.dataplane.maps import Map, raise_memlock_limit
+from ram_ebpf.dataplane.syscall import AttachType, MapType, ProgramType
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_RETURN_1 = syscall.instructions((0xB7, 0, 0, 0, 1), (0x95, 0, 0, 0, 0))
+
+
+@pytest.fixture(autouse=True)
+def _memory() -> None:
+    raise_memlock_limit()
+
+
+@pytest.fixture
+def bpffs(tmp_path: Path) -> Iterator[Path]:
+    """A bpf file system of its own: the host need not have one mounted."""
+    if _libc.mount(b"bpf", os.fsencode(tmp_path), b"bpf", 0, None) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(tmp_path))
+    yield tmp_path
+    _libc.umount2(os.fsencode(tmp_path), 2)  # MNT_DETACH
+
+
+@pytest.fixture
+def numbers() -> Iterator[Map]:
+    made = Map("numbers", MapShape(MapType.HASH, 4, 8, 4, 0))
+    yield made
+    made.close()
+
+
+def test_a_pinned_map_is_found_again_with_its_contents(bpffs: Path, numbers: Map) -> None:
+    key, value = struct.pack("=I", 7), struct.pack("=Q", 42)
+    numbers[key] = value
+    syscall.object_pin(str(bpffs / "numbers"), numbers.fd)
+    again = syscall.object_get(str(bpffs / "numbers"))
+    try:
+        assert syscall.map_info(again) == syscall.map_info(numbers.fd)
+        assert syscall.map_lookup(again, key, 8) == value
+    finally:
+        os.close(again)
+
+
+def test_a_pinned_program_outlives_its_descriptor(bpffs: Path) -> None:
+    fd, _ = syscall.program_load("ram_pin", ProgramType.CGROUP_SKB, _RETURN_1, AttachType.INET_EGRESS)
+    identifier = syscall.program_info(fd).id
+    syscall.object_pin(str(bpffs / "program"), fd)
+    os.close(fd)
+    again = syscall.object_get(str(bpffs / "program"))
+    try:
+        assert syscall.program_info(again).id == identifier
+        assert syscall.program_info(again).name == "ram_pin"
+        assert syscall.program_test_run(again, bytes(64)).retval == 1
+    finally:
+        os.close(again)
+
+
+def test_pinning_outside_a_bpf_file_system_is_refused_with_the_command_s_name(
+    tmp_path: Path, numbers: Map
+) -> None:
+    with pytest.raises(PermissionError, match="OBJ_PIN"):
+        syscall.object_pin(str(tmp_path / "numbers"), numbers.fd)
+
+
+def test_a_full_hash_refuses_one_more(numbers: Map) -> None:
+    for index in range(4):
+        numbers[struct.pack("=I", index)] = bytes(8)
+    with pytest.raises(OSError, match="MAP_UPDATE_ELEM") as caught:
+        numbers[struct.pack("=I", 99)] = bytes(8)
+    assert caught.value.errno == errno.E2BIG
+
+
+def test_many_values_at_once_equal_many_single_ones() -> None:
+    made = Map("many", MapShape(MapType.HASH, 4, 4, 10_000, 0))
+    pairs = {struct.pack("=I", index): struct.pack("=I", index * 3) for index in range(9_000)}
+    made.update(pairs.items())
+    assert dict(made.items()) == pairs
+    made.clear()
+    assert dict(made.items()) == {}
+    made.close()
+
+
+def test_a_refused_program_comes_with_the_verifier_s_words() -> None:
+    fall_off_the_end = syscall.instructions((0xB7, 1, 0, 0, 1), (0x95, 0, 0, 0, 0))  # r0 is never set
+    with pytest.raises(syscall.VerifierError) as caught:
+        syscall.program_load("ram_bad", ProgramType.CGROUP_SKB, fall_off_the_end, AttachType.INET_EGRESS)
+    assert "R0 !read_ok" in caught.value.log
+    assert "ram_bad" in str(caught.value)
+
+
+def test_helpers_are_told_apart_by_trying() -> None:
+    map_lookup, no_such_helper = 1, 9999
+    for helper, there in ((map_lookup, True), (no_such_helper, False)):
+        found = features.has_helper(ProgramType.CGROUP_SOCK_ADDR, AttachType.INET4_CONNECT, helper)
+        assert found is there
