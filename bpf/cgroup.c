@@ -34,40 +34,67 @@ static __always_inline bool ram_is_peer(const struct ram_peer *peer, const struc
 	       peer->address[3] == p->destination[3];
 }
 
+/* Events are made in functions of their own, so that they share the stack with what came before them. */
+static __always_inline void ram_tell_dns(struct __sk_buff *skb, const struct ram_packet *p, u32 reason,
+					 u32 rule)
+{
+	struct ram_event event = {};
+
+	__builtin_memcpy(event.address, p->source, 16);
+	event.port = p->source_port;
+	event.protocol = p->protocol;
+	event.hook = RAM_HOOK_INET_INGRESS;
+	event.reason = reason;
+	event.rule = rule;
+	event.dns_offset = p->payload_offset;
+	ram_emit_skb(skb, &event, p->end);
+}
+
+static __always_inline void ram_tell_packet(struct __sk_buff *skb, const struct ram_packet *p, u32 reason,
+					    u32 verdict, u32 rule)
+{
+	struct ram_event event = {};
+
+	__builtin_memcpy(event.address, p->destination, 16);
+	event.port = p->destination_port;
+	event.protocol = p->protocol;
+	event.hook = RAM_HOOK_INET_EGRESS;
+	event.reason = reason;
+	event.verdict = verdict;
+	event.rule = rule;
+	ram_emit_skb(skb, &event, 0);
+}
+
+static __always_inline void ram_note_inbound(const struct ram_packet *p)
+{
+	struct ram_flow flow = {};
+	u64 now = bpf_ktime_get_ns();
+
+	__builtin_memcpy(flow.local, p->destination, 16);
+	__builtin_memcpy(flow.remote, p->source, 16);
+	flow.local_port = p->destination_port;
+	flow.remote_port = p->source_port;
+	inbound.update(&flow, &now);
+}
+
 int ram_ingress(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
-	struct ram_event event = {};
 	struct ram_packet p = {};
 	u32 reason, rule = 0;
 
 	if (!cfg || ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
 		return 1;
 	if (p.protocol == IPPROTO_TCP) {
-		if ((p.tcp_flags & (RAM_TCP_SYN | RAM_TCP_ACK)) == RAM_TCP_SYN) {
-			struct ram_flow flow = {};
-			u64 now = bpf_ktime_get_ns();
-
-			__builtin_memcpy(flow.local, p.destination, 16);
-			__builtin_memcpy(flow.remote, p.source, 16);
-			flow.local_port = p.destination_port;
-			flow.remote_port = p.source_port;
-			inbound.update(&flow, &now);
-		}
+		if ((p.tcp_flags & (RAM_TCP_SYN | RAM_TCP_ACK)) == RAM_TCP_SYN)
+			ram_note_inbound(&p);
 		return 1;
 	}
 	reason = ram_dns_reply(skb, cfg, &p, &rule);
 	if (reason == RAM_REASON_NONE)
 		return 1;
 	ram_count(reason);
-	__builtin_memcpy(event.address, p.source, 16);
-	event.port = p.source_port;
-	event.protocol = p.protocol;
-	event.hook = RAM_HOOK_INET_INGRESS;
-	event.reason = reason;
-	event.rule = rule;
-	event.dns_offset = p.payload_offset;
-	ram_emit_skb(skb, &event, p.end);
+	ram_tell_dns(skb, &p, reason, rule);
 	return 1;
 }
 
@@ -144,7 +171,6 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 int ram_egress(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
-	struct ram_event event = {};
 	struct ram_packet p = {};
 	u32 reason, verdict, dns, rule = 0;
 
@@ -162,16 +188,8 @@ int ram_egress(struct __sk_buff *skb)
 		if (dns != RAM_REASON_NONE)
 			ram_count(dns);
 	}
-	if (verdict != RAM_VERDICT_ALLOW) {
-		__builtin_memcpy(event.address, p.destination, 16);
-		event.port = p.destination_port;
-		event.protocol = p.protocol;
-		event.hook = RAM_HOOK_INET_EGRESS;
-		event.reason = reason;
-		event.verdict = verdict;
-		event.rule = rule;
-		ram_emit_skb(skb, &event, 0);
-	}
+	if (verdict != RAM_VERDICT_ALLOW)
+		ram_tell_packet(skb, &p, reason, verdict, rule);
 	return ram_return(verdict);
 }
 

@@ -215,9 +215,19 @@ complete:
 	return addresses ? RAM_REASON_DNS_LEARNED : RAM_REASON_DNS_NO_ADDRESS;
 }
 
-/* On ingress, from source port 53 or a trusted resolver's port. Returns the reason to count and to tell. */
-static __always_inline u32 ram_dns_reply(struct __sk_buff *skb, struct ram_config *cfg,
-					 const struct ram_packet *p, u32 *rule)
+/* Where in a matched reply the answers are, and by which rule to learn them. */
+struct ram_reply {
+	u32 offset;
+	u32 answers;
+	u32 rule;
+};
+
+/*
+ * Finds the query that a packet from a resolver answers. Returns RAM_REASON_DNS_LEARNED when its answers are
+ * to be learned, and else why not.
+ */
+static __always_inline u32 ram_dns_match_reply(struct __sk_buff *skb, struct ram_config *cfg,
+					       const struct ram_packet *p, struct ram_reply *reply)
 {
 	struct ram_endpoint resolver = {};
 	struct ram_query_key key = {};
@@ -227,7 +237,7 @@ static __always_inline u32 ram_dns_reply(struct __sk_buff *skb, struct ram_confi
 	struct ram_name name;
 	u16 qtype, qclass;
 	u32 hash[RAM_HASH_LANES];
-	u32 number, asked_type;
+	u32 asked_type;
 	u32 *flags;
 
 	__builtin_memcpy(resolver.address, p->source, 16);
@@ -253,7 +263,7 @@ static __always_inline u32 ram_dns_reply(struct __sk_buff *skb, struct ram_confi
 		unlisted.delete(&key);
 		return RAM_REASON_DNS_NOT_LISTED;
 	}
-	number = query->rule;
+	reply->rule = query->rule;
 	asked_type = query->qtype;
 	__builtin_memcpy(hash, query->hash, sizeof(hash));
 	if (bpf_ktime_get_ns() - query->asked_ns > cfg->query_lifetime_ns) {
@@ -269,12 +279,29 @@ static __always_inline u32 ram_dns_reply(struct __sk_buff *skb, struct ram_confi
 		return RAM_REASON_DNS_WRONG_QUESTION;
 
 	queries.delete(&key);
-	*rule = number;
 	if (header.flags[0] & RAM_DNS_TC)
 		return RAM_REASON_DNS_TRUNCATED;
 	if (header.flags[1] & RAM_DNS_RCODE)
 		return RAM_REASON_DNS_NO_ADDRESS;
-	return ram_dns_answers(skb, cfg, name.offset + name.length + 5, p->end, header.answers, number);
+	reply->offset = name.offset + name.length + 5;
+	reply->answers = header.answers;
+	return RAM_REASON_DNS_LEARNED;
+}
+
+/*
+ * On ingress, from source port 53 or a trusted resolver's port. Returns the reason to count and to tell. In
+ * two functions, so that what the first needs of the stack is free for the second.
+ */
+static __always_inline u32 ram_dns_reply(struct __sk_buff *skb, struct ram_config *cfg,
+					 const struct ram_packet *p, u32 *rule)
+{
+	struct ram_reply reply = {};
+	u32 reason = ram_dns_match_reply(skb, cfg, p, &reply);
+
+	*rule = reply.rule;
+	if (reason != RAM_REASON_DNS_LEARNED)
+		return reason;
+	return ram_dns_answers(skb, cfg, reply.offset, p->end, reply.answers, reply.rule);
 }
 
 #endif
