@@ -3,7 +3,8 @@
  * Entry points for a cgroup: cgroup_skb for what crosses its sockets, sock_addr for connect() and sendmsg().
  *
  * A refusal at connect() or sendmsg() reaches the program at once as EPERM. Whatever gets past those hooks
- * (raw sockets, sockets opened before we came) is dropped on egress.
+ * (raw IP sockets, sockets opened before we came) is dropped on egress. Packet sockets (AF_PACKET) pass no
+ * hook of a cgroup; SECURITY.md says so.
  */
 #include "abi.h"
 
@@ -207,9 +208,9 @@ static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_e
 		return 1;
 	reason = ram_reason_for(cfg, remote, &rule);
 	/*
-	 * Connecting a UDP socket sends nothing, and stub resolvers do it only to learn which source address
-	 * an answer would get (RFC 6724): glibc with port 0 or the service's, Go with port 9. Refusing that
-	 * would spoil the order of their answers; whatever is sent from such a socket is judged on egress.
+	 * Connecting a UDP socket sends nothing, and stub resolvers do it to learn which source address an
+	 * answer would get (RFC 6724): with port 0 (glibc, without a service) or 9 (Go). Refusing that would
+	 * spoil the order of their answers; whatever is sent from such a socket is judged on egress.
 	 */
 	if (connecting && ctx->type == RAM_SOCK_DGRAM &&
 	    (remote->port == 0 || remote->port == RAM_PORT_DISCARD || reason == RAM_REASON_DENIED_PORT))

@@ -108,7 +108,7 @@ class Controller:
         with self._signals() as wake:
             try:
                 self._seeder.start()
-                self._seeder.wait_first_round(_SEEDING_PATIENCE)
+                self._wait_for_seeds()
                 if not self._stop.is_set():
                     for cgroup in cgroups:
                         self._attach(cgroup)
@@ -116,6 +116,12 @@ class Controller:
                     self._serve(wake, cgroups)
             finally:
                 self._shut_down()
+
+    def _wait_for_seeds(self) -> None:
+        deadline = time.monotonic() + _SEEDING_PATIENCE
+        while time.monotonic() < deadline and not self._stop.is_set():
+            if self._seeder.wait_first_round(_QUEUE_PERIOD):
+                return
 
     def _attach(self, cgroup: Path) -> None:
         replaced = self._plane.attach(cgroup)
@@ -245,5 +251,8 @@ class Controller:
             counters = {reason.slug: count for reason, count in sorted(self._plane.counters().items())}
         self._events.close()
         self._plane.close()
-        where = ", ".join(str(cgroup) for cgroup in attached) or "nothing"
-        self._say("stopped", f"detached from {where}; nothing is enforced there any more", counters=counters)
+        if attached:
+            where = ", ".join(str(cgroup) for cgroup in attached)
+            self._say(
+                "stopped", f"detached from {where}; nothing is enforced there any more", counters=counters
+            )

@@ -131,6 +131,8 @@ class Seeder:
                 shortest = min(self._longest, *(seconds for _, seconds in answer.addresses))
                 pause = min(max(shortest * _REFRESH_AT, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             else:
+                if not item.tried:
+                    _log.warning("%s has no address: is it spelt right in the policy?", item.name)
                 pause = _LAST_RETRY
             item.failures = 0
         except LookupFailedError as error:
