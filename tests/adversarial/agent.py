@@ -1,0 +1,148 @@
+"""Does with sockets what it is told, wherever it was started: `python -m tests.adversarial.agent`.
+
+Each line of JSON on stdin is one call, each on stdout its result. See actor.py for the other end. One
+process that stays, rather than one for each attack: on a slow machine the start of Python takes seconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import random
+import socket
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 3.0  # seconds that a call on a socket may take
+
+_AF_UNSPEC = 0
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Agent:
+    """The calls, by their names. Sockets are known by numbers."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[int, socket.socket] = {}
+        self._next = 0
+
+    def open(self, family: int, kind: int, protocol: int = 0) -> int:
+        """socket(2)."""
+        return self._keep(socket.socket(family, kind, protocol))
+
+    def method(self, number: int, name: str, *arguments: Any) -> Any:
+        """Any method of a socket."""
+        found = self._sockets[number]
+        if name == "accept":
+            accepted, peer = found.accept()
+            return [self._keep(accepted), peer]
+        if name == "close":
+            del self._sockets[number]
+        return getattr(found, name)(*arguments)
+
+    def disconnect(self, number: int) -> None:
+        """connect(2) with AF_UNSPEC, which takes the peer away from a socket."""
+        address = _AF_UNSPEC.to_bytes(2, sys.byteorder) + bytes(14)
+        if _libc.connect(self._sockets[number].fileno(), address, len(address)):
+            raise OSError(ctypes.get_errno(), "disconnect")
+
+    def drain(self, number: int) -> list[list[Any]]:
+        """All datagrams that wait, each with the type of its packet (packet(7)), without waiting for more."""
+        found: list[list[Any]] = []
+        item = self._sockets[number]
+        item.setblocking(False)
+        while True:
+            try:
+                data, address = item.recvfrom(65535)
+            except BlockingIOError:
+                return found
+            found.append([data, address[2]])
+
+    def reset(self) -> None:
+        """Closes all sockets."""
+        for item in self._sockets.values():
+            item.close()
+        self._sockets.clear()
+
+    def resolve(self, name: str) -> list[str]:
+        """The addresses that the C library finds."""
+        return list(dict.fromkeys(str(item[4][0]) for item in socket.getaddrinfo(name, None)))
+
+    def move(self, cgroup: str) -> None:
+        """Moves this process to another control group."""
+        Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
+
+    def pid(self) -> int:
+        """The process."""
+        return os.getpid()
+
+    def hammer(self, address: str, port: int, until: str) -> dict[str, int]:
+        """Connects again and again until a file is there; how often with which outcome."""
+        outcomes: Counter[str] = Counter()
+        while not Path(until).exists():
+            with socket.socket() as item:
+                item.settimeout(PATIENCE)
+                try:
+                    item.connect((address, port))
+                except OSError as error:
+                    outcomes[errno.errorcode.get(error.errno or errno.ETIMEDOUT, "?")] += 1
+                else:
+                    outcomes["connected"] += 1
+        return dict(outcomes)
+
+    def flood(self, address: str, count: int, suffix: str) -> int:
+        """Sends DNS queries for random names below a suffix, from ever new ports; how many got out."""
+        labels = b"".join(bytes([len(label)]) + label.encode() for label in suffix.split("."))
+        tail = labels + b"\0\0\1\0\1"
+        sent = 0
+        for start in range(0, count, 500):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as item:
+                for number in range(start, min(start + 500, count)):
+                    name = f"{random.getrandbits(64):016x}".encode()
+                    header = (number & 0xFFFF).to_bytes(2, "big") + b"\1\0\0\1\0\0\0\0\0\0"
+                    item.sendto(header + b"\x10" + name + tail, (address, 53))
+                    sent += 1
+        return sent
+
+    def _keep(self, item: socket.socket) -> int:
+        item.settimeout(PATIENCE)
+        self._next += 1
+        self._sockets[self._next] = item
+        return self._next
+
+
+def decode(value: Any) -> Any:
+    """From JSON: {"hex": …} is bytes, and a list is a tuple, as socket addresses are."""
+    if isinstance(value, dict):
+        return bytes.fromhex(value["hex"]) if "hex" in value else value
+    return tuple(map(decode, value)) if isinstance(value, list) else value
+
+
+def encode(value: Any) -> Any:
+    """To JSON, the reverse."""
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    return [encode(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def main() -> None:
+    """Answers calls until stdin ends."""
+    agent = Agent()
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        call: Callable[..., Any] = getattr(agent, name)
+        try:
+            reply = {"value": encode(call(*map(decode, arguments)))}
+        except OSError as error:
+            number = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno
+            reply = {"errno": number, "text": f"{name} {arguments}: {error}"[:500]}
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()

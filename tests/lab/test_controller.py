@@ -1,0 +1,345 @@
+"""The daemon's life: how it starts, what it refuses to start with, what it survives and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import dns.message
+import pytest
+
+from ram_ebpf.dataplane.programs import CGROUP_HOOKS, ours_attached
+from ram_ebpf.scopes.cgroup import find_cgroup2_mount
+from tests.adversarial.actor import Actor
+from tests.adversarial.field import PATIENCE, ScopedDaemon, eventually, governed, tcp_connect, wait_line
+from tests.adversarial.packets import labels_of, query, wire_name
+
+from . import topology
+from .daemon import COMMAND
+from .dns_replies import respond
+from .lab import Lab
+from .processes import Finished
+from .rogue import RogueDns
+
+ROOT = Path(__file__).parents[2]
+UNKNOWN = "denied-unknown-address"
+
+POLICY = f"""\
+version: 1
+registries:
+  - host: allowed.registry.test
+    private: true
+resolvers: [{Lab.resolver}]
+"""
+
+
+@pytest.fixture
+def scope(lab: Lab, request: pytest.FixtureRequest) -> Path:
+    """A scope of each test's own, as what one leaves behind must not govern the next."""
+    return lab.new_cgroup(re.sub(r"\W+", "-", request.node.name))
+
+
+@pytest.fixture
+def inside(lab: Lab, scope: Path) -> Iterator[Actor]:
+    with Actor(lab.client, scope) as result:
+        yield result
+
+
+def run(lab: Lab, policy: str, *arguments: str) -> Finished:
+    """Runs the daemon to its end, which is to come by itself."""
+    file = lab.directory / "controller.yaml"
+    file.write_text(policy, encoding="utf-8")
+    argv = [*COMMAND, "run", "--policy", str(file), *arguments]
+    return lab.client.run(argv, cgroup=lab.client.services, cwd=ROOT)
+
+
+def is_refused(actor: Actor, address: str = topology.BLOCKED) -> bool:
+    try:
+        tcp_connect(actor, address)
+    except PermissionError:
+        return True
+    finally:
+        actor.reset()
+    return False
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.core),
+        pytest.param(signal.SIGINT, id="SIGINT"),
+    ],
+)
+def test_end(lab: Lab, scope: Path, inside: Actor, number: signal.Signals) -> None:
+    with ScopedDaemon(lab, POLICY, scopes=[scope]) as daemon:
+        assert {hook: len(found) for hook, found in ours_attached(scope).items()} == dict.fromkeys(
+            CGROUP_HOOKS, 1
+        )
+        assert is_refused(inside)
+        tcp_connect(inside, topology.ALLOWED)
+        assert daemon.signal(number) == 0
+        assert ours_attached(scope) == {}
+        assert not is_refused(inside)
+    stopped = daemon.lines()[-1]
+    assert stopped["event"] == "stopped"
+    assert str(scope) in stopped["explanation"]
+    assert stopped["counters"][UNKNOWN] == 1
+    assert stopped["counters"]["allowed-learned"] >= 1
+    assert daemon.said() == f"ram-ebpf: cgroup {scope}"
+
+
+@pytest.mark.core
+def test_killed(lab: Lab, scope: Path, inside: Actor, tmp_path: Path) -> None:
+    """Enforcement outlives the daemon, and the next one takes it over without a gap."""
+    with ScopedDaemon(lab, POLICY, scopes=[scope]) as first:
+        assert is_refused(inside)
+        left = ours_attached(scope)
+        assert first.signal(signal.SIGKILL) == -signal.SIGKILL
+    assert ours_attached(scope) == left
+    assert is_refused(inside)
+    connections = lab.blocked.counters()["Tcp.PassiveOpens"]
+    done = tmp_path / "done"
+    with Actor(lab.client, scope) as hammering:
+        hammering.start("hammer", topology.BLOCKED, 443, str(done))
+        with governed(lab, POLICY, scopes=[scope]) as second:
+            done.touch()
+            outcomes = hammering.finish()
+            replaced = wait_line(second, 0, lambda line: line["event"] == "replaced", "what was replaced")
+            assert re.match(r"6 programs", replaced["explanation"])
+            now = ours_attached(scope)
+            assert [len(found) for found in now.values()] == [1] * len(CGROUP_HOOKS)
+            assert not {i for ids in now.values() for i in ids} & {i for ids in left.values() for i in ids}
+            tcp_connect(inside, topology.ALLOWED)
+    assert set(outcomes) == {"EPERM"}
+    assert outcomes["EPERM"] > 10
+    assert lab.blocked.counters()["Tcp.PassiveOpens"] == connections
+    assert ours_attached(scope) == {}
+
+
+def test_second_instance(lab: Lab, scope: Path, inside: Actor) -> None:
+    with governed(lab, POLICY, scopes=[scope]) as first:
+        attached = ours_attached(scope)
+        second = run(lab, POLICY.replace("allowed.", "blocked."), "--scope", f"cgroup:{scope}")
+        assert second.returncode == os.EX_TEMPFAIL
+        assert f"{scope} is already governed by another instance" in second.stderr
+        assert "Traceback" not in second.stderr
+        assert ours_attached(scope) == attached
+        start = len(first.lines())
+        assert is_refused(inside)
+        wait_line(first, start, lambda line: line.get("reason") == UNKNOWN, "a refusal")
+        tcp_connect(inside, topology.ALLOWED)
+
+
+def test_second_instance_lets_go_of_its_other_scopes(lab: Lab, scope: Path) -> None:
+    other = lab.new_cgroup("other")
+    with governed(lab, POLICY, scopes=[scope]):
+        second = run(lab, POLICY, "--scope", f"cgroup:{other}", "--scope", f"cgroup:{scope}")
+        assert second.returncode == os.EX_TEMPFAIL
+        assert ours_attached(other) == {}
+        assert len(ours_attached(scope)) == len(CGROUP_HOOKS)
+
+
+def test_scope_comes_back(lab: Lab, scope: Path) -> None:
+    """A service that is started again gets a new control group of the old name."""
+    with governed(lab, POLICY, scopes=[scope]) as daemon:
+        scope.rmdir()
+        scope.mkdir()
+        assert eventually(lambda: len(ours_attached(scope)) == len(CGROUP_HOOKS))
+        start = len(daemon.lines())
+        with Actor(lab.client, scope) as actor:
+            assert is_refused(actor)
+            tcp_connect(actor, topology.ALLOWED)
+        wait_line(daemon, start, lambda line: line.get("reason") == UNKNOWN, "a refusal")
+    assert ours_attached(scope) == {}
+
+
+def test_scope_is_removed(lab: Lab, scope: Path) -> None:
+    other = lab.new_cgroup("stays")
+    with governed(lab, POLICY, scopes=[scope, other]) as daemon:
+        scope.rmdir()
+        with Actor(lab.client, other) as actor:
+            assert is_refused(actor)
+        wait_line(daemon, 0, lambda line: line.get("reason") == UNKNOWN, "a refusal")
+    assert daemon.lines()[-1]["event"] == "stopped"
+    assert "Traceback" not in daemon.said()
+    assert ours_attached(other) == {}
+
+
+@pytest.mark.parametrize(
+    ("policy", "place"),
+    [
+        pytest.param("version: 1\nregistries:\n  - host: a b\n", ":3: registries[0].host: ", id="bad host"),
+        pytest.param("version: 1\nregistries: [nosuch]\n", ":2: registries[0]: ", id="no catalogue id"),
+        pytest.param("version: 1\nregistries: ]\n", ":2: ", id="not YAML"),
+        pytest.param("", ": the file is empty", id="empty"),
+    ],
+)
+def test_policy_is_wrong(lab: Lab, scope: Path, policy: str, place: str) -> None:
+    done = run(lab, policy, "--scope", f"cgroup:{scope}")
+    assert done.returncode == os.EX_CONFIG
+    assert f"controller.yaml{place}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert ours_attached(scope) == {}
+
+
+def test_policy_is_missing(lab: Lab, scope: Path) -> None:
+    argv = [*COMMAND, "run", "--policy", "/nowhere/policy.yaml", "--scope", f"cgroup:{scope}"]
+    done = lab.client.run(argv, cgroup=lab.client.services, cwd=ROOT)
+    assert done.returncode == os.EX_CONFIG
+    assert "/nowhere/policy.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        pytest.param("cgroup:no/such", "there is no cgroup2 directory", id="missing"),
+        pytest.param("cgroup:/", "is the root", id="root"),
+        pytest.param(f"cgroup:{find_cgroup2_mount()}", "is the root", id="root by its path"),
+        pytest.param("cgroup:a/../..", "leads out of", id="outside"),
+        pytest.param("cgroup:", "write cgroup:PATH", id="no path"),
+        pytest.param("engine:lxc", "write one of docker, containerd", id="unknown engine"),
+        pytest.param("netns:blue", "write cgroup:PATH", id="unknown kind"),
+    ],
+)
+def test_scope_is_wrong(lab: Lab, given: str, said: str) -> None:
+    done = run(lab, POLICY, "--scope", given)
+    assert done.returncode == os.EX_CONFIG
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_missing_scope_names_the_cure(lab: Lab) -> None:
+    said = run(lab, POLICY, "--scope", "cgroup:no/such").stderr
+    assert f"`ls {find_cgroup2_mount()}` shows what there is" in said
+    assert "/proc/PID/cgroup" in said
+
+
+def test_text_log(lab: Lab, scope: Path) -> None:
+    file = lab.directory / "controller.yaml"
+    file.write_text(POLICY + "message: Ask us.\n", encoding="utf-8")
+    argv = [*COMMAND, "run", "--policy", str(file), "--scope", f"cgroup:{scope}"]
+    daemon = lab.client.popen(argv, cwd=ROOT, stdout=subprocess.PIPE)
+    assert daemon.stdout is not None
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+    assert re.fullmatch(
+        rf"{time} READY: governing {re.escape(str(scope))} \(enforce\)\n", daemon.stdout.readline()
+    )
+    with Actor(lab.client, scope) as actor:
+        actor.resolve("blocked.registry.test")
+        assert is_refused(actor)
+        by = f" by {re.escape(Path(f'/proc/{actor.pid}/comm').read_text().strip())}\\[{actor.pid}\\]"
+    assert re.fullmatch(
+        rf"{time} DENIED blocked\.registry\.test \({topology.BLOCKED}:443\) tcp({by})?( in /\S+)?"
+        r": blocked\.registry\.test is not in the policy\. Ask us\.\n",
+        daemon.stdout.readline(),
+    )
+    daemon.terminate()
+    assert re.match(rf"{time} STOPPED: detached from {re.escape(str(scope))}", daemon.stdout.readline())
+    assert daemon.wait(PATIENCE) == 0
+    lab.client.stop(daemon)
+
+
+def ask(actor: Actor, resolver: str) -> None:
+    family = socket.AF_INET6 if ":" in resolver else socket.AF_INET
+    wire = query(wire_name(*labels_of("allowed.registry.test")))
+    item = actor.socket(family, socket.SOCK_DGRAM)
+    item.sendto(wire, (resolver, 53))
+    assert item.recv()
+
+
+def test_resolvers_of_the_host(lab: Lab, scope: Path, inside: Actor, tmp_path: Path) -> None:
+    """`auto` follows resolv.conf."""
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text(f"nameserver {lab.resolver}\n", encoding="utf-8")
+    script = f'mount --bind {resolv_conf} {os.path.realpath("/etc/resolv.conf")} && exec "$@"'
+    policy = POLICY.replace(f"[{lab.resolver}]", "auto")
+    command = ["sh", "-c", script, "sh", *COMMAND]
+    with ScopedDaemon(lab, policy, scopes=[scope], command=command) as daemon:
+        assert daemon.lines()[0]["resolvers"] == [lab.resolver]
+        ask(inside, lab.resolver)
+        with pytest.raises(PermissionError):
+            ask(inside, lab.resolver_v6)
+        resolv_conf.write_text(f"# moved\nnameserver {lab.resolver_v6}\n", encoding="utf-8")
+        line = wait_line(daemon, 0, lambda line: line["event"] == "resolvers", "the change", patience=10.0)
+        assert lab.resolver_v6 in line["explanation"]
+        ask(inside, lab.resolver_v6)
+        start = len(daemon.lines())
+        with pytest.raises(PermissionError):
+            ask(inside, lab.resolver)
+        wait_line(daemon, start, lambda line: line.get("reason") == "denied-resolver", "a refusal")
+        tcp_connect(inside, topology.ALLOWED)
+        assert daemon.terminate() == 0
+
+
+TRUNCATING = """
+import dns.flags
+from tests.lab.dns_replies import Reply, respond
+
+def answer(query, client):
+    message = respond(query)
+    message.flags |= dns.flags.TC
+    yield Reply(message.to_wire())
+"""
+
+
+def test_truncated_reply(lab: Lab, scope: Path, inside: Actor, tmp_path: Path) -> None:
+    """What does not fit into a datagram is asked for again over TCP, by the daemon."""
+    script = tmp_path / "truncating.py"
+    script.write_text(TRUNCATING, encoding="utf-8")
+    policy = POLICY.replace(lab.resolver, lab.rogue_resolver)
+    policy = policy.replace("host: allowed.registry.test", 'host: "*.large.test"')
+    name = "name.large.test"
+    address = topology.MANY[-1]
+    with RogueDns(lab.dns.node, script), Actor(lab.dns.node) as resolver:
+        server = resolver.socket(socket.AF_INET, socket.SOCK_STREAM)
+        server.bind((lab.rogue_resolver, 53))
+        server.listen()
+        with governed(lab, policy, scopes=[scope]) as daemon:
+            item = inside.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            item.sendto(query(wire_name(*labels_of(name))), (lab.rogue_resolver, 53))
+            item.recv()
+            for _ in ("A", "AAAA"):
+                connection = server.accept()
+                asked = dns.message.from_wire(connection.recv()[2:])
+                reply = respond(asked, address).to_wire()
+                connection.send(len(reply).to_bytes(2, "big") + reply)
+            line = wait_line(daemon, 0, lambda line: line["event"] == "not-understood", "the truncated reply")
+            assert line["reason"] == "dns-truncated"
+            assert line["host"] == name
+            assert eventually(lambda: not is_refused(inside, address))
+
+
+def test_name_that_does_not_exist(lab: Lab, scope: Path, inside: Actor) -> None:
+    policy = POLICY.replace("registries:", "registries:\n  - host: nosuch.registry.test\n    private: true")
+    with governed(lab, policy, scopes=[scope]):
+        tcp_connect(inside, topology.ALLOWED)
+        assert is_refused(inside)
+
+
+def test_resolver_that_does_not_answer(lab: Lab, scope: Path, inside: Actor) -> None:
+    """A laptop that is offline at its start: enforcement begins all the same."""
+    policy = POLICY.replace(lab.resolver, "10.77.0.99")
+    with governed(lab, policy, scopes=[scope]) as daemon:
+        assert "ram-ebpf: allowed.registry.test could not be resolved: 10.77.0.99: " in daemon.said()
+        assert is_refused(inside)
+        assert is_refused(inside, topology.ALLOWED)
+
+
+def test_bytecode_is_kept(lab: Lab, scope: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for compiled in (True, False):
+        with governed(lab, POLICY, "--cache", str(cache), scopes=[scope]) as daemon:
+            assert daemon.lines()[0]["compiled"] is compiled
+        assert ours_attached(scope) == {}
+    (kept,) = cache.iterdir()
+    kept.write_text("{}", encoding="ascii")  # not what it was: made again, and never a reason to fail
+    with governed(lab, POLICY, "--cache", str(cache), scopes=[scope]) as daemon:
+        assert daemon.lines()[0]["compiled"] is True
+        assert f"ignoring {kept}" in daemon.said()

@@ -1,0 +1,223 @@
+"""What else a policy can say: ports, addresses, wildcards, audit; and where it holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ram_ebpf.dataplane.programs import ours_attached
+from ram_ebpf.scopes.cgroup import find_cgroup2_mount
+from tests.adversarial.actor import Actor
+from tests.adversarial.field import governed, tcp_connect, wait_denied, wait_line
+
+from . import topology
+from .daemon import COMMAND, Daemon
+from .lab import Lab
+from .processes import Finished
+from .programs import find
+
+UNKNOWN = "denied-unknown-address"
+ROOT = Path(__file__).parents[2]
+
+PORTS = f"""\
+version: 1
+registries:
+  - host: allowed.registry.test
+    private: true
+  - host: cdn.allowed.registry.test
+    ports: [443, 5000]
+    private: true
+  - address: {topology.V6ONLY}
+    ports: [5000]
+  - address: 10.77.0.96/27
+    ports: [443]
+resolvers: [{Lab.resolver}]
+"""
+WILDCARDS = f"""\
+version: 1
+registries:
+  - host: "{{pattern}}"
+    private: true
+resolvers: [{Lab.resolver}]
+"""
+ALLOWED = WILDCARDS.format(pattern="allowed.registry.test")
+
+
+@pytest.fixture(scope="module")
+def ports_lab() -> Iterator[Lab]:
+    with Lab(registry_ports=(443, 5000)) as result:
+        yield result
+
+
+@pytest.fixture(scope="module")
+def ports_daemon(ports_lab: Lab) -> Iterator[Daemon]:
+    with governed(ports_lab, PORTS) as result:
+        yield result
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param("allowed.registry.test", id="the usual port"),
+        pytest.param("cdn.allowed.registry.test", id="the usual port when listed"),
+        pytest.param("cdn.allowed.registry.test:5000", id="another port when listed"),
+        pytest.param(f"[{topology.V6ONLY}]:5000", id="port of an address"),
+        pytest.param(topology.MANY[3], id="address in a network"),
+    ],
+)
+def test_listed_port(ports_lab: Lab, ports_daemon: Daemon, where: str) -> None:
+    start = len(ports_daemon.lines())
+    if where.startswith("["):  # not a reference that skopeo takes
+        with Actor(ports_lab.client, ports_lab.client_cgroup) as actor:
+            tcp_connect(actor, topology.V6ONLY, 5000)
+    else:
+        ports_lab.client.pull(f"{where}/{ports_lab.image_name}").check()
+    reason = "allowed-address" if where.startswith(("[", "10.")) else "allowed-learned"
+    port = 5000 if where.endswith(":5000") else 443
+
+    def wanted(line: dict[str, Any]) -> bool:
+        return (line["event"], line.get("reason"), line.get("port")) == ("allowed", reason, port)
+
+    wait_line(ports_daemon, start, wanted, f"{reason} on port {port}")
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "port", "reason"),
+    [
+        pytest.param(
+            "allowed.registry.test", topology.ALLOWED, 5000, "denied-port", id="not a port of the name"
+        ),
+        pytest.param(
+            "cdn.allowed.registry.test", topology.CDN_V6, 80, "denied-port", id="not one of two ports"
+        ),
+        pytest.param(None, topology.V6ONLY, 443, UNKNOWN, id="not the port of the address"),
+        pytest.param(None, topology.MANY[3], 5000, UNKNOWN, id="not the port of the network"),
+        pytest.param(None, "10.77.0.128", 443, UNKNOWN, id="behind the end of the network"),
+    ],
+)
+def test_port_not_listed(
+    ports_lab: Lab, ports_daemon: Daemon, host: str | None, address: str, port: int, reason: str
+) -> None:
+    start = len(ports_daemon.lines())
+    with Actor(ports_lab.client, ports_lab.client_cgroup) as actor:
+        with pytest.raises(PermissionError):
+            tcp_connect(actor, address, port)
+        line = wait_denied(ports_daemon, start, address, port)
+        assert line["reason"] == reason
+        if host is not None:
+            assert line["host"] == host
+            assert f"not on port {port}" in line["explanation"]
+        # By UDP connecting tells nobody anything, and sending is refused all the same.
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        datagrams = actor.socket(family, socket.SOCK_DGRAM)
+        with pytest.raises(PermissionError):
+            datagrams.sendto(b"x", (address, port))
+
+
+def test_refused_pull_names_the_port(ports_lab: Lab, ports_daemon: Daemon) -> None:
+    pull = ports_lab.client.pull(f"allowed.registry.test:5000/{ports_lab.image_name}")
+    assert "operation not permitted" in pull.stderr
+    assert pull.seconds < 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "allowed", "refused"),
+    [
+        pytest.param("*.registry.test", "blocked.registry.test", "cdn.allowed.registry.test", id="one label"),
+        pytest.param("**.registry.test", "cdn.allowed.registry.test", None, id="any number of labels"),
+        pytest.param("*allowed.registry.test", "notallowed.registry.test", "v6only.registry.test", id="glob"),
+    ],
+)
+def test_wildcard(lab: Lab, pattern: str, allowed: str, refused: str | None) -> None:
+    scope = lab.new_cgroup(f"wildcard-{pattern.replace('*', 'x')}")
+    with governed(lab, WILDCARDS.format(pattern=pattern), scopes=[scope]):
+        lab.client.pull(f"{allowed}/{lab.image_name}", cgroup=scope).check()
+        if refused is not None:
+            pull = lab.client.pull(f"{refused}/{lab.image_name}", cgroup=scope)
+            assert "operation not permitted" in pull.stderr
+
+
+def test_audit(lab: Lab) -> None:
+    scope = lab.new_cgroup("audit")
+    with governed(lab, ALLOWED + "mode: audit\n", scopes=[scope]) as daemon:
+        lab.client.pull(f"blocked.registry.test/{lab.image_name}", cgroup=scope).check()
+        line = wait_line(daemon, 0, lambda line: line["event"] == "would-deny", "what would be refused")
+        assert line["verdict"] == "would-deny"
+        assert line["host"] == "blocked.registry.test"
+        assert line["reason"] == UNKNOWN
+        with Actor(lab.client, scope) as actor:
+            actor.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", (topology.BLOCKED, 443))
+        assert not [line for line in daemon.lines() if line["event"] == "denied"]
+
+
+def test_several_scopes(lab: Lab) -> None:
+    """Absolute and relative paths; what one scope learned holds in the other, which has the same policy."""
+    first, second, third = (lab.new_cgroup(f"scope-{number}") for number in range(3))
+    beside = lab.new_cgroup("beside")
+    relative = second.relative_to(find_cgroup2_mount())
+    scopes = [str(first), str(relative), f"/{third.relative_to(find_cgroup2_mount())}"]
+    with governed(lab, ALLOWED, scopes=scopes) as daemon:
+        ready = daemon.lines()[0]
+        assert ready["scopes"] == [str(first), str(second), str(third)]
+        for scope in (first, second, third):
+            with Actor(lab.client, scope) as actor:
+                tcp_connect(actor, topology.ALLOWED)
+                with pytest.raises(PermissionError):
+                    tcp_connect(actor, topology.BLOCKED)
+        with Actor(lab.client, beside) as actor:
+            tcp_connect(actor, topology.BLOCKED)
+    for scope in (first, second, third):
+        assert ours_attached(scope) == {}
+
+
+def test_one_scope_named_twice(lab: Lab) -> None:
+    scope = lab.new_cgroup("twice")
+    with governed(lab, ALLOWED, scopes=[scope, f"{scope}/", scope.relative_to(find_cgroup2_mount())]):
+        assert [len(found) for found in ours_attached(scope).values()] == [1] * 6
+
+
+def without_engines(lab: Lab, script: str, *arguments: str) -> Finished:
+    """Runs a shell script where only its own processes are seen: no engine of this machine is touched."""
+    policy = lab.directory / "engines.yaml"
+    policy.write_text(ALLOWED, encoding="utf-8")
+    argv = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", find("sh"), "-c", script, "sh"]
+    argv += [*COMMAND, "run", "--policy", str(policy), *arguments]
+    return lab.client.run(argv, cgroup=lab.client.services, cwd=ROOT)
+
+
+def test_no_engine_is_running(lab: Lab) -> None:
+    done = without_engines(lab, '"$@"')
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert done.stdout == ""
+    assert "no container engine is running here" in done.stderr
+    assert "--scope cgroup:PATH" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_running_engine_is_found(lab: Lab) -> None:
+    """The default scope, with a process that has the name of an engine."""
+    scope = lab.new_cgroup("engine")
+    engine = lab.directory / "dockerd"
+    engine.write_bytes(Path(find("sleep")).read_bytes())
+    engine.chmod(0o755)
+    script = f"""
+    (echo 0 > {scope}/cgroup.procs && exec {engine} 60) &
+    until [ "$(cat /proc/$!/comm)" = dockerd ]; do sleep 0.01; done
+    "$@" > {lab.directory}/engine.log &
+    until grep -q ready {lab.directory}/engine.log; do sleep 0.05; done
+    kill -TERM $!
+    wait $!
+    status=$?
+    cat {lab.directory}/engine.log
+    exit $status
+    """
+    done = without_engines(lab, script, "--log-format", "json")
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"docker \(pid \d+\) in {re.escape(str(scope))}$", done.stderr, re.MULTILINE)
+    assert f'"scopes": ["{scope}"]' in done.stdout
