@@ -49,7 +49,8 @@ lint: $(VENV)/.ready ## check style and types, and the lab VMs' description
 	@$(VENV)/bin/ruff format --check --quiet .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES)
-	@VAGRANT_CWD=vagrant vagrant validate --ignore-provider
+	@VAGRANT_CWD=vagrant VAGRANT_HOME=$(CURDIR)/$(VENV)/vagrant VAGRANT_DOTFILE_PATH=$(CURDIR)/$(VENV)/vagrant \
+		VAGRANT_CHECKPOINT_DISABLE=1 vagrant validate --ignore-provider >/dev/null
 
 format: $(VENV)/.ready ## put the sources into the house style
 	@$(VENV)/bin/ruff check --fix --quiet .

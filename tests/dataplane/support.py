@@ -120,7 +120,8 @@ class Bench:
 
     def open(self, table: str, address: str, ports: Iterable[int], seconds: float, rule: int = 1) -> None:
         """Opens an address for so many seconds (negative: until then) in `learned` or `seeded`."""
-        expires = time.monotonic_ns() + int(seconds * NANOSECONDS)
+        # A guest that has just booted has not been up for long enough to count back from.
+        expires = max(time.monotonic_ns() + int(seconds * NANOSECONDS), 0)
         for port in (*ports, abi.PORT_ANY):
             key = abi.endpoint(ipaddress.ip_address(address), port)
             self.plane.maps[table][key] = bytes(abi.Opening(expires, rule, 0))

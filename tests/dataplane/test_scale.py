@@ -38,6 +38,9 @@ def patterns() -> Iterator[str]:
         yield f"node-*-{number}.*.team{number}.example"
 
 
+pytestmark = pytest.mark.heavy
+
+
 @pytest.fixture(scope="module")
 def large() -> Iterator[Bench]:
     # Past the YAML, which has tests of its own and would take longest here.

@@ -1,0 +1,70 @@
+"""What is done on the host before the guest starts, as everything takes about ten times as long in there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ram_ebpf.dataplane import cache
+from ram_ebpf.dataplane.compiler import CompileError
+from ram_ebpf.dataplane.plane import SOURCE
+
+from .errors import RunError
+
+PROJECT = Path(__file__).resolve().parents[2]
+_SELECTION = ("-p", "tests.kernels.selection")
+_DEFAULT_PATHS = ("tests", "--ignore=tests/unit")
+_NO_TESTS = 5
+
+# In the order of features.compiler_flags(), which is part of the cache's key.
+_FLAGS = ("-DRAM_HAVE_SOCK_ADDR_PERF", "-DRAM_HAVE_SOCK_ADDR_TASK", "-DRAM_HAVE_SOCK_ADDR_CGROUP_ID")
+
+
+def bytecode(directory: Path) -> None:
+    """Compiles for every kernel that there may be, and removes what earlier sources left."""
+    combinations = [
+        flags for size in range(len(_FLAGS) + 1) for flags in itertools.combinations(_FLAGS, size)
+    ]
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda flags: cache.load_or_compile(SOURCE, flags, directory), combinations))
+    except CompileError as error:
+        raise RunError(f"the programs do not compile (bcc makes maps, so be root): {error}") from error
+    wanted = {f"{cache.cache_key(SOURCE, flags)}.json" for flags in combinations}
+    for path in directory.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+
+
+def tests(arguments: Sequence[str]) -> list[list[str]]:
+    """The arguments of each pytest in the guest: those given, and what to run unless they name a path.
+
+    Two run side by side otherwise, as the lab's tests mostly wait. The tests are collected here once. That
+    finds errors, leaves Python's and pytest's own bytecode beside the sources, and tells which files the
+    guest has to read.
+    """
+    if any((PROJECT / argument.partition("::")[0]).exists() for argument in arguments):
+        _collect(arguments)
+        return [list(arguments)]
+    with tempfile.TemporaryDirectory() as directory:
+        listing = Path(directory) / "files"
+        _collect([*_SELECTION, f"--list-files={listing}", *_DEFAULT_PATHS, *arguments])
+        files = [os.path.relpath(line, PROJECT) for line in listing.read_text().splitlines()]
+    dataplane = [file for file in files if file.startswith("tests/dataplane/")]
+    others = [file for file in files if file not in dataplane]
+    return [[*_SELECTION, *arguments, *group] for group in (others, dataplane) if group]
+
+
+def _collect(arguments: Sequence[str]) -> None:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", *arguments]
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if result.returncode == _NO_TESTS:
+        raise RunError("no test is selected")
+    if result.returncode != 0:
+        raise RunError(f"the tests cannot be collected:\n{result.stdout}{result.stderr}")
