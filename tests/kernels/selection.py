@@ -1,4 +1,4 @@
-"""A pytest plugin that leaves the tests for a guest: tests/dataplane without `heavy`, and `core` elsewhere."""
+"""A pytest plugin that picks the tests for a guest: tests/dataplane without `heavy`, `core` elsewhere."""
 
 from __future__ import annotations
 
