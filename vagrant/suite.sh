@@ -1,7 +1,7 @@
 #!/bin/sh
 # The two commands of README.md, as a newcomer would give them.
 set -eu
-cd /home/vagrant/ram-ebpf
-command -v make >/dev/null || { apt-get update -qq && apt-get install -qq make; }
-make demo
-make test
+cd /vagrant
+command -v make >/dev/null || { sudo apt-get update -qq && sudo apt-get install -qq make; }
+sudo make demo
+sudo make test
