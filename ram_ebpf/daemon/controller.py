@@ -27,6 +27,7 @@ from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.dns.resolvers import auto_resolvers, configured_resolvers
 from ram_ebpf.dns.seeding import Seeder
 from ram_ebpf.policy.model import Mode, Policy
+from ram_ebpf.policy.names import PatternKind
 from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
 
@@ -84,9 +85,8 @@ class Controller:
         self._describer = Describer(
             self._plane.tables, self._history, CgroupNames(find_cgroup2_mount()).path, policy.message
         )
-        exact = set(rules.exact_names())
         self._seeder = Seeder(
-            ((rule.pattern.text, rule.rank) for rule in rules.names if rule.pattern.text in exact),
+            ((rule.pattern.text, rule.rank) for rule in rules.of_kind(PatternKind.EXACT)),
             lambda: self._resolvers,
             self._seed,
             longest=self._settings.maximum_ttl,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -143,7 +144,6 @@ class RecordWriter:
     def __init__(self, as_json: bool, stream: TextIO | None = None) -> None:
         self._json = as_json
         self._stream = stream or sys.stdout
-        self.failures = 0
 
     def write(self, record: dict[str, Any]) -> None:
         """One record, with the time of now (UTC, RFC 3339)."""
@@ -155,8 +155,6 @@ class RecordWriter:
         # A stream of another encoding must lose no line: what it cannot hold is written as its number.
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         text = text.encode(encoding, "backslashreplace").decode(encoding)
-        try:
+        with contextlib.suppress(OSError, ValueError):
             self._stream.write(text + "\n")
             self._stream.flush()
-        except (OSError, ValueError):
-            self.failures += 1

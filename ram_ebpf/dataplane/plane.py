@@ -63,7 +63,6 @@ class Plane:
         raise_memlock_limit()
         self.tables = Tables(rules, draw_multipliers())
         flags = features.compiler_flags()
-        self.tells_process = "-DRAM_HAVE_SOCK_ADDR_TASK" in flags
         bytecode, self.from_cache = cache.load_or_compile(SOURCE, flags, cache_directory)
         self._attached: dict[Path, int] = {}
         self.maps = create_maps(bytecode.maps, {**self.tables.entries(), **(map_sizes or {})})

@@ -49,7 +49,6 @@ class Programs:
         """Loads all of them or none. Raises syscall.VerifierError with the kernel's log."""
         fds = {name: item.fd for name, item in maps.items()}
         self.fds: dict[str, int] = {}
-        self.statistics: dict[str, str] = {}
         try:
             for hook in CGROUP_HOOKS:
                 code = bytecode.programs[hook.function].with_maps(fds)
