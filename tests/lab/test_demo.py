@@ -1,4 +1,4 @@
-"""The demo tells a daemon that does its work from one that does not, here with stand-ins for both."""
+"""What `make demo` runs: with ram-ebpf itself, and with stand-ins, one that works and one that does not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from ram_ebpf.policy.loader import parse_policy
 
 from . import demo
 from .lab import Lab
@@ -36,6 +38,15 @@ def run(directory: Path, addresses: list[str]) -> int:
 
 
 @pytest.mark.usefixtures("lab")
+def test_the_demo_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main([]) == 0
+    output = capsys.readouterr().out
+    assert "All as expected" in output
+    assert "blocked.registry.test is not in the policy" in output
+    assert "operation not permitted" in " ".join(output.split())
+
+
+@pytest.mark.usefixtures("lab")
 def test_refusals_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, ["10.77.0.30", "10.77.0.31", "fd77::30", "fd77::31"]) == 0
     output = capsys.readouterr().out
@@ -60,6 +71,5 @@ def test_daemon_that_does_not_start_is_told(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.usefixtures("lab")
 def test_policy_is_valid() -> None:
-    loader = pytest.importorskip("ram_ebpf.policy.loader")
     text = demo.POLICY.format(allowed=demo.ALLOWED, resolver=Lab.resolver)
-    assert loader.parse_policy(text.encode(), "policy.yaml")
+    assert parse_policy(text.encode(), "policy.yaml")
