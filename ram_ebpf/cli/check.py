@@ -81,7 +81,8 @@ def _summary(policy: Policy, rules: RuleSet) -> str:
 def _rows(rules: RuleSet) -> Iterator[tuple[str, str, str, str]]:
     """Pattern, ports, origin and notes; names of one domain stand together."""
     for rule in sorted(rules.names, key=lambda rule: (rule.pattern.labels[::-1], rule.rank)):
-        yield rule.pattern.text, _ports(rule.ports), rule.origin, ", ".join(_notes(rule))
+        ports = "-" if rule.deny else _ports(rule.ports)
+        yield rule.pattern.text, ports, rule.origin, ", ".join(_notes(rule))
     for address in rules.addresses:
         yield str(address.network), _ports(address.ports), address.origin, "address"
 
@@ -98,7 +99,13 @@ def _ports(ports: tuple[int, ...]) -> str:
 
 
 def _notes(rule: NameRule) -> list[str]:
-    marks = [("shared", rule.shared), ("private", rule.private)]
+    networks = " ".join(map(str, rule.private_networks))
+    marks = [
+        ("denied", rule.deny),
+        ("shared", rule.shared),
+        ("private", rule.private),
+        (f"private {networks}", bool(networks)),
+    ]
     return [*rule.roles, *(mark for mark, holds in marks if holds)]
 
 
@@ -136,6 +143,8 @@ def _report(
                 "roles": list(rule.roles),
                 "shared": rule.shared,
                 "private": rule.private,
+                "private_networks": list(map(str, rule.private_networks)),
+                "deny": rule.deny,
                 "rank": rule.rank,
             }
             for rule in rules.names

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from importlib import resources
 from typing import Annotated
 
-from pydantic import PlainValidator, model_validator
+from pydantic import PlainValidator, ValidationInfo, model_validator
 
 from ram_ebpf.policy.base import PolicyModel
 from ram_ebpf.policy.document import read_document
@@ -126,3 +126,10 @@ def load_catalogue() -> Catalogue:
     """The catalogue that comes with this package."""
     data = resources.files("ram_ebpf.policy").joinpath("data/catalogue.yaml").read_bytes()
     return Catalogue.model_validate(read_document(data, "catalogue.yaml").data)
+
+
+def catalogue_of(info: ValidationInfo) -> Catalogue:
+    """The catalogue that a policy is validated with: that of the context, or else the packaged one."""
+    catalogue = (info.context or {}).get("catalogue") or load_catalogue()
+    assert isinstance(catalogue, Catalogue)
+    return catalogue

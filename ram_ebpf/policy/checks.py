@@ -19,19 +19,15 @@ Finding = tuple[tuple[PathPart, ...], str, str]
 
 
 def count_rules(data: dict[str, Any]) -> int:
-    """How many hosts and addresses the file itself names, `also` hosts counted."""
-    entries = data.get("registries")
-    if not isinstance(entries, list):
-        return 0
-    return sum(
-        1 + (len(entry["also"]) if isinstance(entry, dict) and isinstance(entry.get("also"), list) else 0)
-        for entry in entries
-    )
+    """How many hosts and addresses the file itself names, `also` hosts and denied ones counted."""
+    entries = _items(data, "registries")
+    also = sum(len(_items(entry, "also")) for entry in entries if isinstance(entry, dict))
+    return len(entries) + also + len(_items(data, "denied"))
 
 
 def find_repeated(data: dict[str, Any]) -> Iterator[tuple[Finding, tuple[PathPart, ...]]]:
     """Each entry that was there before, with the path of the first."""
-    for subjects in (_registries(data), _resolvers(data), _scopes(data)):
+    for subjects in (_registries(data), _denied(data), _resolvers(data), _scopes(data)):
         first: dict[Hashable, tuple[PathPart, ...]] = {}
         for path, subject, what, cure in subjects:
             if subject in first:
@@ -65,6 +61,12 @@ def _hosts(entry: dict[str, Any], path: tuple[PathPart, ...]) -> Iterator[_Subje
             continue
         subject = own if also == own else (path, also)
         yield (*path, "also", index), subject, f"host {also}", "keep one of them"
+
+
+def _denied(data: dict[str, Any]) -> Iterator[_Subject]:
+    for index, item in enumerate(_items(data, "denied")):
+        if (pattern := _pattern(item)) is not None:
+            yield ("denied", index), pattern.text, f"host {pattern}", "keep one of them"
 
 
 def _resolvers(data: dict[str, Any]) -> Iterator[_Subject]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from enum import Enum
 from typing import Annotated, NoReturn, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, PlainValidator, Tag
 from pydantic_core import PydanticCustomError
 
 from ram_ebpf.policy.names import HostPattern, PatternError
@@ -21,6 +22,7 @@ HOUSE_ERROR = "house"
 """The type of the pydantic errors that carry a problem and a cure of ours."""
 
 MAX_PORTS = 8
+MAX_PRIVATE_NETWORKS = 16
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -147,16 +149,21 @@ def _address(value: object) -> IPAddress:
 
 
 def _network(value: object) -> IPNetwork:
-    if isinstance(value, IPNetwork):
-        return value
-    text = _text(value)
+    return value if isinstance(value, IPNetwork) else _parse_network(_text(value), _refuse_address)
+
+
+def _bare_network(value: object) -> IPNetwork:
+    return value if isinstance(value, IPNetwork) else _parse_network(_text(value), _refuse_bare_address)
+
+
+def _parse_network(text: str, refuse_other: Callable[[str], NoReturn]) -> IPNetwork:
     host, slash, prefix = text.partition("/")
     if slash and not re.fullmatch("[0-9]{1,3}", prefix):
         refuse(f"{show(text)} has no prefix length after the '/'", "write one, such as 10.20.0.0/24")
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        _refuse_address(text)
+        refuse_other(text)
     address = ipaddress.ip_address(host)
     _check_v6(address)
     if address != network.network_address:
@@ -176,16 +183,49 @@ def _check_v6(address: IPAddress) -> None:
 
 
 def _refuse_address(text: str) -> NoReturn:
-    bare, colon, port = text.rpartition(":")
-    if colon and re.fullmatch("[0-9]{1,5}", port) and re.fullmatch(r"[0-9.]+|\[[0-9A-Fa-f:.]+\]", bare):
-        refuse(f"{show(text)} has a port", f"write address: {bare.strip('[]')} and ports: [{port}]")
+    if with_port := _address_and_port(text):
+        address, port = with_port
+        refuse(f"{show(text)} has a port", f"write address: {address} and ports: [{port}]")
     try:
         pattern = HostPattern.parse(text)
     except PatternError:
-        refuse(
-            f"{show(text)} is not an IP address or network", "write one, such as 10.20.0.5 or 10.20.0.0/24"
-        )
+        _refuse_bare_address(text)
     refuse(f"{show(text)} is a host name", f"write host: {pattern}")
+
+
+def _refuse_bare_address(text: str) -> NoReturn:
+    if with_port := _address_and_port(text):
+        refuse(f"{show(text)} has a port", f"write the address alone: {with_port[0]}")
+    refuse(f"{show(text)} is not an IP address or network", "write one, such as 10.20.0.5 or 10.20.0.0/24")
+
+
+def _address_and_port(text: str) -> tuple[str, str] | None:
+    bare, colon, port = text.rpartition(":")
+    if colon and re.fullmatch("[0-9]{1,5}", port) and re.fullmatch(r"[0-9.]+|\[[0-9A-Fa-f:.]+\]", bare):
+        return bare.strip("[]"), port
+    return None
+
+
+def _private_tag(value: object) -> str:
+    return "@networks" if isinstance(value, list | tuple) else "@flag"
+
+
+def _private_flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and (network := parse_network(value)) is not None:
+        refuse(f"{show(value)} where a list belongs", f"write a list, such as [{network}]")
+    refuse(
+        f"{describe(value)} is not a yes or no",
+        "write true, false or a list of networks, such as [10.20.0.0/16]",
+    )
+
+
+def _distinct_networks(networks: tuple[IPNetwork, ...]) -> tuple[IPNetwork, ...]:
+    for network in networks:
+        if networks.count(network) > 1:
+            refuse(f"network {network} is given twice", "write each network once")
+    return networks
 
 
 def parse_address(value: object) -> IPAddress | None:
@@ -212,3 +252,14 @@ Port = Annotated[int, integer_between(1, 65535, "a port")]
 Ports = Annotated[tuple[Port, ...], listed("[443]", MAX_PORTS), AfterValidator(_distinct_ports)]
 # None only as a default: in a file, a key without a value is a mistake.
 OwnPorts = Annotated[tuple[Port, ...] | None, listed("[443]", MAX_PORTS), AfterValidator(_distinct_ports)]
+Private = Annotated[
+    Annotated[bool, PlainValidator(_private_flag), Tag("@flag")]
+    | Annotated[
+        tuple[Annotated[IPNetwork, PlainValidator(_bare_network)], ...],
+        listed("[10.20.0.0/16]", MAX_PRIVATE_NETWORKS),
+        AfterValidator(_distinct_networks),
+        Tag("@networks"),
+    ],
+    Discriminator(_private_tag),
+]
+"""Which private addresses are expected: all, none, or those of 1 to 16 different networks."""

@@ -52,7 +52,7 @@ def parse_policy(data: bytes, filename: str, catalogue: Catalogue | None = None)
             errors.append(document.error(filename, *explain(found)))
     if errors or policy is None:
         raise PolicyErrors(errors)
-    return policy.read_from(filename, _entry_lines(document))
+    return policy.read_from(filename, _entry_lines(document), _denied_lines(document))
 
 
 def default_policy() -> Policy:
@@ -96,6 +96,10 @@ def _entry_lines(document: Document) -> tuple[tuple[int, ...], ...]:
     """For each registry entry its line and those of its `also` items."""
     registries = _part(document.place, "registries")
     return tuple((_line(entry), *map(_line, _items(_part(entry, "also")))) for entry in _items(registries))
+
+
+def _denied_lines(document: Document) -> tuple[int, ...]:
+    return tuple(map(_line, _items(_part(document.place, "denied"))))
 
 
 def _part(place: Place | int | None, key: str) -> Place | int | None:

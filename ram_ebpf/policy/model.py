@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Discriminator, PlainValidator, PrivateAttr, Tag, model_validator
 
 from ram_ebpf.policy.base import PolicyModel
+from ram_ebpf.policy.denied import DeniedField
 from ram_ebpf.policy.fields import (
     AddressField,
+    Boolean,
     IPAddress,
     Port,
     choice,
@@ -58,12 +60,14 @@ class Resolver(PolicyModel):
 
 
 class DnsOptions(PolicyModel):
-    """How long a learned address stays allowed. All in seconds."""
+    """How long a learned address stays allowed, all in seconds; and which names may be asked for."""
 
     grace_seconds: Annotated[int, integer_between(0, 86400, "a number of seconds for this")] = 30
     """Added after the record's time to live, for clients that keep an address longer than they should."""
     minimum_ttl_seconds: Annotated[int, integer_between(1, 3600, "a number of seconds for this")] = 1
     maximum_ttl_seconds: Annotated[int, integer_between(1, 604800, "a number of seconds for this")] = 86400
+    allowed_names_only: Boolean = False
+    """Queries for names that no rule allows are refused, so that their names carry nothing out."""
 
     @model_validator(mode="after")
     def _ordered(self) -> DnsOptions:
@@ -104,41 +108,59 @@ Resolvers = Annotated[
 
 
 class Policy(PolicyModel):
-    """A whole policy. It is immutable; `origin_of` says where a registry entry stands in its file."""
+    """A whole policy. It is immutable; `origin_of` and `origin_of_denied` say where in its file things
+    stand."""
 
     version: Annotated[Literal[1], PlainValidator(_version)]
     organization: Annotated[str | None, text_between(1, 100)] = None
     mode: Annotated[Mode, choice(Mode)] = Mode.ENFORCE
     message: Annotated[str | None, text_between(1, 200)] = None
     registries: Annotated[tuple[RegistryEntry, ...], listed("[docker-hub]")]
+    denied: Annotated[tuple[DeniedField, ...], listed("[public.corp.example]")] = ()
+    """Exceptions from what `registries` allows."""
     resolvers: Resolvers = "auto"
     dns: DnsOptions = DnsOptions()
     scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
 
     _file: str = PrivateAttr(default="")
+    _name: str = PrivateAttr(default="")
     _lines: tuple[tuple[int, ...], ...] = PrivateAttr(default=())
+    _denied_lines: tuple[int, ...] = PrivateAttr(default=())
 
     @property
     def file(self) -> str:
         """The name of the file that this was read from, or empty."""
         return self._file
 
-    def read_from(self, file: str, lines: tuple[tuple[int, ...], ...]) -> Policy:
-        """This policy, once told its file and, for each registry entry, the entry's line and the lines
-        of its `also` items. For the loader."""
+    def read_from(
+        self, file: str, lines: tuple[tuple[int, ...], ...], denied_lines: tuple[int, ...]
+    ) -> Policy:
+        """This policy, once told its file, for each registry entry the entry's line and the lines of its
+        `also` items, and the line of each denied pattern. For the loader."""
         self._file = file
+        self._name = PurePath(file).name
         self._lines = lines
+        self._denied_lines = denied_lines
         return self
 
     def line_of(self, entry: int, also: int | None = None) -> int:
         """The line (from 1) of a registry entry or of one of its `also` items; 0 when not from a file."""
-        if entry >= len(self._lines):
+        entries = self._lines
+        if entry >= len(entries):
             return 0
-        lines = self._lines[entry]
+        lines = entries[entry]
         position = 0 if also is None else also + 1
         return lines[position] if position < len(lines) else lines[0]
 
     def origin_of(self, entry: int, also: int | None = None) -> str:
         """`policy.yaml:12`, or `registries[3]` when not from a file."""
-        line = self.line_of(entry, also)
-        return f"{PurePath(self._file).name}:{line}" if line else f"registries[{entry}]"
+        return self._origin(self.line_of(entry, also), f"registries[{entry}]")
+
+    def origin_of_denied(self, index: int) -> str:
+        """As `origin_of`, for an item of `denied`."""
+        lines = self._denied_lines
+        line = lines[index] if index < len(lines) else 0
+        return self._origin(line, f"denied[{index}]")
+
+    def _origin(self, line: int, path: str) -> str:
+        return f"{self._name}:{line}" if line else path

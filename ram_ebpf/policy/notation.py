@@ -8,12 +8,13 @@ import re
 from typing import NoReturn
 
 from ram_ebpf.policy.pattern_error import PatternError
-from ram_ebpf.policy.words import show
+from ram_ebpf.policy.words import in_yaml, show
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PORT = re.compile(r":([0-9]{1,5})$")
 _HOST = re.compile(r"[A-Za-z0-9_*.-]{1,253}")
 _DEFAULT_PORT = {"https": 443, "oci": 443, "docker": 443, "http": 80}
+_NAMES_ONLY = "write a host name, as addresses cannot stand here"
 
 
 def refuse_other_notation(text: str) -> None:
@@ -25,9 +26,9 @@ def refuse_other_notation(text: str) -> None:
     if scheme := _SCHEME.match(text):
         _refuse_authority(text, "is a URL", text[scheme.end() :], _DEFAULT_PORT.get(scheme[1].lower(), 443))
     if address := _address(text):
-        raise PatternError(f"{show(text)} is an IP address", f"write address: {address}")
+        raise PatternError(f"{show(text)} is an IP address", f"write address: {address}", _NAMES_ONLY)
     if network := _network(text):
-        raise PatternError(f"{show(text)} is a network", f"write address: {network}")
+        raise PatternError(f"{show(text)} is a network", f"write address: {network}", _NAMES_ONLY)
     if "/" in text:
         _refuse_authority(text, "has a path", text, 443)
     if ":" in text:
@@ -38,6 +39,7 @@ def refuse_other_notation(text: str) -> None:
         raise PatternError(
             f"{show(text)} looks like an IP address",
             "write address: with a whole address or network, such as address: 10.20.0.0/24",
+            _NAMES_ONLY,
         )
 
 
@@ -48,14 +50,18 @@ def _refuse_authority(text: str, what: str, rest: str, port: int) -> NoReturn:
         port = int(written[1])
         authority = authority[: written.start()]
     if address := _address(authority):
-        key = f"address: {address}"
+        key, alone = f"address: {address}", _NAMES_ONLY
     elif _HOST.fullmatch(authority):
-        host = authority.lower().removesuffix(".")
-        key = f'host: "{host}"' if "*" in host else f"host: {host}"
+        host = in_yaml(authority.lower().removesuffix("."))
+        key, alone = f"host: {host}", f"write the host pattern alone: {host}"
     else:
-        raise PatternError(f"{show(text)} {what}", "write the host alone, such as host: registry.example.com")
+        raise PatternError(
+            f"{show(text)} {what}",
+            "write the host alone, such as host: registry.example.com",
+            "write the host pattern alone, such as registry.example.com",
+        )
     ports = f" and ports: [{port}]" if port != 443 and 1 <= port <= 65535 else ""
-    raise PatternError(f"{show(text)} {what}", f"write {key}{ports}")
+    raise PatternError(f"{show(text)} {what}", f"write {key}{ports}", alone)
 
 
 def _address(text: str) -> str | None:

@@ -7,15 +7,14 @@ from typing import Annotated
 from pydantic import BeforeValidator, Discriminator, PlainValidator, Tag, ValidationInfo
 
 from ram_ebpf.policy.base import PolicyModel
-from ram_ebpf.policy.catalogue import Catalogue, load_catalogue
-from ram_ebpf.policy.fields import Boolean, HostField, NetworkField, OwnPorts, Ports, listed, refuse
+from ram_ebpf.policy.catalogue import Catalogue, catalogue_of
+from ram_ebpf.policy.fields import HostField, NetworkField, OwnPorts, Ports, Private, listed, refuse
 from ram_ebpf.policy.names import HostPattern, PatternError
-from ram_ebpf.policy.words import closest, describe, show
+from ram_ebpf.policy.words import closest, describe, in_yaml, show
 
 
 def _known_id(value: object, info: ValidationInfo) -> str:
-    catalogue = (info.context or {}).get("catalogue") or load_catalogue()
-    assert isinstance(catalogue, Catalogue)
+    catalogue = catalogue_of(info)
     if not isinstance(value, str) or value not in catalogue.by_id:
         text = value if isinstance(value, str) else describe(value)
         refuse(f"{show(text)} is not in the catalogue", _cure_for_id(text, catalogue))
@@ -31,7 +30,7 @@ def _cure_for_id(text: str, catalogue: Catalogue) -> str:
         pattern = HostPattern.parse(text).text
     except PatternError:
         return "write host: and the registry's host name"
-    return f'write host: "{pattern}"' if "*" in pattern else f"write host: {pattern}"
+    return f"write host: {in_yaml(pattern)}"
 
 
 def _from_text(key: str) -> BeforeValidator:
@@ -60,8 +59,8 @@ class HostEntry(PolicyModel):
     also: Annotated[
         tuple[Annotated[AlsoHost, _from_text("host")], ...], listed("[blobs.registry.example.com]")
     ] = ()
-    private: Boolean = False
-    """The hosts of this entry are expected at private addresses (RFC 1918, RFC 4193)."""
+    private: Private = False
+    """Whether the hosts of this entry are expected at private addresses (see special.py), or at which."""
 
 
 class AddressEntry(PolicyModel):

@@ -1,7 +1,8 @@
 """From a policy and the catalogue to the rules that are enforced: pure, and the reference for the kernel.
 
 One rule decides a name: the most specific that matches. Its ports are the only ones allowed there; those
-of less specific rules do not add to them.
+of less specific rules do not add to them. A deny rule decides like any other, and before the allow rules that
+are as specific.
 """
 
 from __future__ import annotations
@@ -16,24 +17,32 @@ from ram_ebpf.policy.fields import MAX_PORTS, IPNetwork
 from ram_ebpf.policy.model import AddressEntry, CatalogueEntry, HostEntry, Policy
 from ram_ebpf.policy.names import HostPattern, PatternKind, normalise
 
+MAX_PORT_LISTS = 64
+"""Different lists of ports in one policy: the kernel keeps a bit for each."""
+
 
 @dataclass(frozen=True, slots=True)
 class NameRule:
-    """Names that are allowed, on some TCP and UDP ports."""
+    """Names that are allowed on some TCP and UDP ports, or denied."""
 
     pattern: HostPattern
     ports: tuple[int, ...]
-    """Ascending, 1 to 8 of them."""
+    """Ascending, 1 to 8 of them; none when `deny`."""
     origin: str
     """Catalogue ids and places in the policy, such as `docker-hub` or `policy.yaml:12`, with commas."""
     shared: bool
     """Many tenants answer at its addresses, so the name on the wire must be checked too."""
     private: bool
-    """The administrator expects private addresses for it."""
+    """The administrator expects any private address for it."""
     rank: int
     """From 1, unique: of the rules that match a name, the one with the greatest rank decides."""
     roles: tuple[str, ...] = ()
     """What the catalogue says that the host is for: `api`, `auth`, `blobs`."""
+    deny: bool = False
+    """Names that it decides are denied."""
+    private_networks: tuple[IPNetwork, ...] = ()
+    """Where the administrator expects private addresses for it: distinct, IPv4 first, ascending; none when
+    `private`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +56,14 @@ class AddressRule:
 
 @dataclass(frozen=True)
 class RuleSet:
-    """All rules of a policy; `names` are by ascending rank, `addresses` in the policy's order."""
+    """All rules of a policy; `names` are by ascending rank, `addresses` in the policy's order. No two rules
+    of `names` have the same pattern."""
 
     names: tuple[NameRule, ...]
     addresses: tuple[AddressRule, ...]
 
     def match(self, name: str) -> NameRule | None:
-        """The rule that decides a presentation name, or None: nothing allows it."""
+        """The rule, perhaps a deny rule, that decides a presentation name; None when none matches."""
         canonical = normalise(name)
         if canonical is None:
             return None
@@ -69,13 +79,28 @@ class RuleSet:
                 found.append(deep)
         return max(found, key=lambda rule: rule.rank, default=None)
 
+    def allows(self, name: str) -> NameRule | None:
+        """The rule that allows a presentation name, or None: nothing allows it, or a rule denies it."""
+        rule = self.match(name)
+        return None if rule is None or rule.deny else rule
+
     def exact_names(self) -> tuple[str, ...]:
-        """The names that can be looked up before anybody asks for them, in lower case."""
-        return tuple(self._index.exact)
+        """The allowed names that can be looked up before anybody asks for them, in lower case."""
+        return tuple(name for name, rule in self._index.exact.items() if not rule.deny)
 
     def of_kind(self, kind: PatternKind) -> tuple[NameRule, ...]:
-        """The name rules of one kind, by ascending rank."""
+        """The name rules of one kind, by ascending rank, deny rules included: whoever finds the deciding
+        rule needs both."""
         return tuple(rule for rule in self.names if rule.pattern.kind is kind)
+
+    def port_lists(self) -> tuple[tuple[int, ...], ...]:
+        """The different lists of ports of the allowed names, by the rank of the first rule that has each.
+        Their number is at most MAX_PORT_LISTS after compile_rules."""
+        return self._port_lists
+
+    @cached_property
+    def _port_lists(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(dict.fromkeys(rule.ports for rule in self.names if not rule.deny))
 
     @cached_property
     def _index(self) -> _Index:
@@ -101,84 +126,124 @@ class _Index:
     globs: list[NameRule] = field(default_factory=list)
 
 
+_NO_NETWORKS: frozenset[IPNetwork] = frozenset()
+
+
 @dataclass(slots=True)
-class _Draft:
-    """What all mentions of one pattern say together."""
-
-    pattern: HostPattern
-    ports: set[int]
-    origins: list[str]
-    shared: bool
-    private: bool
-    roles: list[str]
-
-
-@dataclass(frozen=True, slots=True)
 class _Mention:
-    """One place where the policy, itself or through the catalogue, names a pattern."""
+    """What the policy, itself or through the catalogue, says of a pattern: in one place, or, once the others
+    are merged into the first, in all of them. There may be 200 000 of these, so they hold as few objects as
+    they can."""
 
     pattern: HostPattern
     ports: tuple[int, ...]
-    origin: str
-    line: int
-    entry: int
-    shared: bool
+    origins: tuple[str, ...]
+    line: int = 0
+    entry: int = 0
+    """With `line`, the place that made the ports what they are."""
+    shared: bool = False
     private: bool = False
-    role: str = ""
+    networks: frozenset[IPNetwork] = _NO_NETWORKS
+    roles: tuple[str, ...] = ()
+    deny: bool = False
+
+    def merge(self, other: _Mention) -> None:
+        """Adds what a later place says."""
+        ports = tuple(sorted({*self.ports, *other.ports}))
+        if len(ports) > len(self.ports):
+            self.ports, self.line, self.entry = ports, other.line, other.entry
+        self.origins = _joined(self.origins, other.origins)
+        # The careful reading of both: check the name where one mention wants that.
+        self.shared |= other.shared
+        self.private |= other.private
+        self.networks |= other.networks
+        self.roles = _joined(self.roles, other.roles)
+
+
+def _joined(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one + other))
 
 
 def compile_rules(policy: Policy, catalogue: Catalogue) -> RuleSet:
     """The rules of `policy`. A pattern named more than once, by the catalogue or as an `also` host, has
-    the ports of all mentions. Raises PolicyErrors when that makes more than 8, or when `catalogue` is not
-    the one that the policy was validated with and lacks an id."""
-    drafts: dict[str, _Draft] = {}  # by text: hashing 100 000 patterns is what would take longest here
+    the ports of all mentions, and none when it is denied. Raises PolicyErrors when that makes more than 8
+    ports or more than MAX_PORT_LISTS lists, or when `catalogue` is not the one that the policy was validated
+    with and lacks an id."""
+    merged = _merged(policy, catalogue)
+    for index, pattern in enumerate(policy.denied):
+        merged.pop(pattern.text, None)  # allowed as well: that could never decide
+        # Behind all that is allowed, so that of equally specific patterns the denied one decides.
+        merged[pattern.text] = _Mention(pattern, (), (policy.origin_of_denied(index),), deny=True)
+    rules = RuleSet(_ranked(merged.values()), tuple(_addresses(policy)))
+    if len(rules.port_lists()) > MAX_PORT_LISTS:
+        raise PolicyErrors(_too_many_port_lists(policy, merged.values()))
+    return rules
+
+
+def _merged(policy: Policy, catalogue: Catalogue) -> dict[str, _Mention]:
+    """What is allowed, by the pattern's text, in the policy's order."""
+    merged: dict[str, _Mention] = {}  # by text: hashing 100 000 patterns is what would take longest here
     errors: list[PolicyError] = []
     for mention in _mentions(policy, catalogue, errors):
-        draft = drafts.get(mention.pattern.text)
-        if draft is None:
-            roles = [mention.role] if mention.role else []
-            drafts[mention.pattern.text] = _Draft(
-                mention.pattern, set(mention.ports), [mention.origin], mention.shared, mention.private, roles
-            )
+        first = merged.setdefault(mention.pattern.text, mention)
+        if first is mention:
             continue
-        before = len(draft.ports)
-        draft.ports |= set(mention.ports)
-        # The careful reading of both: check the name where one mention wants that.
-        draft.shared |= mention.shared
-        draft.private |= mention.private
-        if mention.origin not in draft.origins:
-            draft.origins.append(mention.origin)
-        if mention.role and mention.role not in draft.roles:
-            draft.roles.append(mention.role)
-        if before <= MAX_PORTS < len(draft.ports):
+        before = len(first.ports)
+        first.merge(mention)
+        if before <= MAX_PORTS < len(first.ports):
             errors.append(
                 _error(
                     policy,
                     mention,
-                    f"host {mention.pattern} has {len(draft.ports)} ports together with {draft.origins[0]}",
+                    f"host {mention.pattern} has {len(first.ports)} ports together with {first.origins[0]}",
                     f"a host has at most {MAX_PORTS}",
                 )
             )
     if errors:
         raise PolicyErrors(errors)
-    return RuleSet(_ranked(drafts.values()), tuple(_addresses(policy)))
+    return merged
 
 
-def _ranked(drafts: Iterable[_Draft]) -> tuple[NameRule, ...]:
+def _ranked(mentions: Iterable[_Mention]) -> tuple[NameRule, ...]:
     # The sort is stable: of patterns that are equally specific, the later has the greater rank.
-    ordered = sorted(drafts, key=lambda draft: draft.pattern.specificity)
+    ordered = sorted(mentions, key=lambda mention: mention.pattern.specificity)
     return tuple(
         NameRule(
-            pattern=draft.pattern,
-            ports=tuple(sorted(draft.ports)),
-            origin=", ".join(draft.origins),
-            shared=draft.shared,
-            private=draft.private,
+            pattern=mention.pattern,
+            ports=tuple(sorted(mention.ports)),
+            origin=", ".join(mention.origins),
+            shared=mention.shared,
+            private=mention.private,
             rank=rank,
-            roles=tuple(draft.roles),
+            roles=mention.roles,
+            deny=mention.deny,
+            private_networks=() if mention.private else _sorted(mention.networks),
         )
-        for rank, draft in enumerate(ordered, start=1)
+        for rank, mention in enumerate(ordered, start=1)
     )
+
+
+def _sorted(networks: frozenset[IPNetwork]) -> tuple[IPNetwork, ...]:
+    if not networks:  # as nearly always
+        return ()
+    return tuple(sorted(networks, key=lambda one: (one.version, int(one.network_address), one.prefixlen)))
+
+
+def _too_many_port_lists(policy: Policy, mentions: Iterable[_Mention]) -> Iterator[PolicyError]:
+    """One error: at the first place, in the policy's order, that makes them too many."""
+    seen: set[frozenset[int]] = set()
+    allowed = [mention for mention in mentions if not mention.deny]
+    for mention in sorted(allowed, key=lambda mention: (mention.entry, mention.line)):
+        seen.add(frozenset(mention.ports))
+        if len(seen) > MAX_PORT_LISTS:
+            ports = sorted(mention.ports)
+            yield _error(
+                policy,
+                mention,
+                f"ports {ports} of host {mention.pattern} are the {len(seen)}th different list",
+                f"give some hosts the same ports, as a policy has at most {MAX_PORT_LISTS} lists",
+            )
+            return
 
 
 def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -> Iterator[_Mention]:
@@ -193,31 +258,41 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
             else:
                 yield from _catalogue_mentions(registry, index, line)
         elif isinstance(entry, HostEntry):
+            private = entry.private is True
+            networks = _NO_NETWORKS if isinstance(entry.private, bool) else frozenset(entry.private)
             yield _Mention(
                 entry.host,
                 entry.ports,
-                policy.origin_of(index),
+                (policy.origin_of(index),),
                 line,
                 index,
                 catalogue.is_shared(entry.host),
-                entry.private,
+                private,
+                networks,
             )
             for position, also in enumerate(entry.also):
                 yield _Mention(
                     also.host,
                     also.ports or entry.ports,
-                    policy.origin_of(index, position),
+                    (policy.origin_of(index, position),),
                     policy.line_of(index, position),
                     index,
                     catalogue.is_shared(also.host),
-                    entry.private,
+                    private,
+                    networks,
                 )
 
 
 def _catalogue_mentions(registry: CatalogueRegistry, index: int, line: int) -> Iterator[_Mention]:
     for host in registry.required_hosts:
         yield _Mention(
-            host.host, CATALOGUE_PORTS, registry.id, line, index, host.shared, role=host.role.value
+            host.host,
+            CATALOGUE_PORTS,
+            (registry.id,),
+            line,
+            index,
+            host.shared,
+            roles=(host.role.value,),
         )
 
 

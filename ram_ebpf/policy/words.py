@@ -33,6 +33,11 @@ def describe(value: object) -> str:
     return "a mapping"
 
 
+def in_yaml(pattern: str) -> str:
+    """A host pattern as it is written in YAML, where a `*` at the start needs quotes."""
+    return f'"{pattern}"' if "*" in pattern else pattern
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word most like `word`, or None when nothing is near enough to be worth suggesting."""
     found = difflib.get_close_matches(word[:100].lower(), list(known), n=1, cutoff=0.6)

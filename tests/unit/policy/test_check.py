@@ -63,6 +63,75 @@ def test_print(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+DENYING = """version: 1
+registries:
+  - jfrog
+  - host: "**.corp.example"
+    private: [fd00:1::/64, 10.20.0.0/16]
+  - host: storage.googleapis.com
+    private: [10.1.2.3]
+denied:
+  - "*.corp.example"
+  - "*.cloudfront.net"
+"""
+
+
+@pytest.fixture
+def denying(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(DENYING)
+    return path
+
+
+def test_print_denied_and_private(denying: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--print", str(denying)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # No suggestion to allow *.cloudfront.net, which jfrog has as optional and the policy denies.
+    assert lines == [
+        f"{denying}: ok: 5 name rules, 0 address rules, 1 scope, mode enforce",
+        "",
+        "PATTERN                 PORTS  ORIGIN          NOTES",
+        "storage.googleapis.com  443    policy.yaml:6   shared, private 10.1.2.3/32",
+        "*.corp.example          -      policy.yaml:9   denied",
+        "**.corp.example         443    policy.yaml:4   private 10.20.0.0/16 fd00:1::/64",
+        "*.jfrog.io              443    jfrog           api",
+        "*.cloudfront.net        -      policy.yaml:10  denied",
+    ]
+
+
+def test_json_denied_and_private(denying: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--format", "json", "--print", str(denying)) == 0
+    names = {rule["pattern"]: rule for rule in json.loads(capsys.readouterr().out)["names"]}
+    assert names["*.corp.example"] == {
+        "pattern": "*.corp.example",
+        "kind": "one",
+        "ports": [],
+        "origin": "policy.yaml:9",
+        "roles": [],
+        "shared": False,
+        "private": False,
+        "private_networks": [],
+        "deny": True,
+        "rank": 3,
+    }
+    allowed = names["**.corp.example"]
+    assert (allowed["deny"], allowed["private"]) == (False, False)
+    assert allowed["private_networks"] == ["10.20.0.0/16", "fd00:1::/64"]
+
+
+def test_too_many_port_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        "version: 1\nregistries:\n"
+        + "".join(f"  - {{ host: r{n}.example, ports: [{n}] }}\n" for n in range(1, 66))
+    )
+    assert run(str(path)) == os.EX_CONFIG
+    assert capsys.readouterr().err == (
+        f"{path}:67: registries[64]: ports [65] of host r65.example are the 65th different list, "
+        "give some hosts the same ports, as a policy has at most 64 lists\n"
+    )
+
+
 def test_print_says_what_is_optional(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--print") == 0
     assert capsys.readouterr().out.splitlines()[-3:] == [

@@ -10,6 +10,7 @@ import pytest
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.errors import PolicyErrors
 from ram_ebpf.policy.loader import default_policy, load_policy, parse_policy
+from ram_ebpf.policy.model import HostEntry
 from ram_ebpf.policy.rules import compile_rules
 
 ROOT = Path(__file__).parents[3]
@@ -24,6 +25,12 @@ ERRORS = re.findall(
 def test_acme_uses_every_key() -> None:
     policy = load_policy(ROOT / "examples" / "acme.yaml")
     assert policy.model_fields_set == set(type(policy).model_fields)
+    assert policy.dns.model_fields_set == set(type(policy.dns).model_fields)
+    assert any(
+        entry.model_fields_set == set(HostEntry.model_fields)
+        for entry in policy.registries
+        if isinstance(entry, HostEntry)
+    )
     rules = compile_rules(policy, load_catalogue())
     for name in (
         "registry-1.docker.io",
@@ -33,9 +40,14 @@ def test_acme_uses_every_key() -> None:
         "a.b.mirrors.corp.example",
         "edge-7.registry.corp.example",
     ):
-        assert rules.match(name) is not None
+        assert rules.allows(name) is not None
     for name in ("1.dkr.ecr.us-east-1.amazonaws.com", "mirrors.corp.example", "quay.io"):
         assert rules.match(name) is None
+    for name in ("public.mirrors.corp.example", "a.sandbox.mirrors.corp.example"):
+        rule = rules.match(name)
+        assert rule is not None
+        assert rule.deny
+        assert rules.allows(name) is None
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -41,7 +41,7 @@ _VOCABULARY = """
     posture strict mode audit enforce message organization grace_seconds ttl builders buildx cgroup unit
     netns device container ghcr docker-hub ghcr.io '*.a.b' "**.a" *x &x !t 1 0 443 65536 -1 1.5 true no ~
     10.0.0.1 10.0.0.1/8 10.0.0.1:80 ::1 fd00::/8 fe80::1%x https://a.b/c a:1 b\u00fc.example {} [] | > #
-    --- ... ? % "a\\nb"
+    --- ... ? % "a\\nb" denied allowed_names_only [10.0.0.0/8] [fd00::/8,10.0.0.1]
 """
 _WORDS = st.sampled_from(_VOCABULARY.split())
 _GLUE = st.sampled_from(
@@ -69,7 +69,9 @@ _DATA = st.recursive(
 )
 _POLICIES = st.fixed_dictionaries(
     {"version": st.just(1), "registries": _DATA},
-    optional=dict.fromkeys(("organization", "mode", "message", "resolvers", "dns", "scopes", "other"), _DATA),
+    optional=dict.fromkeys(
+        ("organization", "mode", "message", "denied", "resolvers", "dns", "scopes", "other"), _DATA
+    ),
 )
 
 
@@ -79,6 +81,44 @@ def test_data_of_the_wrong_shape(data: object) -> None:
     import yaml
 
     read(yaml.safe_dump(data, allow_unicode=True).encode())
+
+
+# Nearly right, so that much of it gets as far as the rules.
+_ENTRIES = st.fixed_dictionaries(
+    {"host": st.sampled_from(["a.b", "*.b", "**.b", "x*.b", "ghcr.io", "A.b."])},
+    optional={
+        "ports": st.lists(st.integers(0, 70000), max_size=9),
+        "also": st.lists(st.sampled_from(["a.b", "c.b", "*.c.b", "c:1"]), max_size=2),
+        "private": st.one_of(
+            _SCALARS,
+            st.lists(
+                st.one_of(
+                    st.ip_addresses().map(str),
+                    st.tuples(st.ip_addresses(), st.integers(0, 129)).map(
+                        lambda pair: f"{pair[0]}/{pair[1]}"
+                    ),
+                    _SCALARS,
+                ),
+                max_size=17,
+            ),
+        ),
+    },
+)
+_DENIED = st.one_of(st.sampled_from(["a.b", "*.b", "x*.b", "ghcr", "10.0.0.1", "https://a.b"]), _DATA)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    st.lists(st.one_of(_ENTRIES, st.just("ghcr")), min_size=1, max_size=4),
+    st.lists(_DENIED, max_size=4),
+    _SCALARS,
+)
+def test_denied_and_private(registries: list[object], denied: list[object], names_only: object) -> None:
+    import yaml
+
+    policy: dict[str, object] = {"version": 1, "registries": registries, "denied": denied}
+    policy["dns"] = {"allowed_names_only": names_only}
+    read(yaml.safe_dump(policy, allow_unicode=True).encode())
 
 
 @settings(max_examples=2000, deadline=None)
@@ -93,7 +133,7 @@ def test_host_patterns(text: str) -> None:
     try:
         pattern = HostPattern.parse(text)
     except PatternError as error:
-        message = str(error)
+        message = str(error) + error.cure_alone
     else:
         message = ""
     assert message.isprintable()

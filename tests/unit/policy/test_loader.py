@@ -212,7 +212,7 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         pytest.param(
             HEAD + "  - ghcr\nxyzzy: 1\n",
             "4: xyzzy: 'xyzzy' is not a known key, the keys known here: "
-            "version, organization, mode, message, registries, resolvers, dns, scopes",
+            "version, organization, mode, message, registries, denied, resolvers, dns, scopes",
             id="unknown-key-far",
         ),
         pytest.param(
@@ -233,7 +233,7 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         pytest.param(
             HEAD + "  - ghcr\n'a b': 1\n",
             "4: 'a b': 'a b' is not a known key, the keys known here: "
-            "version, organization, mode, message, registries, resolvers, dns, scopes",
+            "version, organization, mode, message, registries, denied, resolvers, dns, scopes",
             id="unknown-key-with-space",
         ),
         pytest.param(
@@ -370,8 +370,225 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         ),
         pytest.param(
             HEAD + "  - host: a.example\n    private: yes\n",
-            "4: registries[0].private: 'yes' is not a yes or no, write true or false",
+            "4: registries[0].private: 'yes' is not a yes or no, "
+            "write true, false or a list of networks, such as [10.20.0.0/16]",
             id="private-yes",
+        ),
+        pytest.param(
+            HEAD + "  - host: a.example\n    private:\n",
+            "4: registries[0].private: nothing is not a yes or no, "
+            "write true, false or a list of networks, such as [10.20.0.0/16]",
+            id="private-nothing",
+        ),
+        pytest.param(
+            HEAD + "  - host: a.example\n    private: 1\n",
+            "4: registries[0].private: the number 1 is not a yes or no, "
+            "write true, false or a list of networks, such as [10.20.0.0/16]",
+            id="private-number",
+        ),
+        pytest.param(
+            HEAD + "  - host: a.example\n    private: { network: 10.0.0.0/8 }\n",
+            "4: registries[0].private: a mapping is not a yes or no, "
+            "write true, false or a list of networks, such as [10.20.0.0/16]",
+            id="private-mapping",
+        ),
+        pytest.param(
+            HEAD + "  - host: a.example\n    private: 10.0.0.0/8\n",
+            "4: registries[0].private: '10.0.0.0/8' where a list belongs, write a list, such as [10.0.0.0/8]",
+            id="private-bare-network",
+        ),
+        pytest.param(
+            HEAD + "  - host: a.example\n    private: []\n",
+            "4: registries[0].private: the list is empty, write at least one item, such as [10.20.0.0/16]",
+            id="private-empty",
+        ),
+        pytest.param(
+            HEAD + "  - host: a.example\n    private:\n      - 10.0.0.0/8\n      - true\n",
+            "6: registries[0].private[1]: true where text belongs, put it in quotes",
+            id="private-list-of-true",
+        ),
+        pytest.param(
+            HEAD + "  - host: a.example\n    private:\n      - 10.0.0.0/8\n      - 10.20.0.1/24\n",
+            "6: registries[0].private[1]: '10.20.0.1/24' has bits set after its prefix, "
+            "write 10.20.0.0/24, or 10.20.0.1 for that host alone",
+            id="private-host-bits",
+        ),
+        pytest.param(
+            HEAD + "  - host: a.example\n    private: ['10.20.0.7:5000']\n",
+            "4: registries[0].private[0]: '10.20.0.7:5000' has a port, write the address alone: 10.20.0.7",
+            id="private-port",
+        ),
+        pytest.param(
+            HEAD + "  - host: a.example\n    private: ['[fd00::1]:5000']\n",
+            "4: registries[0].private[0]: '[fd00::1]:5000' has a port, write the address alone: fd00::1",
+            id="private-port-ipv6",
+        ),
+        pytest.param(
+            HEAD + "  - host: a.example\n    private: [b.example]\n",
+            "4: registries[0].private[0]: 'b.example' is not an IP address or network, "
+            "write one, such as 10.20.0.5 or 10.20.0.0/24",
+            id="private-host",
+        ),
+        pytest.param(
+            HEAD + "  - host: a.example\n    private: ['::ffff:10.0.0.1']\n",
+            "4: registries[0].private[0]: '::ffff:a00:1' is an IPv4-mapped address, write 10.0.0.1",
+            id="private-mapped",
+        ),
+        pytest.param(
+            HEAD + "  - host: a.example\n    private: [10.0.0.1, 10.0.0.1/32]\n",
+            "4: registries[0].private: network 10.0.0.1/32 is given twice, write each network once",
+            id="private-twice",
+        ),
+        pytest.param(
+            HEAD + f"  - host: a.example\n    private: [{', '.join(f'10.{n}.0.0/16' for n in range(17))}]\n",
+            "4: registries[0].private: the list has 17 items, write 16 at most",
+            id="private-seventeen",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: []\n",
+            "4: denied: the list is empty, write at least one item, such as [public.corp.example]",
+            id="denied-empty",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied:\n",
+            "4: denied: the list is empty, write at least one item, such as [public.corp.example]",
+            id="denied-nothing",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: ghcr.io\n",
+            "4: denied: 'ghcr.io' where a list belongs, write a list, such as [public.corp.example]",
+            id="denied-text",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: { host: ghcr.io }\n",
+            "4: denied: a mapping where a list belongs, write a list, such as [public.corp.example]",
+            id="denied-mapping",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndeny: [ghcr.io]\n",
+            "4: deny: 'deny' is not a known key, did you mean denied?",
+            id="deny",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied:\n  - a.example\n  - host: GHCR.io\n    ports: [443]\n",
+            "6: denied[1]: a mapping where a host pattern belongs, write the host pattern alone: ghcr.io",
+            id="denied-host",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied:\n  - host: '*.A.example'\n",
+            "5: denied[0]: a mapping where a host pattern belongs, "
+            'write the host pattern alone: "*.a.example"',
+            id="denied-host-pattern",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied:\n  - host: https://ghcr.io\n",
+            "5: denied[0]: a mapping where a host pattern belongs, "
+            "write the host pattern alone, such as public.corp.example",
+            id="denied-host-url",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied:\n  - address: 10.0.0.1\n",
+            "5: denied[0]: a mapping where a host pattern belongs, "
+            "write the host pattern alone, such as public.corp.example",
+            id="denied-address-entry",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied:\n  - [ghcr.io]\n",
+            "5: denied[0]: a list where a host pattern belongs, "
+            "write the host pattern alone, such as public.corp.example",
+            id="denied-list",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied:\n  -\n",
+            "5: denied[0]: nothing where a host pattern belongs, "
+            "write the host pattern alone, such as public.corp.example",
+            id="denied-null",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: [5000]\n",
+            "4: denied[0]: the number 5000 where a host pattern belongs, "
+            "write the host pattern alone, such as public.corp.example",
+            id="denied-number",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied:\n  - https://GHCR.io:5000/team\n",
+            "5: denied[0]: 'https://GHCR.io:5000/team' is a URL, write the host pattern alone: ghcr.io",
+            id="denied-url",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: ['*.a.example:5000']\n",
+            "4: denied[0]: '*.a.example:5000' has a port, write the host pattern alone: \"*.a.example\"",
+            id="denied-port",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: [ghcr.io/team/image]\n",
+            "4: denied[0]: 'ghcr.io/team/image' has a path, write the host pattern alone: ghcr.io",
+            id="denied-image",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: ['https://$$$/']\n",
+            "4: denied[0]: 'https://$$$/' is a URL, "
+            "write the host pattern alone, such as registry.example.com",
+            id="denied-url-without-host",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: [10.0.0.5]\n",
+            "4: denied[0]: '10.0.0.5' is an IP address, write a host name, as addresses cannot stand here",
+            id="denied-address",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: ['http://10.0.0.5/']\n",
+            "4: denied[0]: 'http://10.0.0.5/' is a URL, write a host name, as addresses cannot stand here",
+            id="denied-url-of-address",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: [10.0.0.0/8]\n",
+            "4: denied[0]: '10.0.0.0/8' is a network, write a host name, as addresses cannot stand here",
+            id="denied-network",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: ['10.0.0.*']\n",
+            "4: denied[0]: '10.0.0.*' looks like an IP address, "
+            "write a host name, as addresses cannot stand here",
+            id="denied-address-wildcard",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: ['a.**.b']\n",
+            "4: denied[0]: 'a.**.b' has '**' to the right of another label, "
+            "write ** only as the leftmost label, and * for exactly one label elsewhere",
+            id="denied-impossible-pattern",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: [*.a.example]\n",
+            "4: a * that is not in quotes starts a YAML alias, "
+            'put the pattern in quotes, as in "*.example.com"',
+            id="denied-pattern-without-quotes",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied: [ghcr]\n",
+            "4: denied[0]: 'ghcr' is a catalogue id, write host patterns, such as ghcr.io",
+            id="denied-id",
+        ),
+        pytest.param(
+            HEAD + "  - ecr\ndenied: [ecr]\n",
+            "4: denied[0]: 'ecr' is a catalogue id, write host patterns, "
+            'such as "*.dkr.ecr.*.amazonaws.com"',
+            id="denied-id-with-patterns",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndenied:\n  - a.example\n  - b.example\n  - A.example.\n",
+            "7: denied[2]: host a.example is already on line 5, keep one of them",
+            id="denied-twice",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndns: { allowed_names_only: yes }\n",
+            "4: dns.allowed_names_only: 'yes' is not a yes or no, write true or false",
+            id="dns-allowed-names-only",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\ndns: { allowed_names_only: }\n",
+            "4: dns.allowed_names_only: nothing is not a yes or no, write true or false",
+            id="dns-allowed-names-only-nothing",
         ),
         pytest.param(
             HEAD + "  - host: a.example\n    ports: []\n",
@@ -552,7 +769,7 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         pytest.param(
             HEAD + "  - ghcr\ndns: { ttl: 10 }\n",
             "4: dns.ttl: 'ttl' is not a known key, the keys known here: "
-            "grace_seconds, minimum_ttl_seconds, maximum_ttl_seconds",
+            "grace_seconds, minimum_ttl_seconds, maximum_ttl_seconds, allowed_names_only",
             id="dns-unknown-key",
         ),
         pytest.param(
@@ -711,6 +928,25 @@ def test_too_many_rules_counting_also() -> None:
     ]
 
 
+def test_too_many_rules_counting_denied() -> None:
+    hosts = "- ghcr.io\n" * (MAX_RULES // 2)
+    assert errors_of(HEAD + hosts + "- ghcr\ndenied:\n" + hosts) == [
+        "p.yaml:2: registries: 200001 hosts and addresses are more than 200000, "
+        "use wildcards, or split the policy"
+    ]
+
+
+def test_too_many_denied() -> None:
+    assert errors_of(HEAD + "- ghcr\ndenied:\n" + "- a\n" * (MAX_RULES + 1)) == [
+        "p.yaml:4: denied: the list has more than 200000 items, use wildcards, or split the policy"
+    ]
+
+
+def test_allowed_and_denied_is_no_repetition() -> None:
+    policy = parse_policy((HEAD + "  - host: a.example\ndenied: [a.example]\n").encode(), "p.yaml")
+    assert [pattern.text for pattern in policy.denied] == ["a.example"]
+
+
 def test_a_hundred_thousand_hosts_load_in_seconds() -> None:
     text = HEAD + "".join(f"  - host: r{number}.example.com\n" for number in range(100_000))
     started = time.monotonic()
@@ -814,6 +1050,19 @@ def test_where_things_stand() -> None:
         "policy.yaml:5",
         "policy.yaml:8",
     ]
+
+
+def test_where_denied_patterns_stand() -> None:
+    policy = parse_policy(
+        (HEAD + "  - ghcr\ndenied: [a.example,\n  b.example,\n\n  c.example]\n").encode(), "/etc/p.yaml"
+    )
+    assert [policy.origin_of_denied(index) for index in range(4)] == [
+        "p.yaml:4",
+        "p.yaml:5",
+        "p.yaml:7",
+        "denied[3]",
+    ]
+    assert default_policy().origin_of_denied(0) == "denied[0]"
 
 
 def test_default_policy() -> None:

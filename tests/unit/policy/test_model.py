@@ -29,7 +29,10 @@ def test_defaults() -> None:
     policy = policy_with("")
     assert (policy.organization, policy.message, policy.mode) == (None, None, Mode.ENFORCE)
     assert policy.resolvers == "auto"
-    assert policy.dns == DnsOptions(grace_seconds=30, minimum_ttl_seconds=1, maximum_ttl_seconds=86400)
+    assert policy.denied == ()
+    assert policy.dns == DnsOptions(
+        grace_seconds=30, minimum_ttl_seconds=1, maximum_ttl_seconds=86400, allowed_names_only=False
+    )
     assert [(scope.kind, scope.target, scope.posture) for scope in policy.scopes] == [
         ("engine", "all", Posture.STRICT)
     ]
@@ -60,6 +63,57 @@ registries:
         AddressEntry(address=ipaddress.ip_network("10.20.0.7/32"), ports=(443,)),
         AddressEntry(address=ipaddress.ip_network("2001:db8::/32"), ports=(5000,)),
     )
+
+
+NETWORKS = [ipaddress.ip_network(text) for text in ("fd00:1::/64", "10.20.0.0/16", "10.0.0.1/32", "::1/128")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("true", True, id="true"),
+        pytest.param("false", False, id="false"),
+        pytest.param("[10.20.0.0/16]", (NETWORKS[1],), id="one"),
+        pytest.param("[fd00:1::/64, 10.20.0.0/16, 10.0.0.1, '::1']", tuple(NETWORKS), id="in-this-order"),
+        pytest.param(
+            f"[{', '.join(f'10.{number}.0.0/16' for number in range(16))}]",
+            tuple(ipaddress.ip_network(f"10.{number}.0.0/16") for number in range(16)),
+            id="sixteen",
+        ),
+    ],
+)
+def test_private(text: str, expected: object) -> None:
+    data = f"version: 1\nregistries: [{{ host: a.example, private: {text} }}]\n"
+    (entry,) = parse_policy(data.encode(), "p.yaml").registries
+    assert isinstance(entry, HostEntry)
+    assert entry.private == expected
+    assert type(entry.private) is type(expected)
+
+
+def test_private_made_in_python() -> None:
+    host = HostPattern.parse("a.example")
+    assert HostEntry(host=host).private is False
+    assert HostEntry(host=host, private=(NETWORKS[0],)).private == (NETWORKS[0],)
+
+
+def test_denied() -> None:
+    policy = policy_with("denied: [Public.Corp.example., '*.bücher.example', '**.a.b', 'x*.*.c', quay.]")
+    assert [pattern.text for pattern in policy.denied] == [
+        "public.corp.example",
+        "*.xn--bcher-kva.example",
+        "**.a.b",
+        "x*.*.c",
+        "quay",  # with its dot it is a name, not the catalogue's id
+    ]
+    again = Policy(version=1, registries=policy.registries, denied=policy.denied)
+    assert again.denied == policy.denied
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_allowed_names_only(value: bool) -> None:
+    dns = policy_with(f"dns: {{ allowed_names_only: {str(value).lower()} }}").dns
+    assert dns.allowed_names_only is value
+    assert dns.grace_seconds == 30
 
 
 @pytest.mark.parametrize(
