@@ -5,7 +5,8 @@
  * compares both. A number once given never changes its meaning: logs and metrics outlive a version.
  *
  * Addresses are 16 bytes in network order, IPv4 in its IPv4-mapped form (RFC 4291 2.5.5.2). Ports are in
- * host order. Times are nanoseconds of CLOCK_MONOTONIC (bpf_ktime_get_ns), which no clock jump moves.
+ * host order. Times are nanoseconds of CLOCK_BOOTTIME, or of CLOCK_MONOTONIC where programs cannot read that
+ * (before Linux 5.8): no clock jump moves either, and the first also counts while the host is suspended.
  */
 #ifndef RAM_ABI_H
 #define RAM_ABI_H
@@ -13,14 +14,18 @@
 #include <linux/types.h>
 
 #define RAM_CLASS_COUNT 40 /* character classes of a host name; see ram_ebpf/policy/classes.py */
+#define RAM_CLASS_ROOM 64  /* the next power of two, so that any masked number is in bounds */
 #define RAM_CLASS_OTHER 0  /* a byte that no host name has */
 #define RAM_CLASS_SEP 39   /* the start of a label */
 #define RAM_HASH_LANES 4
-#define RAM_PORTS_MAX 8	     /* ports of one rule */
-#define RAM_NAME_MAX 255     /* bytes of a name on the wire, RFC 1035 2.3.4 */
-#define RAM_LABELS_MAX 127   /* labels in it */
-#define RAM_ANSWER_STEPS 512 /* labels and records walked in one reply before it is handed over */
-#define RAM_PORT_ANY 0
+#define RAM_PORT_LISTS_MAX 64  /* different lists of ports in one policy; see struct ram_rule */
+#define RAM_NAME_MAX 255       /* bytes of a name on the wire, RFC 1035 2.3.4 */
+#define RAM_LABELS_MAX 127     /* labels in it */
+#define RAM_ANSWER_STEPS 24    /* labels and records walked by one program */
+#define RAM_ANSWER_PROGRAMS 28 /* programs that one reply may take before it is handed over */
+#define RAM_ALIAS_DEPTH_MAX 8  /* aliases asked in queries of their own, one behind the other */
+#define RAM_DATAGRAM_MAX 4352  /* bytes of a reply from this host's own resolver that is looked into */
+#define RAM_SCOPES_MAX 1024
 #define RAM_COMM_LEN 16
 
 /* One in each of the two modes of a policy; see ram_verdict. */
@@ -47,6 +52,7 @@ enum ram_reason {
 	RAM_REASON_ALLOWED_ESTABLISHED = 5,
 	RAM_REASON_ALLOWED_INBOUND = 6,
 	RAM_REASON_ALLOWED_PROTOCOL = 7,
+	RAM_REASON_ALLOWED_RESOLVER_REPLY = 8,
 
 	RAM_REASON_DENIED_UNKNOWN_ADDRESS = 16,
 	RAM_REASON_DENIED_EXPIRED = 17,
@@ -56,6 +62,12 @@ enum ram_reason {
 	RAM_REASON_DENIED_FRAGMENT = 21,
 	RAM_REASON_DENIED_RESOLVER = 22,
 	RAM_REASON_DENIED_SOURCE_ROUTE = 23,
+	RAM_REASON_DENIED_PRIVATE_ADDRESS = 24,
+	RAM_REASON_DENIED_DNS_OVER_TLS = 25,
+	RAM_REASON_DENIED_DNS_OVER_QUIC = 26,
+	RAM_REASON_DENIED_DNS_OVER_HTTPS = 27,
+	RAM_REASON_DENIED_QUERY_NAME = 28,
+	RAM_REASON_DENIED_NOT_A_QUERY = 29,
 
 	RAM_REASON_DNS_LEARNED = 32,
 	RAM_REASON_DNS_NOT_LISTED = 33,
@@ -71,8 +83,12 @@ enum ram_reason {
 	RAM_REASON_DNS_UNTRUSTED_SENDER = 43,
 	RAM_REASON_DNS_OVER_TCP = 44,
 	RAM_REASON_DNS_LATE = 45,
+	RAM_REASON_DNS_PRIVATE_ADDRESS = 46,
+	RAM_REASON_DNS_OTHER_NAME = 47,
+	RAM_REASON_DNS_ALIAS = 48,
+	RAM_REASON_DNS_HELD = 49,
 
-	RAM_REASON_COUNT = 48,
+	RAM_REASON_COUNT = 56,
 };
 
 /* Where an event comes from, named as in enum bpf_attach_type. */
@@ -87,19 +103,41 @@ enum ram_hook {
 
 /* Flags of a trusted resolver. */
 enum ram_resolver_flag {
-	RAM_RESOLVER_LOCAL = 1, /* lives on this host: its replies come over the loopback interface */
+	RAM_RESOLVER_LOCAL = 1,	     /* lives on this host: its replies come over the loopback interface */
+	RAM_RESOLVER_TRANSLATED = 2, /* behind NAT to ports of its own, as Docker's 127.0.0.11 is */
+};
+
+enum ram_config_flag {
+	RAM_CONFIG_ALLOWED_NAMES_ONLY = 1, /* queries for names that no rule allows are refused */
+	RAM_CONFIG_OTHER_DNS_PORTS = 2,	   /* some trusted resolver has another port than 53 */
+};
+
+enum ram_rule_flag {
+	RAM_RULE_DENY = 1,
+	RAM_RULE_PRIVATE = 2,	     /* private addresses are expected, whichever */
+	RAM_RULE_PRIVATE_RANGES = 4, /* those in private_ranges are */
+};
+
+enum ram_opening_flag {
+	RAM_OPENING_PRIVATE = 1, /* opens nothing: the address is private, and the rule expects none */
 };
 
 struct ram_config {
 	__u64 grace_ns;
-	__u64 query_lifetime_ns;	  /* a reply later than this after its query is not learned */
-	__u32 mode;			  /* enum ram_mode */
-	__u32 minimum_ttl;		  /* seconds */
-	__u32 maximum_ttl;		  /* seconds */
-	__u32 automaton_start;		  /* 0 when the policy has no pattern that needs the automaton */
+	__u64 query_lifetime_ns; /* a reply later than this after its query is not learned */
+	__u64 hold_ns;		 /* how long replies over TCP wait for user space; 0: never */
+	__u64 identity_key[2];	 /* secret of this start; see lib/identity.h */
+	__u64 zero;		 /* always 0, which the verifier does not know; see ram_forget() */
+	__u32 mode;		 /* enum ram_mode */
+	__u32 flags;		 /* enum ram_config_flag */
+	__u32 minimum_ttl;	 /* seconds */
+	__u32 maximum_ttl;	 /* seconds */
+	__u32 automaton_start;	 /* 0 when the policy has no pattern that needs the automaton */
+	__u32 port_lists;	 /* how many there are */
+	__u32 loopback_ifindex;	 /* 1 in every network namespace; 0 in tests that have no other interface */
 	__u32 multiplier[RAM_HASH_LANES]; /* secret of this start, each below 2^31 - 1 */
-	__u64 zero;			  /* always 0, which the verifier does not know; see ram_forget() */
 	__u8 class_of[256];
+	__u32 padding;
 };
 
 /* names: the keyed hash of a literal suffix to the rules that end in it. Rule 0 is none; of several
@@ -117,13 +155,14 @@ struct ram_suffix {
 /* automaton: one state of the automaton for in-label globs; state 0 is dead. */
 struct ram_state {
 	__u32 accept; /* rule, when the whole name was read */
-	__u16 next[RAM_CLASS_COUNT];
+	__u16 next[RAM_CLASS_ROOM];
 };
 
-/* rules, indexed by rule number. */
+/* rules, indexed by rule number. Rules with the same ports share a list of ports, known by its number;
+ * `ports` says for each port in which lists it is, a bit for each. */
 struct ram_rule {
-	__u16 port[RAM_PORTS_MAX];
-	__u32 ports;
+	__u32 port_list;
+	__u32 flags; /* enum ram_rule_flag */
 };
 
 struct ram_endpoint {
@@ -132,11 +171,16 @@ struct ram_endpoint {
 	__u16 zero;
 };
 
-/* learned and seeded: endpoint to what opened it. Port RAM_PORT_ANY only says that the address is known. */
+/* learned and seeded: the address and the list of ports that it is open on. */
+struct ram_opening_key {
+	__u32 address[4];
+	__u32 port_list;
+};
+
 struct ram_opening {
 	__u64 expires_ns;
 	__u32 rule;
-	__u32 zero;
+	__u32 flags; /* enum ram_opening_flag */
 };
 
 /* ranges: longest-prefix match. The port, in network order, is the first 32 bits of the prefix. */
@@ -146,6 +190,7 @@ struct ram_range_key {
 	__u32 address[4];
 };
 
+/* private_ranges: the same with the rule, in host order, in the place of the port. */
 struct ram_range {
 	__u32 rule; /* 0: a hole in a wider range */
 };
@@ -162,18 +207,34 @@ struct ram_query_key {
 
 struct ram_query {
 	__u64 asked_ns;
-	__u32 hash[RAM_HASH_LANES]; /* of the question name */
-	__u32 rule;
+	__u64 identity; /* of the question name */
+	__u32 rule;	/* that allows the name; 0: none */
+	__u32 alias;	/* that allows a name of which this one is an alias target; 0: none */
+	__u32 ifindex;	/* by which the query left */
 	__u16 qtype;
-	__u16 zero;
+	__u16 depth; /* aliases that led here */
 };
 
-/* inbound: connections that somebody else opened to a socket of the scope. */
+/* aliases: names that an allowed name's CNAME record (or HTTPS record) leads to, by their identity. */
+struct ram_alias {
+	__u64 expires_ns;
+	__u32 rule;
+	__u32 depth;
+};
+
+/* inbound, held and released: connections, as a socket of the scope sees them. */
 struct ram_flow {
 	__u32 local[4];
 	__u32 remote[4];
 	__u16 local_port;
 	__u16 remote_port;
+	__u32 zero;
+};
+
+/* held: queries over TCP; replies wait until as many were dealt with (released). */
+struct ram_hold {
+	__u64 since_ns;
+	__u32 queries;
 	__u32 zero;
 };
 
@@ -193,6 +254,8 @@ struct ram_event {
 	__u32 pid;	  /* 0 where the kernel cannot tell */
 	__u32 uid;	  /* 2^32 - 1 where the kernel cannot tell */
 	__u32 rule;
+	__u32 scope;	  /* its number */
+	__u32 detail;	  /* RAM_REASON_DNS_OVER_TCP: how many queries the connection has sent */
 	__u32 packet_len; /* bytes of the packet, from its IP header, that follow this structure */
 	__u16 port;
 	__u16 dns_offset; /* where in the packet the DNS message begins */
@@ -202,6 +265,22 @@ struct ram_event {
 	__u8 protocol;	  /* IANA protocol number */
 	__u8 zero[7];
 	char comm[RAM_COMM_LEN];
+};
+
+/* Places in the program arrays. */
+enum ram_ingress_program {
+	RAM_INGRESS_PROGRAM_MAIN = 0,
+	RAM_INGRESS_PROGRAM_ANSWERS = 1,
+	RAM_INGRESS_PROGRAM_HINTS = 2,
+	RAM_INGRESS_PROGRAM_TELL = 3,
+	RAM_INGRESS_PROGRAM_COUNT = 4,
+};
+
+enum ram_egress_program {
+	RAM_EGRESS_PROGRAM_MAIN = 0,
+	RAM_EGRESS_PROGRAM_QUERY = 1,
+	RAM_EGRESS_PROGRAM_RULE = 2,
+	RAM_EGRESS_PROGRAM_COUNT = 3,
 };
 
 #endif

@@ -9,14 +9,15 @@ static __always_inline void ram_count(u32 reason)
 {
 	u64 *counter = counters.lookup(&reason);
 
+	/* Atomic, since a softirq may count on this CPU between a load and a store of ours. */
 	if (counter)
-		*counter += 1;
+		lock_xadd(counter, 1);
 }
 
 /* Sends an event with the first packet_len bytes of the packet behind it; 0 for none. */
 static __always_inline void ram_emit_skb(struct __sk_buff *skb, struct ram_event *event, u32 packet_len)
 {
-	event->time_ns = bpf_ktime_get_ns();
+	event->time_ns = ram_now();
 	event->cgroup_id = bpf_skb_cgroup_id(skb);
 	event->socket_cookie = bpf_get_socket_cookie(skb);
 	event->uid = -1;
@@ -29,7 +30,7 @@ static __always_inline void ram_emit_skb(struct __sk_buff *skb, struct ram_event
 
 static __always_inline void ram_emit_sock_addr(struct bpf_sock_addr *ctx, struct ram_event *event)
 {
-	event->time_ns = bpf_ktime_get_ns();
+	event->time_ns = ram_now();
 	event->socket_cookie = bpf_get_socket_cookie(ctx);
 	event->uid = bpf_get_current_uid_gid();
 #ifdef RAM_HAVE_SOCK_ADDR_TASK

@@ -3,10 +3,10 @@
  * Names on the wire (RFC 1035 3.1) and how they are matched against the rules.
  *
  * A name is read twice: forwards to find where its labels start, then backwards, byte by byte, with two
- * things carried along. One is a keyed polynomial hash over character classes, so that at each start of a
- * label the hash of the literal suffix from there on is at hand and one map lookup finds the rules that end
- * in it. The other is the state of an automaton for patterns with globs inside labels. Both ignore case,
- * and both work on whole labels only.
+ * things carried along. One is a keyed polynomial hash over character classes, so that
+ * at each start of a label the hash of the literal suffix from there on is at hand and one map lookup finds
+ * the rules that end in it. The other is the state of an automaton for patterns with globs inside labels.
+ * Both ignore case, and both work on whole labels only.
  *
  * The hash has four lanes modulo the prime 2^31 - 1, each with a secret multiplier drawn at every start.
  * Two given names of at most 255 bytes collide in one lane with probability below 255 / (2^31 - 2), in all
@@ -15,20 +15,17 @@
 #ifndef RAM_NAMES_H
 #define RAM_NAMES_H
 
-#include "lib/maps.h"
+#include "lib/arithmetic.h"
+#include "lib/dns.h"
 
 #define RAM_HASH_PRIME 0x7fffffffULL
 
+/* Where a name's labels are, for reading it backwards. */
 struct ram_name {
 	u64 starts[4]; /* bit i: a label starts at byte i */
 	u32 offset;    /* of its first byte, from the IP header */
 	u32 length;    /* bytes, without the root label */
 	u32 labels;
-};
-
-struct ram_match {
-	u32 hash[RAM_HASH_LANES]; /* of the whole name */
-	u32 rule;		  /* 0: none */
 };
 
 static __always_inline u32 ram_hash_step(u64 hash, u64 multiplier, u64 symbol)
@@ -70,49 +67,43 @@ static __always_inline int ram_walk_name(struct __sk_buff *skb, struct ram_confi
 			return -1;
 		bit = ram_forget64(cfg, 1ULL << (at & 63));
 		word = ram_forget(cfg, at) >> 6;
-		if (word == 0)
-			s0 |= bit;
-		else if (word == 1)
-			s1 |= bit;
-		else if (word == 2)
-			s2 |= bit;
-		else
-			s3 |= bit;
-		at += length + 1;
-		labels++;
+		s0 |= bit & ram_mask_if_equal(word, 0);
+		s1 |= bit & ram_mask_if_equal(word, 1);
+		s2 |= bit & ram_mask_if_equal(word, 2);
+		s3 |= bit & ram_mask_if_equal(word, 3);
+		at = ram_forget(cfg, at + length + 1);
+		labels = ram_forget(cfg, labels + 1);
 	}
 	return -1;
 }
 
 static __always_inline u64 ram_is_start(const struct ram_name *name, u64 at)
 {
-	u64 word;
+	u64 which = at >> 6;
+	u64 word = (name->starts[0] & ram_mask_if_equal(which, 0)) |
+		   (name->starts[1] & ram_mask_if_equal(which, 1)) |
+		   (name->starts[2] & ram_mask_if_equal(which, 2)) |
+		   (name->starts[3] & ram_mask_if_equal(which, 3));
 
-	if ((at >> 6) == 0)
-		word = name->starts[0];
-	else if ((at >> 6) == 1)
-		word = name->starts[1];
-	else if ((at >> 6) == 2)
-		word = name->starts[2];
-	else
-		word = name->starts[3];
 	return (word >> (at & 63)) & 1;
 }
 
-/* The class of one byte of a name, by its place: a length byte is the start of a label and nothing else. */
+/*
+ * The class of one byte of a name, by its place: a length byte is the start of a label and nothing else.
+ * Returns -1 when the packet ends early.
+ */
 static __always_inline int ram_name_symbol(struct __sk_buff *skb, struct ram_config *cfg,
 					   const struct ram_name *name, u64 at, u64 *symbol)
 {
-	u64 byte;
+	u64 byte, class;
 	u8 loaded;
 
 	if (bpf_skb_load_bytes(skb, name->offset + at, &loaded, 1))
 		return -1;
 	byte = loaded;
 	asm volatile("%0 &= 0xff" : "+r"(byte));
-	*symbol = cfg->class_of[byte];
-	if (ram_is_start(name, ram_forget(cfg, at)))
-		*symbol = RAM_CLASS_SEP;
+	class = cfg->class_of[byte];
+	*symbol = class ^ ((class ^ RAM_CLASS_SEP) & -ram_is_start(name, ram_forget(cfg, at)));
 	return 0;
 }
 
@@ -124,35 +115,18 @@ static __always_inline void ram_hash_symbol(u32 *hash, struct ram_config *cfg, u
 	hash[3] = ram_hash_step(hash[3], cfg->multiplier[3], symbol);
 }
 
-/* Hashes the whole name. Returns -1 when the packet ends early. */
-static __always_inline int ram_hash_name(struct __sk_buff *skb, struct ram_config *cfg,
-					 const struct ram_name *name, u32 *hash)
-{
-	int i;
-
-	for (i = 0; i < RAM_NAME_MAX; i++) {
-		u64 symbol;
-
-		if (i >= name->length)
-			break;
-		if (ram_name_symbol(skb, cfg, name, name->length - 1 - i, &symbol))
-			return -1;
-		ram_hash_symbol(hash, cfg, symbol);
-	}
-	return 0;
-}
-
 /*
- * Hashes the name and finds the most specific rule that matches it. A name with a byte that no host name
- * has (a dot or NUL inside a label, a space) matches none. Returns -1 when the packet ends early.
+ * Finds the most specific rule that matches the name; 0: none. A name with a byte that no host name has (a
+ * dot or NUL inside a label, a space) matches none. Returns -1 when the packet ends early.
  */
 static __always_inline int ram_match_name(struct __sk_buff *skb, struct ram_config *cfg,
-					  const struct ram_name *name, struct ram_match *match)
+					  const struct ram_name *name, u32 *rule)
 {
 	struct ram_suffix_key key = {};
-	u32 state_number = cfg->automaton_start;
-	u32 before = name->labels; /* labels to the left of where we are */
-	u32 invalid = ram_forget(cfg, 0), best = ram_forget(cfg, 0), accept = 0;
+	u32 state_number = ram_forget(cfg, cfg->automaton_start);
+	u32 before = ram_forget(cfg, name->labels); /* labels to the left of where we are */
+	u32 invalid = ram_forget(cfg, 0), best = ram_forget(cfg, 0);
+	struct ram_state *state;
 	int i;
 
 	for (i = 0; i < RAM_NAME_MAX; i++) {
@@ -162,49 +136,36 @@ static __always_inline int ram_match_name(struct __sk_buff *skb, struct ram_conf
 			break;
 		if (ram_name_symbol(skb, cfg, name, name->length - 1 - i, &symbol))
 			return -1;
-		if (symbol == RAM_CLASS_OTHER)
-			invalid = ram_forget(cfg, invalid + 1);
+		invalid = ram_forget(cfg, invalid | ram_mask_if_equal(symbol, RAM_CLASS_OTHER));
 		ram_hash_symbol(key.hash, cfg, symbol);
-		if (ram_forget(cfg, state_number)) {
-			struct ram_state *state = automaton.lookup(&state_number);
+		if (state_number) {
+			u64 class = symbol;
 
+			state = automaton.lookup(&state_number);
 			if (!state)
 				return -1;
-			if (symbol >= RAM_CLASS_COUNT)
-				symbol = RAM_CLASS_OTHER;
-			asm volatile("%0 &= 0x3f" : "+r"(symbol));
-			if (symbol >= RAM_CLASS_COUNT)
-				return -1;
-			state_number = ram_forget(cfg, state->next[symbol]);
+			asm volatile("%0 &= 0x3f" : "+r"(class));
+			state_number = state->next[class];
 		}
-		if (symbol == RAM_CLASS_SEP) {
+		state_number = ram_forget(cfg, state_number);
+		if (ram_forget(cfg, symbol) == RAM_CLASS_SEP) {
 			struct ram_suffix *suffix = names.lookup(&key);
 
 			before = ram_forget(cfg, before - 1);
 			if (suffix) {
-				u32 left = ram_forget(cfg, before);
-				u32 candidate = left == 0 ? suffix->exact : suffix->deep;
+				u64 whole = ram_mask_if_equal(before, 0);
+				u64 one = ram_mask_if_equal(before, 1);
+				u64 candidate = (suffix->exact & whole) | (suffix->deep & ~whole);
 
-				if (left == 1 && suffix->one > candidate)
-					candidate = suffix->one;
-				if (candidate > best)
-					best = candidate;
+				candidate = ram_greater(candidate, suffix->one & one);
+				best = ram_forget(cfg, ram_greater(best, candidate));
 			}
 		}
 	}
-	if (state_number) {
-		struct ram_state *state = automaton.lookup(&state_number);
-
-		if (state)
-			accept = state->accept;
-	}
-	if (accept > best)
-		best = accept;
-	match->hash[0] = key.hash[0];
-	match->hash[1] = key.hash[1];
-	match->hash[2] = key.hash[2];
-	match->hash[3] = key.hash[3];
-	match->rule = invalid ? 0 : best;
+	state = automaton.lookup(&state_number); /* state 0 accepts nothing */
+	if (state)
+		best = ram_greater(best, state->accept);
+	*rule = best & ~invalid;
 	return 0;
 }
 

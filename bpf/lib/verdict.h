@@ -8,75 +8,154 @@
 #ifndef RAM_VERDICT_H
 #define RAM_VERDICT_H
 
+#include <linux/in.h>
+
+#include "lib/arithmetic.h"
+#include "lib/endian.h"
 #include "lib/maps.h"
 
 #define RAM_PORT_DNS 53
-#define RAM_PORT_DNS_OVER_TLS 853
+#define RAM_PORT_DNS_ENCRYPTED 853 /* over TLS, RFC 7858, and over QUIC, RFC 9250 */
+#define RAM_PORT_HTTPS 443
 
-static __always_inline u32 ram_opening_state(struct ram_opening *opening, u64 now, u64 grace)
+/* What is asked about: an endpoint, by a scope. */
+struct ram_request {
+	struct ram_endpoint remote;
+	u32 scope;
+	u32 protocol;
+};
+
+/* What all openings of an address say together. */
+struct ram_findings {
+	u64 until;   /* the latest time until which the port is open; 0: it never was */
+	u32 rule;    /* that opened it */
+	u32 private; /* the most specific rule that would have, were the address not private */
+	u32 other;   /* the most specific rule that opened other ports */
+};
+
+/*
+ * Adds one opening. `with_port`: all ones when its list of ports has the port, else 0. Without branches: each
+ * would double what the verifier walks in every turn of the loop around it.
+ */
+static __always_inline void ram_add_opening(struct ram_config *cfg, struct ram_findings *found,
+					    const struct ram_opening *opening, u64 with_port)
 {
-	if (now <= opening->expires_ns)
-		return RAM_REASON_ALLOWED_LEARNED;
-	if (now <= opening->expires_ns + grace)
-		return RAM_REASON_ALLOWED_GRACE;
-	return RAM_REASON_DENIED_EXPIRED;
+	u64 shut = -(u64)(opening->flags & RAM_OPENING_PRIVATE);
+	u64 until = opening->expires_ns & with_port & ~shut;
+	u64 rule = opening->rule;
+	u64 latest = ram_greater(until, found->until);
+	u64 same = ram_mask_if_equal(latest, found->until); /* of equally long ones the first stays */
+
+	found->until = ram_forget64(cfg, latest);
+	found->rule = ram_forget(cfg, (found->rule & same) | (rule & ~same));
+	found->private = ram_forget(cfg, ram_greater(found->private, rule & with_port & shut));
+	found->other = ram_forget(cfg, ram_greater(found->other, rule & ~with_port));
 }
 
-static __always_inline u32 ram_reason_for(struct ram_config *cfg, struct ram_endpoint *remote, u32 *rule)
+/* Looks at the openings of an address, by list of ports; those whose bit is set in `lists` have the port. */
+static __always_inline void ram_find_openings(struct ram_config *cfg, const struct ram_request *request,
+					      u64 lists, struct ram_findings *found)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct ram_range_key range = {};
-	struct ram_opening *opening;
-	struct ram_range *found;
-	u32 reason = RAM_REASON_DENIED_UNKNOWN_ADDRESS;
-	u16 port = remote->port;
+	void *learned_here = learned.lookup((u32 *)&request->scope);
+	struct ram_opening_key key = {};
+	u32 list;
 
-	if (resolvers.lookup(remote))
+	if (!learned_here)
+		return;
+	__builtin_memcpy(key.address, request->remote.address, 16);
+	for (list = 0; list < RAM_PORT_LISTS_MAX; list++) {
+		u64 with_port = -(lists & 1);
+		struct ram_opening *opening;
+
+		if (list >= cfg->port_lists)
+			break;
+		key.port_list = list;
+		opening = seeded.lookup(&key);
+		if (opening)
+			ram_add_opening(cfg, found, opening, with_port);
+		opening = ram_map_lookup(learned_here, &key);
+		if (opening)
+			ram_add_opening(cfg, found, opening, with_port);
+		lists = ram_forget64(cfg, lists >> 1);
+	}
+}
+
+static __always_inline u32 ram_reason_of_openings(struct ram_config *cfg, const struct ram_request *request,
+						  u64 lists, u32 *rule)
+{
+	struct ram_findings found = {};
+	u64 now = ram_now();
+
+	found.until = ram_forget64(cfg, 0);
+	found.rule = ram_forget(cfg, 0);
+	found.private = ram_forget(cfg, 0);
+	found.other = ram_forget(cfg, 0);
+	ram_find_openings(cfg, request, lists, &found);
+	*rule = found.rule;
+	if (found.until) {
+		if (now <= found.until)
+			return RAM_REASON_ALLOWED_LEARNED;
+		return now <= found.until + cfg->grace_ns ? RAM_REASON_ALLOWED_GRACE
+							  : RAM_REASON_DENIED_EXPIRED;
+	}
+	if (found.private) {
+		*rule = found.private;
+		return RAM_REASON_DENIED_PRIVATE_ADDRESS;
+	}
+	*rule = found.other;
+	return found.other ? RAM_REASON_DENIED_PORT : RAM_REASON_DENIED_UNKNOWN_ADDRESS;
+}
+
+/* Why not, of an endpoint that nothing is known of, or whose address is open on other ports. */
+static __always_inline u32 ram_reason_of_refusal(const struct ram_request *request, u32 reason)
+{
+	u16 port = request->remote.port;
+	struct ram_address address = {};
+
+	if (port == RAM_PORT_DNS)
+		return RAM_REASON_DENIED_RESOLVER;
+	if (port == RAM_PORT_DNS_ENCRYPTED)
+		return request->protocol == IPPROTO_UDP ? RAM_REASON_DENIED_DNS_OVER_QUIC
+							: RAM_REASON_DENIED_DNS_OVER_TLS;
+	if (port != RAM_PORT_HTTPS || reason != RAM_REASON_DENIED_UNKNOWN_ADDRESS)
+		return reason;
+	__builtin_memcpy(address.word, request->remote.address, 16);
+	return encrypted_resolvers.lookup(&address) ? RAM_REASON_DENIED_DNS_OVER_HTTPS : reason;
+}
+
+static __always_inline u32 ram_reason_for(struct ram_config *cfg, const struct ram_request *request,
+					  u32 *rule)
+{
+	struct ram_range_key range = {};
+	struct ram_range *found;
+	u32 port = request->remote.port;
+	u64 *lists_of_port, lists = 0;
+	u32 reason;
+
+	if (resolvers.lookup((struct ram_endpoint *)&request->remote))
 		return RAM_REASON_ALLOWED_RESOLVER;
 
-	if (port != RAM_PORT_ANY) { /* an entry for RAM_PORT_ANY opens nothing */
-		opening = seeded.lookup(remote);
-		if (opening) {
-			*rule = opening->rule;
-			reason = ram_opening_state(opening, now, cfg->grace_ns);
-			if (reason != RAM_REASON_DENIED_EXPIRED)
-				return reason;
-		}
-		opening = learned.lookup(remote);
-		if (opening) {
-			*rule = opening->rule;
-			reason = ram_opening_state(opening, now, cfg->grace_ns);
-			if (reason != RAM_REASON_DENIED_EXPIRED)
-				return reason;
-		}
-	}
+	lists_of_port = ports.lookup(&port);
+	if (lists_of_port)
+		lists = *lists_of_port;
+	reason = ram_reason_of_openings(cfg, request, ram_forget64(cfg, lists), rule);
+	if (reason < RAM_REASON_DENIED_UNKNOWN_ADDRESS)
+		return reason;
 
 	range.prefixlen = 32 + 128;
-	range.port_be = RAM_HTONL((u32)port);
-	range.address[0] = remote->address[0];
-	range.address[1] = remote->address[1];
-	range.address[2] = remote->address[2];
-	range.address[3] = remote->address[3];
+	range.port_be = RAM_HTONL(port);
+	range.address[0] = request->remote.address[0];
+	range.address[1] = request->remote.address[1];
+	range.address[2] = request->remote.address[2];
+	range.address[3] = request->remote.address[3];
 	found = ranges.lookup(&range);
 	if (found && found->rule) {
 		*rule = found->rule;
 		return RAM_REASON_ALLOWED_ADDRESS;
 	}
-
-	if (reason == RAM_REASON_DENIED_EXPIRED)
+	if (reason != RAM_REASON_DENIED_UNKNOWN_ADDRESS && reason != RAM_REASON_DENIED_PORT)
 		return reason;
-	if (port == RAM_PORT_DNS || port == RAM_PORT_DNS_OVER_TLS)
-		return RAM_REASON_DENIED_RESOLVER;
-	remote->port = RAM_PORT_ANY;
-	opening = seeded.lookup(remote);
-	if (!opening)
-		opening = learned.lookup(remote);
-	remote->port = port;
-	if (opening) {
-		*rule = opening->rule;
-		return RAM_REASON_DENIED_PORT;
-	}
-	return reason;
+	return ram_reason_of_refusal(request, reason);
 }
 
 static __always_inline u32 ram_verdict_for(struct ram_config *cfg, u32 reason)

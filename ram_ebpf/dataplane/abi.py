@@ -1,7 +1,7 @@
 """Mirror of bpf/abi.h: structures, enums and limits. tests/unit/test_abi.py compares the two.
 
 Addresses are 16 bytes in network order (IPv4 as IPv4-mapped, RFC 4291 2.5.5.2), ports in host order, times
-in nanoseconds of CLOCK_MONOTONIC.
+in nanoseconds of the clock in clock.py.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import socket
 from enum import IntEnum, IntFlag
 
 CLASS_COUNT = 40
+CLASS_ROOM = 64
 CLASS_OTHER = 0
 CLASS_SEP = 39
 HASH_LANES = 4
-PORTS_MAX = 8
+PORT_LISTS_MAX = 64
 NAME_MAX = 255
 LABELS_MAX = 127
-ANSWER_STEPS = 512
-PORT_ANY = 0
+ANSWER_STEPS = 24
+ANSWER_PROGRAMS = 28
+ALIAS_DEPTH_MAX = 8
+DATAGRAM_MAX = 4352
+SCOPES_MAX = 1024
 COMM_LEN = 16
 
 
@@ -50,6 +54,7 @@ class Reason(IntEnum):
     ALLOWED_ESTABLISHED = 5
     ALLOWED_INBOUND = 6
     ALLOWED_PROTOCOL = 7
+    ALLOWED_RESOLVER_REPLY = 8
     DENIED_UNKNOWN_ADDRESS = 16
     DENIED_EXPIRED = 17
     DENIED_PORT = 18
@@ -58,6 +63,12 @@ class Reason(IntEnum):
     DENIED_FRAGMENT = 21
     DENIED_RESOLVER = 22
     DENIED_SOURCE_ROUTE = 23
+    DENIED_PRIVATE_ADDRESS = 24
+    DENIED_DNS_OVER_TLS = 25
+    DENIED_DNS_OVER_QUIC = 26
+    DENIED_DNS_OVER_HTTPS = 27
+    DENIED_QUERY_NAME = 28
+    DENIED_NOT_A_QUERY = 29
     DNS_LEARNED = 32
     DNS_NOT_LISTED = 33
     DNS_NO_QUERY = 34
@@ -72,6 +83,10 @@ class Reason(IntEnum):
     DNS_UNTRUSTED_SENDER = 43
     DNS_OVER_TCP = 44
     DNS_LATE = 45
+    DNS_PRIVATE_ADDRESS = 46
+    DNS_OTHER_NAME = 47
+    DNS_ALIAS = 48
+    DNS_HELD = 49
 
     @property
     def slug(self) -> str:
@@ -79,7 +94,7 @@ class Reason(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
-REASON_COUNT = 48
+REASON_COUNT = 56
 
 
 class Hook(IntEnum):
@@ -97,6 +112,45 @@ class ResolverFlag(IntFlag):
     """enum ram_resolver_flag."""
 
     LOCAL = 1
+    TRANSLATED = 2
+
+
+class ConfigFlag(IntFlag):
+    """enum ram_config_flag."""
+
+    ALLOWED_NAMES_ONLY = 1
+    OTHER_DNS_PORTS = 2
+
+
+class RuleFlag(IntFlag):
+    """enum ram_rule_flag."""
+
+    DENY = 1
+    PRIVATE = 2
+    PRIVATE_RANGES = 4
+
+
+class OpeningFlag(IntFlag):
+    """enum ram_opening_flag."""
+
+    PRIVATE = 1
+
+
+class IngressProgram(IntEnum):
+    """enum ram_ingress_program."""
+
+    MAIN = 0
+    ANSWERS = 1
+    HINTS = 2
+    TELL = 3
+
+
+class EgressProgram(IntEnum):
+    """enum ram_egress_program."""
+
+    MAIN = 0
+    QUERY = 1
+    RULE = 2
 
 
 _Address = ctypes.c_uint32 * 4
@@ -108,13 +162,19 @@ class Config(ctypes.Structure):
     _fields_ = [
         ("grace_ns", ctypes.c_uint64),
         ("query_lifetime_ns", ctypes.c_uint64),
+        ("hold_ns", ctypes.c_uint64),
+        ("identity_key", ctypes.c_uint64 * 2),
+        ("zero", ctypes.c_uint64),
         ("mode", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
         ("minimum_ttl", ctypes.c_uint32),
         ("maximum_ttl", ctypes.c_uint32),
         ("automaton_start", ctypes.c_uint32),
+        ("port_lists", ctypes.c_uint32),
+        ("loopback_ifindex", ctypes.c_uint32),
         ("multiplier", ctypes.c_uint32 * HASH_LANES),
-        ("zero", ctypes.c_uint64),
         ("class_of", ctypes.c_uint8 * 256),
+        ("padding", ctypes.c_uint32),
     ]
 
 
@@ -133,13 +193,13 @@ class Suffix(ctypes.Structure):
 class State(ctypes.Structure):
     """struct ram_state."""
 
-    _fields_ = [("accept", ctypes.c_uint32), ("next", ctypes.c_uint16 * CLASS_COUNT)]
+    _fields_ = [("accept", ctypes.c_uint32), ("next", ctypes.c_uint16 * CLASS_ROOM)]
 
 
 class Rule(ctypes.Structure):
     """struct ram_rule."""
 
-    _fields_ = [("port", ctypes.c_uint16 * PORTS_MAX), ("ports", ctypes.c_uint32)]
+    _fields_ = [("port_list", ctypes.c_uint32), ("flags", ctypes.c_uint32)]
 
 
 class Endpoint(ctypes.Structure):
@@ -148,10 +208,16 @@ class Endpoint(ctypes.Structure):
     _fields_ = [("address", _Address), ("port", ctypes.c_uint16), ("zero", ctypes.c_uint16)]
 
 
+class OpeningKey(ctypes.Structure):
+    """struct ram_opening_key."""
+
+    _fields_ = [("address", _Address), ("port_list", ctypes.c_uint32)]
+
+
 class Opening(ctypes.Structure):
     """struct ram_opening."""
 
-    _fields_ = [("expires_ns", ctypes.c_uint64), ("rule", ctypes.c_uint32), ("zero", ctypes.c_uint32)]
+    _fields_ = [("expires_ns", ctypes.c_uint64), ("rule", ctypes.c_uint32), ("flags", ctypes.c_uint32)]
 
 
 class RangeKey(ctypes.Structure):
@@ -184,11 +250,19 @@ class Query(ctypes.Structure):
 
     _fields_ = [
         ("asked_ns", ctypes.c_uint64),
-        ("hash", ctypes.c_uint32 * HASH_LANES),
+        ("identity", ctypes.c_uint64),
         ("rule", ctypes.c_uint32),
+        ("alias", ctypes.c_uint32),
+        ("ifindex", ctypes.c_uint32),
         ("qtype", ctypes.c_uint16),
-        ("zero", ctypes.c_uint16),
+        ("depth", ctypes.c_uint16),
     ]
+
+
+class Alias(ctypes.Structure):
+    """struct ram_alias."""
+
+    _fields_ = [("expires_ns", ctypes.c_uint64), ("rule", ctypes.c_uint32), ("depth", ctypes.c_uint32)]
 
 
 class Flow(ctypes.Structure):
@@ -201,6 +275,12 @@ class Flow(ctypes.Structure):
         ("remote_port", ctypes.c_uint16),
         ("zero", ctypes.c_uint32),
     ]
+
+
+class Hold(ctypes.Structure):
+    """struct ram_hold."""
+
+    _fields_ = [("since_ns", ctypes.c_uint64), ("queries", ctypes.c_uint32), ("zero", ctypes.c_uint32)]
 
 
 class Peer(ctypes.Structure):
@@ -225,6 +305,8 @@ class Event(ctypes.Structure):
         ("pid", ctypes.c_uint32),
         ("uid", ctypes.c_uint32),
         ("rule", ctypes.c_uint32),
+        ("scope", ctypes.c_uint32),
+        ("detail", ctypes.c_uint32),
         ("packet_len", ctypes.c_uint32),
         ("port", ctypes.c_uint16),
         ("dns_offset", ctypes.c_uint16),
@@ -254,16 +336,37 @@ def unpack_address(packed: bytes) -> IPAddress:
 
 
 def endpoint(address: IPAddress, port: int) -> bytes:
-    """The key of `learned`, `seeded` and `resolvers`."""
+    """The key of `resolvers`."""
     return bytes(Endpoint(_Address.from_buffer_copy(pack_address(address)), port, 0))
 
 
-def range_key(network: ipaddress.IPv4Network | ipaddress.IPv6Network, port: int) -> bytes:
-    """The key of `ranges`: the port is the first 32 bits of the prefix, so it always matches whole."""
+def opening_key(address: IPAddress, port_list: int) -> bytes:
+    """The key of `learned` and `seeded`."""
+    return bytes(OpeningKey(_Address.from_buffer_copy(pack_address(address)), port_list))
+
+
+def flow(local: IPAddress, local_port: int, remote: IPAddress, remote_port: int) -> bytes:
+    """The key of `inbound`, `held` and `released`."""
+    return bytes(
+        Flow(
+            _Address.from_buffer_copy(pack_address(local)),
+            _Address.from_buffer_copy(pack_address(remote)),
+            local_port,
+            remote_port,
+            0,
+        )
+    )
+
+
+def range_key(network: ipaddress.IPv4Network | ipaddress.IPv6Network, number: int) -> bytes:
+    """The key of `ranges` (with a port) and `private_ranges` (with a rule).
+
+    The number is the first 32 bits of the prefix, so it always matches whole.
+    """
     extra = 96 if isinstance(network, ipaddress.IPv4Network) else 0
     key = RangeKey(
         32 + extra + network.prefixlen,
-        socket.htonl(port),
+        socket.htonl(number),
         _Address.from_buffer_copy(pack_address(network.network_address)),
     )
     return bytes(key)

@@ -25,12 +25,15 @@ class Event:
     port: int
     protocol: int
     rule: int
+    scope: int
+    detail: int  # Reason.DNS_OVER_TCP: how many queries the connection has sent
     socket_cookie: int
     pid: int | None
     process: str | None
     uid: int | None
     cgroup_id: int | None
-    dns_message: bytes | None  # the DNS message of the packet, for events about DNS
+    packet: bytes  # from its IP header; empty where the event brings none
+    dns_message: bytes | None  # what the packet carries, for events about DNS
 
 
 class MalformedEventError(ValueError):
@@ -56,11 +59,14 @@ def parse_event(raw: bytes) -> Event:
         port=event.port,
         protocol=event.protocol,
         rule=event.rule,
+        scope=event.scope,
+        detail=event.detail,
         socket_cookie=event.socket_cookie,
         pid=event.pid or None,
         process=event.comm.decode(errors="replace") or None,
         uid=None if event.uid == _UNKNOWN_UID else event.uid,
         cgroup_id=event.cgroup_id or None,
+        packet=packet,
         dns_message=packet[event.dns_offset :] if event.packet_len and event.dns_offset else None,
     )
 

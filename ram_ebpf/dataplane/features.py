@@ -12,6 +12,7 @@ _HELPER_PERF_EVENT_OUTPUT = 25
 _HELPER_GET_CURRENT_PID_TGID = 14
 _HELPER_GET_CURRENT_COMM = 16
 _HELPER_GET_CURRENT_CGROUP_ID = 80
+_HELPER_KTIME_GET_BOOT_NS = 125
 _CALL = 0x85
 _EXIT = 0x95
 _REFUSALS = ("unknown func", "invalid func", "cannot use helper")
@@ -33,6 +34,18 @@ def has_helper(program_type: ProgramType, attach_type: AttachType, helper: int) 
 
 
 @lru_cache(maxsize=1)
+def has_boot_time() -> bool:
+    """Whether all our programs may read CLOCK_BOOTTIME (Linux 5.8)."""
+    return all(
+        has_helper(program_type, attach_type, _HELPER_KTIME_GET_BOOT_NS)
+        for program_type, attach_type in (
+            (ProgramType.CGROUP_SKB, AttachType.INET_EGRESS),
+            (ProgramType.CGROUP_SOCK_ADDR, AttachType.INET4_CONNECT),
+        )
+    )
+
+
+@lru_cache(maxsize=1)
 def compiler_flags() -> tuple[str, ...]:
     """Macros for the C sources, by what the connect hooks of this kernel may call."""
 
@@ -40,6 +53,8 @@ def compiler_flags() -> tuple[str, ...]:
         return has_helper(ProgramType.CGROUP_SOCK_ADDR, AttachType.INET4_CONNECT, helper)
 
     flags = []
+    if has_boot_time():
+        flags.append("-DRAM_HAVE_KTIME_BOOT")
     if connect_hook_has(_HELPER_PERF_EVENT_OUTPUT):
         flags.append("-DRAM_HAVE_SOCK_ADDR_PERF")
     if connect_hook_has(_HELPER_GET_CURRENT_PID_TGID) and connect_hook_has(_HELPER_GET_CURRENT_COMM):

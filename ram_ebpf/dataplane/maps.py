@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ram_ebpf.dataplane import btf, syscall
 from ram_ebpf.dataplane.bytecode import MapShape
@@ -17,7 +18,8 @@ _BATCH = 4096
 class Map:
     """One map: bytes in, bytes out. Closes its descriptor when told to."""
 
-    def __init__(self, name: str, shape: MapShape) -> None:
+    def __init__(self, name: str, shape: MapShape, inner: MapShape | None = None) -> None:
+        """Creates it. `inner`: the shape of the maps that a map of maps is to hold."""
         self.name = name
         self.shape = shape
         if shape.type == MapType.SK_STORAGE:
@@ -27,15 +29,21 @@ class Map:
                 self.fd = self._create(types)
             finally:
                 os.close(btf_fd)
+        elif inner is not None:
+            template = Map(name, inner)
+            try:
+                self.fd = self._create(None, template.fd)
+            finally:
+                template.close()
         else:
             self.fd = self._create(None)
 
-    def _create(self, types: tuple[int, int, int] | None) -> int:
+    def _create(self, types: tuple[int, int, int] | None, inner_fd: int = 0) -> int:
         shape = self.shape
         try:
             return syscall.map_create(
                 f"ram_{self.name}", shape.type, shape.key_size, shape.value_size, shape.max_entries,
-                shape.flags, types,
+                shape.flags, types, inner_fd,
             )  # fmt: skip
         except OSError as error:
             hint = ""
@@ -118,12 +126,20 @@ class Map:
         syscall.close_all([self.fd])
 
 
-def create_maps(shapes: Mapping[str, MapShape], entries: Mapping[str, int]) -> dict[str, Map]:
-    """Creates every map. `entries` gives max_entries where the policy decides it."""
+def create_maps(
+    shapes: Mapping[str, MapShape], entries: Mapping[str, int], inner: Mapping[str, MapShape]
+) -> dict[str, Map]:
+    """Creates every map. `entries` gives max_entries where the policy decides it.
+
+    `inner` names the maps of maps, which are declared as arrays in C, with the shapes of what they hold.
+    """
     maps: dict[str, Map] = {}
     try:
         for name, shape in shapes.items():
-            maps[name] = Map(name, _final_shape(name, shape, entries))
+            final = _final_shape(name, shape, entries)
+            if name in inner:
+                final = replace(final, type=MapType.ARRAY_OF_MAPS)
+            maps[name] = Map(name, final, inner.get(name))
     except BaseException:
         for created in maps.values():
             created.close()

@@ -44,10 +44,12 @@ class MapType(IntEnum):
 
     HASH = 1
     ARRAY = 2
+    PROG_ARRAY = 3
     PERF_EVENT_ARRAY = 4
     PERCPU_ARRAY = 6
     LRU_HASH = 9
     LPM_TRIE = 11
+    ARRAY_OF_MAPS = 12
     QUEUE = 22
     SK_STORAGE = 24
 
@@ -125,12 +127,16 @@ def map_create(
     max_entries: int,
     flags: int = 0,
     btf: tuple[int, int, int] | None = None,
+    inner_fd: int = 0,
 ) -> int:
-    """Returns the new map's file descriptor. `btf` is (fd, key type id, value type id)."""
+    """Returns the new map's file descriptor. `btf` is (fd, key type id, value type id).
+
+    `inner_fd`: for a map of maps, a map like those that it will hold.
+    """
     btf_fd, key_type, value_type = btf or (0, 0, 0)
     attributes = struct.pack(
         "=IIIIIII16sIIII",
-        map_type, key_size, value_size, max_entries, flags, 0, 0, _name(name),
+        map_type, key_size, value_size, max_entries, flags, inner_fd, 0, _name(name),
         0, btf_fd, key_type, value_type,
     )  # fmt: skip
     return _bpf(Command.MAP_CREATE, attributes)

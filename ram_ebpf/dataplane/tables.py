@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,6 +73,8 @@ class Tables:
             # Entries are allocated as they come, but the kernel makes a bucket (16 bytes) for each at once.
             "seeded": max(65536, 4 * len(self.rules.exact_names())),
             "ranges": max(len(self._ranges), 1),
+            "private_ranges": max(len(self._private_ranges), 1),
+            "ports": max(len(self._lists_of_port), 1),
         }
 
     def names(self) -> Pairs:
@@ -87,10 +89,63 @@ class Tables:
             accept = 0 if state.accept == NO_PATTERN else state.accept
             yield struct.pack("=I", index), bytes(abi.State(accept, state.next))
 
+    @cached_property
+    def _port_list(self) -> dict[tuple[int, ...], int]:
+        return {ports: number for number, ports in enumerate(self.rules.port_lists())}
+
+    @property
+    def port_lists(self) -> int:
+        """How many different lists of ports the name rules have."""
+        return len(self._port_list)
+
+    def port_list_of(self, rule: NameRule) -> int:
+        """The number of the rule's list of ports."""
+        return self._port_list[rule.ports]
+
+    @cached_property
+    def _lists_of_port(self) -> dict[int, int]:
+        lists: dict[int, int] = {}
+        for ports, number in self._port_list.items():
+            for port in ports:
+                lists[port] = lists.get(port, 0) | 1 << number
+        return lists
+
+    def ports(self) -> Pairs:
+        """Port to the lists that it is in, a bit for each."""
+        for port, lists in self._lists_of_port.items():
+            yield struct.pack("=I", port), struct.pack("=Q", lists)
+
     def rule_entries(self) -> Pairs:
         """Rule number to struct ram_rule."""
         for number, rule in self._numbered.items():
-            yield struct.pack("=I", number), pack_rule(rule.ports)
+            if isinstance(rule, NameRule):
+                yield struct.pack("=I", number), self._pack_rule(rule)
+
+    def _pack_rule(self, rule: NameRule) -> bytes:
+        if rule.deny:
+            return bytes(abi.Rule(0, abi.RuleFlag.DENY))
+        flags = abi.RuleFlag(0)
+        if rule.private:
+            flags |= abi.RuleFlag.PRIVATE
+        if rule.private_networks:
+            flags |= abi.RuleFlag.PRIVATE_RANGES
+        return bytes(abi.Rule(self.port_list_of(rule), flags))
+
+    @cached_property
+    def _private_ranges(self) -> dict[bytes, int]:
+        ranges: dict[bytes, int] = {}
+        for rule in self.rules.names:
+            for network in rule.private_networks:
+                ranges[abi.range_key(network, rule.rank)] = rule.rank
+            for network in rule.private_networks:
+                if network.version == 6 and _IPV4_MAPPED.subnet_of(network):
+                    ranges.setdefault(abi.range_key(_IPV4_MAPPED, rule.rank), 0)
+        return ranges
+
+    def private_ranges(self) -> Pairs:
+        """struct ram_range_key, with the rule for the port, to struct ram_range; holes as in ranges()."""
+        for key, number in self._private_ranges.items():
+            yield key, struct.pack("=I", number)
 
     @cached_property
     def _ranges(self) -> dict[bytes, int]:
@@ -112,11 +167,3 @@ class Tables:
         """
         for key, number in self._ranges.items():
             yield key, struct.pack("=I", number)
-
-
-def pack_rule(ports: Sequence[int]) -> bytes:
-    """struct ram_rule. Raises ValueError for more ports than it has room for."""
-    if len(ports) > abi.PORTS_MAX:
-        raise ValueError(f"a rule has room for {abi.PORTS_MAX} ports, not {len(ports)}")
-    padded = (*ports, *(0,) * (abi.PORTS_MAX - len(ports)))
-    return bytes(abi.Rule(padded, len(ports)))

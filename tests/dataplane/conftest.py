@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from .support import Bench, rules_of
+pytest.register_assert_rewrite(f"{__package__}.exchanges", f"{__package__}.support")
+
+from .support import Bench, rules_of  # noqa: E402 - its assertions are to be rewritten
+
+Load = Callable[[str, str], Bench]
+
+
+@pytest.fixture(scope="package")
+def load() -> Iterator[Load]:
+    """Planes by the lists of registries and denied names; modules with the same policy share one."""
+    benches: dict[tuple[str, str], Bench] = {}
+
+    def loaded(registries: str, denied: str) -> Bench:
+        if (registries, denied) not in benches:
+            benches[registries, denied] = Bench(rules_of(registries, denied))
+        return benches[registries, denied]
+
+    yield loaded
+    for bench in benches.values():
+        bench.plane.close()
 
 
 @pytest.fixture(scope="module")
-def loaded(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """The plane for REGISTRIES of the module."""
-    bench = Bench(rules_of(request.module.REGISTRIES))
-    with bench.plane:
-        yield bench
+def loaded(request: pytest.FixtureRequest, load: Load) -> Bench:
+    """The plane for REGISTRIES and, if there are any, DENIED_NAMES of the module."""
+    return load(request.module.REGISTRIES, getattr(request.module, "DENIED_NAMES", ""))
 
 
 @pytest.fixture

@@ -10,21 +10,29 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scapy.layers.inet import UDP
+from scapy.layers.inet import TCP, UDP
 from scapy.packet import Packet, Raw
 
-from ram_ebpf.dataplane.abi import Reason
+from ram_ebpf.dataplane.abi import Reason, flow
 
 from .support import CLIENT, RESOLVER, ip
 
-A, CNAME, TXT, AAAA, OPT, HTTPS, ANY = 1, 5, 16, 28, 41, 65, 255
+A, CNAME, PTR, TXT, AAAA, DNAME, OPT, SVCB, HTTPS, ANY = 1, 5, 12, 16, 28, 39, 41, 64, 65, 255
 IN, CH = 1, 3
 QR, TC, RD, RA = 0x8000, 0x0200, 0x0100, 0x0080
 RESPONSE = QR | RD | RA
 NXDOMAIN, SERVFAIL = 3, 2
-QUESTION = b"\xc0\x0c"  # a compression pointer to the question's name, which is at octet 12
+HEADER = 12  # octets, so the question's name begins here
 
 NAME = "registry.test"
+
+
+def pointer(offset: int) -> bytes:
+    """A compression pointer (RFC 1035 4.1.4) to an octet of the message."""
+    return struct.pack("!H", 0xC000 | offset)
+
+
+QUESTION = pointer(HEADER)
 
 
 def labels(*parts: bytes) -> bytes:
@@ -77,6 +85,41 @@ def address(text: str, owner: bytes = QUESTION, ttl: int = 300) -> bytes:
     return record(A if parsed.version == 4 else AAAA, parsed.packed, owner, ttl)
 
 
+def cname(target: str | bytes, owner: bytes = QUESTION, ttl: int = 300, length: int | None = None) -> bytes:
+    """A CNAME record."""
+    return record(CNAME, wire(target) if isinstance(target, str) else target, owner, ttl, length=length)
+
+
+# Keys of SvcParams (RFC 9460 14.3.2).
+ALPN, IPV4HINT, IPV6HINT, UNKNOWN_PARAM = 1, 4, 6, 4711
+
+
+def param(key: int, value: bytes = b"", length: int | None = None) -> bytes:
+    """A SvcParam (RFC 9460 2.2). The length may lie."""
+    return struct.pack("!2H", key, len(value) if length is None else length) + value
+
+
+def hint(*addresses: str) -> bytes:
+    """An ipv4hint or ipv6hint."""
+    packed = b"".join(ipaddress.ip_address(text).packed for text in addresses)
+    return param(IPV6HINT if ":" in addresses[0] else IPV4HINT, packed)
+
+
+def service(
+    *params: bytes,
+    target: str | bytes = "",
+    priority: int = 1,
+    owner: bytes = QUESTION,
+    ttl: int = 300,
+    rtype: int = HTTPS,
+    length: int | None = None,
+) -> bytes:
+    """An HTTPS or SVCB record; the empty target is the owner itself, and priority 0 makes it an alias."""
+    name = wire(target) if isinstance(target, str) else target
+    data = struct.pack("!H", priority) + name + b"".join(params)
+    return record(rtype, data, owner, ttl, length=length)
+
+
 OPT_RECORD = record(
     OPT, b"", owner=b"\0", ttl=0, rclass=1232
 )  # RFC 6891: the class is the size of the buffer
@@ -115,3 +158,38 @@ class Reply(Datagram):
     def packet(self) -> Packet:
         udp = UDP(sport=self.server_port, dport=self.client_port, len=self.udp_length)
         return ip(self.client, self.server) / udp / Raw(self.payload + self.trailer)
+
+
+def over_tcp(*messages: bytes) -> bytes:
+    """Messages as they follow each other in a stream (RFC 1035 4.2.2)."""
+    return b"".join(struct.pack("!H", len(item)) + item for item in messages)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A TCP connection between a client and a resolver."""
+
+    client: str = CLIENT
+    client_port: int = 4000
+    server: str = RESOLVER
+    server_port: int = 53
+
+    def up(self, payload: bytes = b"", flags: str = "PA") -> Packet:
+        """A segment from the client."""
+        header = TCP(sport=self.client_port, dport=self.server_port, flags=flags)
+        return ip(self.server, self.client) / header / Raw(payload)
+
+    def down(self, payload: bytes = b"", flags: str = "PA") -> Packet:
+        """A segment to the client."""
+        header = TCP(sport=self.server_port, dport=self.client_port, flags=flags)
+        return ip(self.client, self.server) / header / Raw(payload)
+
+    @property
+    def key(self) -> bytes:
+        """By which the programs know it."""
+        return flow(
+            ipaddress.ip_address(self.client),
+            self.client_port,
+            ipaddress.ip_address(self.server),
+            self.server_port,
+        )

@@ -15,12 +15,12 @@ from ram_ebpf.dataplane.abi import Hook, Reason, Verdict
 from ram_ebpf.dataplane.events import Event, EventSource
 from ram_ebpf.dataplane.plane import Settings
 
-from .messages import RESPONSE, Query, Reply, address, message, question
+from . import messages as m
+from .exchanges import DENIED_NAMES, ONE, REGISTRIES, ask, exchange, many, tell
+from .messages import RESPONSE, Query, Reply, address, cname, hint, message, question, service, wire
 from .support import CLIENT, CLIENT6, RESOLVER, RESOLVER6, Bench, frame, ip
 
-REGISTRIES = """
-  - host: registry.test
-"""
+__all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
 
 
 @pytest.fixture
@@ -79,8 +79,76 @@ def test_reply_comes_with_its_whole_message(
         Reason.DNS_LEARNED,
         Hook.INET_INGRESS,
     )
-    assert (event.address, event.port, event.rule) == (ip_address(server), 53, 1)
+    assert (event.address, event.port, event.rule) == (ip_address(server), 53, bench.rule_of(m.NAME))
+    assert (event.protocol, event.detail) == (17, 0)
     assert event.dns_message == payload
+    assert event.packet == bytes(reply.packet())[: -len(reply.trailer)]
+
+
+ANSWERED = [
+    pytest.param(tell(address(ONE)), m.NAME, id="addresses"),
+    pytest.param(tell(cname("cdn.example"), counted=Reason.DNS_ALIAS), m.NAME, id="a name that leads on"),
+    pytest.param(
+        tell(address(ONE, owner=wire("cdn.example")), counted=Reason.DNS_OTHER_NAME),
+        m.NAME,
+        id="an address of another name",
+    ),
+    pytest.param(
+        tell(address("10.1.2.3"), counted=Reason.DNS_PRIVATE_ADDRESS), m.NAME, id="a private address"
+    ),
+    pytest.param(tell(counted=Reason.DNS_NO_ADDRESS), m.NAME, id="no address"),
+    pytest.param(tell(flags=RESPONSE | m.TC, counted=Reason.DNS_TRUNCATED), m.NAME, id="a truncated reply"),
+    pytest.param(tell(b"\x40", counted=Reason.DNS_MALFORMED), m.NAME, id="a broken record"),
+    pytest.param(
+        tell(
+            *(address(ONE, owner=wire(".".join("a" * 100))) for _ in range(12)), counted=Reason.DNS_TOO_MANY
+        ),
+        m.NAME,
+        id="more than is read",
+    ),
+    pytest.param(
+        tell(address(ONE), name="other.test", counted=Reason.DNS_WRONG_QUESTION),
+        m.NAME,
+        id="a wrong question",
+    ),
+    pytest.param(tell(address(ONE), identity=8, counted=Reason.DNS_NO_QUERY), "", id="a wrong id"),
+    pytest.param(
+        tell(address(ONE), server="198.51.100.53", counted=Reason.DNS_UNTRUSTED_SENDER),
+        "",
+        id="another server",
+    ),
+]
+
+
+@pytest.mark.parametrize(("reply", "pattern"), ANSWERED)
+def test_what_became_of_a_reply(bench: Bench, source: EventSource, reply: Reply, pattern: str) -> None:
+    exchange(bench, ask(), reply)
+    (event,) = taken(source)
+    assert (event.reason, event.verdict) == (*reply.counted, Verdict.NONE)
+    assert event.rule == (bench.rule_of(pattern) if pattern else 0)
+    assert event.dns_message == reply.payload
+
+
+def test_rule_of_an_alias(bench: Bench, source: EventSource) -> None:
+    exchange(bench, ask(), tell(cname("cdn.example")))
+    exchange(bench, ask("cdn.example"), tell(address(ONE), name="cdn.example"))
+    assert [event.rule for event in taken(source)] == [bench.rule_of(m.NAME)] * 2
+
+
+def test_reply_that_many_runs_of_the_program_read(bench: Bench, source: EventSource) -> None:
+    """It is told once, at its end."""
+    reply = tell(*map(address, many(200)))
+    exchange(bench, ask(), reply)
+    (event,) = taken(source)
+    assert event.reason is Reason.DNS_LEARNED
+    assert event.dns_message == reply.payload
+
+
+def test_reply_about_https_records(bench: Bench, source: EventSource) -> None:
+    reply = tell(service(hint(ONE)), qtype=m.HTTPS)
+    exchange(bench, ask(qtype=m.HTTPS), reply)
+    (event,) = taken(source)
+    assert (event.reason, event.dns_message) == (Reason.DNS_LEARNED, reply.payload)
 
 
 def test_allowed_packets_are_not_told(bench: Bench, source: EventSource) -> None:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from ram_ebpf.dataplane import cache, features, maps, syscall
 from ram_ebpf.dataplane.bytecode import INSTRUCTION_SIZE
 from ram_ebpf.dataplane.plane import SOURCE
-from ram_ebpf.dataplane.programs import CGROUP_HOOKS
+from ram_ebpf.dataplane.programs import every_program
+from ram_ebpf.dataplane.scopes import SCOPE_MAPS
 
 _PROCESSED = re.compile(r"processed (\d+) insns")
 _LOG_LINES = 30
@@ -37,7 +38,7 @@ class Load:
         if self.error:
             return f"{self.program}: DOES NOT LOAD\n{self.error}"
         return (
-            f"{self.program:<14}{self.instructions:>6} instructions, {self.processed:>7} verified, "
+            f"{self.program:<18}{self.instructions:>6} instructions, {self.processed:>7} verified, "
             f"{self.seconds:5.1f} s"
         )
 
@@ -48,9 +49,9 @@ def load_all() -> Iterator[Load]:
     flags = features.compiler_flags()
     bytecode, cached = cache.load_or_compile(SOURCE, flags)
     print(f"flags: {' '.join(flags) or 'none'}{'' if cached else ' (not in the cache: compiled just now)'}")
-    created = maps.create_maps(bytecode.maps, {})
+    created = maps.create_maps(bytecode.maps, {}, SCOPE_MAPS)
     fds = {name: item.fd for name, item in created.items()}
-    for hook in CGROUP_HOOKS:
+    for hook in every_program():
         code = bytecode.programs[hook.function].with_maps(fds)
         size = len(code) // INSTRUCTION_SIZE
         started = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from enum import IntEnum, IntFlag
 from ipaddress import ip_address, ip_network
@@ -116,13 +117,23 @@ def test_enums(header: Header, compiled: Mapping[str, int]) -> None:
     assert {_camel(name) for name in header.enums} == set(_ENUMS)
     for name, constants in header.enums.items():
         kind = _ENUMS[_camel(name)]
-        prefix = "RAM_RESOLVER_" if name == "resolver_flag" else f"RAM_{name.upper()}_"
+        prefix = f"RAM_{name.removesuffix('_flag').upper()}_"
         assert all(constant.startswith(prefix) for constant in constants), name
         numbers = {constant.removeprefix(prefix): compiled[constant] for constant in constants}
+        count = numbers.pop("COUNT", None)
         if name == "reason":
-            assert numbers.pop("COUNT") == abi.REASON_COUNT
+            assert count == abi.REASON_COUNT
+        elif count is not None:  # places in an array, all of them taken
+            assert sorted(numbers.values()) == list(range(count)), name
         assert {member.name: member.value for member in kind} == numbers
         assert len(set(numbers.values())) == len(numbers), f"two of {name} have one number"
+
+
+def test_flags_are_a_bit_each(header: Header, compiled: Mapping[str, int]) -> None:
+    for name, constants in header.enums.items():
+        assert issubclass(_ENUMS[_camel(name)], IntFlag) is name.endswith("_flag"), name
+        if name.endswith("_flag"):
+            assert all(compiled[constant].bit_count() == 1 for constant in constants), name
 
 
 def test_limits(header: Header, compiled: Mapping[str, int]) -> None:
@@ -155,16 +166,49 @@ def test_addresses_come_back(text: str) -> None:
     assert abi.unpack_address(packed) == ip_address(text)
 
 
-def test_keys() -> None:
-    mapped = bytes(10) + b"\xff\xff" + bytes((10, 0, 0, 53))
-    assert abi.pack_address(ip_address("10.0.0.53")) == mapped
-    assert abi.pack_address(ip_address("::ffff:10.0.0.53")) == mapped
-    native = bytes(ctypes.c_uint16(443))
-    assert abi.endpoint(ip_address("10.0.0.53"), 443) == mapped + native + bytes(2)
-    # The port comes first, in network order, so that it is the first 32 bits of the prefix.
-    key = abi.RangeKey.from_buffer_copy(abi.range_key(ip_network("10.0.0.0/24"), 0x1234))
-    assert key.prefixlen == 32 + 96 + 24
-    assert bytes(key)[4:8] == bytes((0, 0, 0x12, 0x34))
-    assert bytes(key.address) == bytes(10) + b"\xff\xff" + bytes((10, 0, 0, 0))
-    key = abi.RangeKey.from_buffer_copy(abi.range_key(ip_network("2001:db8::/48"), 443))
-    assert (key.prefixlen, bytes(key.address)) == (32 + 48, ip_address("2001:db8::").packed)
+def native(number: int, size: int) -> bytes:
+    """As this machine writes numbers."""
+    return number.to_bytes(size, sys.byteorder)
+
+
+MAPPED = bytes(10) + b"\xff\xff" + bytes((10, 0, 0, 53))
+SIX = ip_address("2001:db8::53")
+
+
+def test_both_spellings_of_an_ipv4_address_are_one_key() -> None:
+    assert abi.pack_address(ip_address("10.0.0.53")) == MAPPED
+    assert abi.pack_address(ip_address("::ffff:10.0.0.53")) == MAPPED
+    assert str(abi.unpack_address(MAPPED)) == "10.0.0.53"
+
+
+def test_endpoints() -> None:
+    assert abi.endpoint(ip_address("10.0.0.53"), 443) == MAPPED + native(443, 2) + bytes(2)
+    assert abi.endpoint(SIX, 65535) == SIX.packed + native(65535, 2) + bytes(2)
+
+
+def test_openings() -> None:
+    assert abi.opening_key(ip_address("10.0.0.53"), 0) == MAPPED + bytes(4)
+    last = abi.PORT_LISTS_MAX - 1
+    assert abi.opening_key(SIX, last) == SIX.packed + native(last, 4)
+
+
+def test_flows() -> None:
+    key = abi.flow(ip_address("10.0.0.53"), 40000, SIX, 53)
+    assert key == MAPPED + SIX.packed + native(40000, 2) + native(53, 2) + bytes(4)
+    assert len(key) == ctypes.sizeof(abi.Flow)
+
+
+@pytest.mark.parametrize("number", [0, 1, 443, 0x1234, 65536, 200_000])
+def test_ranges(number: int) -> None:
+    """The port, or rule, comes first, in network order, so that it is the first 32 bits of the prefix."""
+    for text, length in (("10.0.0.0/24", 32 + 96 + 24), ("2001:db8::/48", 32 + 48)):
+        network = ip_network(text)
+        key = abi.RangeKey.from_buffer_copy(abi.range_key(network, number))
+        assert key.prefixlen == length
+        assert bytes(key)[4:8] == number.to_bytes(4, "big")
+        assert bytes(key.address) == abi.pack_address(network.network_address)
+
+
+def test_widest_ranges() -> None:
+    for text, length in (("0.0.0.0/0", 32 + 96), ("::/0", 32), ("10.0.0.1/32", 32 + 128)):
+        assert abi.RangeKey.from_buffer_copy(abi.range_key(ip_network(text), 443)).prefixlen == length

@@ -9,7 +9,7 @@ import pytest
 
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.namehash import NameHasher
-from ram_ebpf.dataplane.tables import Tables, pack_rule
+from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.policy.automaton import DEAD, START
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
@@ -88,13 +88,152 @@ def test_patterns_of_one_suffix_share_an_entry(tables: Tables) -> None:
     assert (single.exact, single.one, single.deep) == (0, 0, number_of(tables, "**.b.test"))
 
 
-def test_rules_have_their_ports(tables: Tables) -> None:
+def test_rules_share_lists_of_ports(tables: Tables) -> None:
     entries = {struct.unpack("=I", k)[0]: abi.Rule.from_buffer_copy(v) for k, v in tables.rule_entries()}
-    assert set(entries) == set(range(1, 8))
-    star = entries[number_of(tables, "*.a.test")]
-    assert (list(star.port), star.ports) == ([443, 5000, 0, 0, 0, 0, 0, 0], 2)
-    full = entries[number_of(tables, "img-*.a.test")]
-    assert (list(full.port), full.ports) == ([1, 2, 3, 4, 5, 6, 7, 8], 8)
+    assert set(entries) == set(range(1, 6))  # address rules open nothing by a name
+    lists = tables.rules.port_lists()
+    assert tables.port_lists == len(lists) == 3
+    assert lists[entries[number_of(tables, "*.a.test")].port_list] == (443, 5000)
+    assert lists[entries[number_of(tables, "img-*.a.test")].port_list] == (1, 2, 3, 4, 5, 6, 7, 8)
+    assert lists[entries[number_of(tables, "a.test")].port_list] == (443,)
+    assert {entry.flags for entry in entries.values()} == {0}
+
+
+def test_each_port_knows_its_lists(tables: Tables) -> None:
+    lists = tables.rules.port_lists()
+    found = {struct.unpack("=I", k)[0]: struct.unpack("=Q", v)[0] for k, v in tables.ports()}
+    assert set(found) == {443, 5000, *range(1, 9)}
+    for port, bits in found.items():
+        assert [number for number in range(64) if bits >> number & 1] == [
+            number for number, ports in enumerate(lists) if port in ports
+        ]
+
+
+def test_rules_have_their_flags() -> None:
+    made = tables_of(
+        "version: 1\nregistries:\n"
+        "  - { host: any.test, private: true }\n"
+        "  - { host: some.test, private: [10.0.0.0/8, '::/0'] }\n"
+        "denied: [no.test]\n"
+    )
+    flags = {struct.unpack("=I", k)[0]: abi.Rule.from_buffer_copy(v).flags for k, v in made.rule_entries()}
+    assert flags[number_of(made, "any.test")] == abi.RuleFlag.PRIVATE
+    assert flags[number_of(made, "some.test")] == abi.RuleFlag.PRIVATE_RANGES
+    assert flags[number_of(made, "no.test")] == abi.RuleFlag.DENY
+
+
+def ranges_of(tables: Tables) -> dict[bytes, int]:
+    return {k: struct.unpack("=I", v)[0] for k, v in tables.private_ranges()}
+
+
+@pytest.mark.parametrize(
+    ("networks", "expected"),
+    [
+        pytest.param(["10.0.0.0/8"], {"10.0.0.0/8": True}, id="IPv4"),
+        pytest.param(["10.0.0.7"], {"10.0.0.7/32": True}, id="one address"),
+        pytest.param(["fd00:1::/64"], {"fd00:1::/64": True}, id="IPv6"),
+        # IPv4 is kept as ::ffff:0:0/96, which whoever writes a wider range does not mean.
+        pytest.param(["::/0"], {"::/0": True, "::ffff:0:0/96": False}, id="an IPv6 range around IPv4"),
+        pytest.param(["::/80"], {"::/80": True, "::ffff:0:0/96": False}, id="the narrowest around IPv4"),
+        pytest.param(["::/96"], {"::/96": True}, id="an IPv6 range beside IPv4"),
+        pytest.param(
+            ["::/0", "10.0.0.0/8"],
+            {"::/0": True, "::ffff:0:0/96": False, "10.0.0.0/8": True},
+            id="an IPv6 range around IPv4, and a part of that",
+        ),
+        pytest.param(
+            ["::/0", "0.0.0.0/0"], {"::/0": True, "0.0.0.0/0": True}, id="an IPv6 range and all of IPv4"
+        ),
+        pytest.param(
+            ["::/0", "::/64"],
+            {"::/0": True, "::/64": True, "::ffff:0:0/96": False},
+            id="two IPv6 ranges around IPv4",
+        ),
+    ],
+)
+def test_private_ranges(networks: list[str], expected: dict[str, bool]) -> None:
+    listed = ", ".join(f"'{network}'" for network in networks)
+    made = tables_of(f"version: 1\nregistries:\n  - {{ host: a.test, private: [{listed}] }}\n")
+    number = number_of(made, "a.test")
+    found = ranges_of(made)
+    wanted = {
+        abi.range_key(ipaddress.ip_network(text), number): number if there else 0
+        for text, there in expected.items()
+    }
+    assert found == wanted
+    assert made.entries()["private_ranges"] == len(wanted)
+
+
+def test_private_ranges_are_a_rules_own() -> None:
+    made = tables_of(
+        "version: 1\nregistries:\n"
+        "  - { host: a.test, private: [10.0.0.0/8] }\n"
+        "  - { host: b.test, private: [10.0.0.0/8, 172.16.0.0/12] }\n"
+        "  - { host: c.test, private: true }\n"
+    )
+    wide, narrow = ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("172.16.0.0/12")
+    first, second = number_of(made, "a.test"), number_of(made, "b.test")
+    assert ranges_of(made) == {
+        abi.range_key(wide, first): first,
+        abi.range_key(wide, second): second,
+        abi.range_key(narrow, second): second,
+    }
+
+
+DENYING = """version: 1
+registries:
+  - host: "**.a.test"
+  - host: both.a.test
+    ports: [5000]
+  - host: "img-*.a.test"
+denied:
+  - no.a.test
+  - both.a.test
+  - "*.a.test"
+  - "bad-*.a.test"
+"""
+
+
+def test_denied_names_are_found_like_others() -> None:
+    made = tables_of(DENYING)
+    suffixes = {k: abi.Suffix.from_buffer_copy(v) for k, v in made.names()}
+    assert set(suffixes) == {key("a.test"), key("no.a.test"), key("both.a.test")}
+    assert suffixes[key("no.a.test")].exact == number_of(made, "no.a.test")
+    shared = suffixes[key("a.test")]
+    assert (shared.one, shared.deep) == (number_of(made, "*.a.test"), number_of(made, "**.a.test"))
+    accepting = {abi.State.from_buffer_copy(value).accept for _, value in made.states()}
+    assert accepting == {0, number_of(made, "img-*.a.test"), number_of(made, "bad-*.a.test")}
+
+
+def test_denied_names_open_nothing() -> None:
+    made = tables_of(DENYING)
+    flags = {struct.unpack("=I", k)[0]: abi.Rule.from_buffer_copy(v).flags for k, v in made.rule_entries()}
+    denied = {rule.pattern.text for rule in made.rules.names if flags[rule.rank] == abi.RuleFlag.DENY}
+    assert denied == {"no.a.test", "both.a.test", "*.a.test", "bad-*.a.test"}
+    # The ports of what is denied as well count for nothing.
+    assert {struct.unpack("=I", k)[0] for k, _ in made.ports()} == {443}
+    assert made.port_lists == 1
+
+
+def test_policy_that_denies_all_that_it_allows() -> None:
+    made = tables_of("version: 1\nregistries: [{ host: a.test }]\ndenied: [a.test]\n")
+    assert (made.port_lists, list(made.ports())) == (0, [])
+    assert all(count >= 1 for count in made.entries().values())
+
+
+def test_as_many_lists_of_ports_as_there_can_be() -> None:
+    hosts = "".join(
+        f"  - {{ host: h{number}.test, ports: [443, {1000 + number}] }}\n"
+        for number in range(abi.PORT_LISTS_MAX)
+    )
+    made = tables_of(f"version: 1\nregistries:\n{hosts}")
+    found = {struct.unpack("=I", k)[0]: struct.unpack("=Q", v)[0] for k, v in made.ports()}
+    assert found[443] == 2**64 - 1
+    assert sorted(bits for port, bits in found.items() if port != 443) == [
+        1 << number for number in range(abi.PORT_LISTS_MAX)
+    ]
+    for rule in made.rules.names:
+        assert found[rule.ports[1]] == 1 << made.port_list_of(rule)
 
 
 def test_automaton_is_that_of_the_globs(tables: Tables) -> None:
@@ -106,7 +245,8 @@ def test_automaton_is_that_of_the_globs(tables: Tables) -> None:
     # No pattern is the integer -1 there, but rule 0 here.
     assert {state.accept for state in states} == {0, number_of(tables, "img-*.a.test")}
     for state, original in zip(states, tables.automaton.states, strict=True):
-        assert tuple(state.next) == original.next
+        room = abi.CLASS_ROOM - abi.CLASS_COUNT
+        assert tuple(state.next) == (*original.next, *(DEAD,) * room)
 
 
 def test_ranges_are_one_for_each_port(tables: Tables) -> None:
@@ -138,8 +278,10 @@ def test_maps_have_room_for_what_they_will_hold(tables: Tables) -> None:
         "seeded": 65536,
         "names": len(list(tables.names())),
         "automaton": len(list(tables.states())),
-        "rules": len(list(tables.rule_entries())) + 1,  # rule 0 is none
+        "rules": 7 + 1,  # rule 0 is none
         "ranges": len(list(tables.ranges())),
+        "private_ranges": 1,
+        "ports": len(list(tables.ports())),
     }
 
 
@@ -165,13 +307,6 @@ def test_policy_without_globs_has_no_automaton() -> None:
 def test_another_secret_gives_other_keys(tables: Tables) -> None:
     other = Tables(tables.rules, (11, 13, 17, 19))
     assert {k for k, _ in other.names()}.isdisjoint(k for k, _ in tables.names())
-
-
-def test_rule_has_room_for_8_ports() -> None:
-    full = abi.Rule.from_buffer_copy(pack_rule(range(1, abi.PORTS_MAX + 1)))
-    assert (list(full.port), full.ports) == ([1, 2, 3, 4, 5, 6, 7, 8], 8)
-    with pytest.raises(ValueError, match="room for 8 ports, not 9"):
-        pack_rule(range(1, 10))
 
 
 def test_an_ipv6_range_around_the_mapped_addresses_has_a_hole_there() -> None:

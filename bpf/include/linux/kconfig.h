@@ -21,6 +21,9 @@ typedef unsigned long size_t;
 typedef unsigned long uintptr_t;
 typedef _Bool bool;
 
+#define true 1
+#define false 0
+
 #ifndef NULL
 #define NULL ((void *)0)
 #endif

@@ -1,0 +1,84 @@
+"""The maps that each scope has of its own: what traffic fills, so that a flood in one scope evicts nothing of
+another one's.
+
+The programs reach them through the maps of maps in bpf/lib/maps.h, by the scope's number. All inner maps of
+one outer map must agree in their shape, before Linux 5.14 also in max_entries.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Mapping
+
+from ram_ebpf.dataplane import abi
+from ram_ebpf.dataplane.bytecode import MapShape
+from ram_ebpf.dataplane.maps import Map
+from ram_ebpf.dataplane.syscall import MapType
+
+
+def _shape(key: int, value: int, entries: int) -> MapShape:
+    return MapShape(MapType.LRU_HASH, key, value, entries, 0)
+
+
+def _structures(key: type[ctypes.Structure], value: type[ctypes.Structure], entries: int) -> MapShape:
+    return _shape(ctypes.sizeof(key), ctypes.sizeof(value), entries)
+
+
+SCOPE_MAPS: Mapping[str, MapShape] = {
+    "queries": _structures(abi.QueryKey, abi.Query, 2048),
+    "unlisted": _structures(abi.QueryKey, abi.Query, 2048),
+    "learned": _structures(abi.OpeningKey, abi.Opening, 8192),
+    "aliases": _shape(8, ctypes.sizeof(abi.Alias), 1024),
+    "inbound": _shape(ctypes.sizeof(abi.Flow), 8, 4096),
+    "held": _structures(abi.Flow, abi.Hold, 512),
+    "released": _shape(ctypes.sizeof(abi.Flow), 4, 512),
+}
+"""By the name of the outer map. About 2.5 MB of kernel memory for a scope."""
+
+
+class ScopeNumbersExhaustedError(RuntimeError):
+    """More scopes than the data plane has numbers for."""
+
+
+class ScopeMaps:
+    """The inner maps of one scope, in their places in the outer maps for as long as this is not closed."""
+
+    def __init__(self, number: int, outer: Mapping[str, Map]) -> None:
+        """Creates the maps. Raises OSError; nothing is left behind then."""
+        self.number = number
+        self._outer = {name: outer[name] for name in SCOPE_MAPS}
+        self.maps: dict[str, Map] = {}
+        try:
+            for name, shape in SCOPE_MAPS.items():
+                self.maps[name] = Map(name, shape)
+                self._outer[name][struct.pack("=I", number)] = struct.pack("=I", self.maps[name].fd)
+            # By this the scope's own programs know its number.
+            self.myself = Map("scope_self", MapShape(MapType.ARRAY, 4, 4, 1, 0))
+            self.myself[struct.pack("=I", 0)] = struct.pack("=I", number)
+        except BaseException:
+            self._close_maps()
+            raise
+
+    def __getitem__(self, name: str) -> Map:
+        return self.maps[name]
+
+    def _close_maps(self) -> None:
+        for name, item in self.maps.items():
+            self._outer[name].discard(struct.pack("=I", self.number))
+            item.close()
+
+    def close(self) -> None:
+        """Takes the maps out of their places and gives them back to the kernel."""
+        self._close_maps()
+        self.myself.close()
+
+
+def free_number(taken: set[int]) -> int:
+    """The lowest number that no scope has. Raises ScopeNumbersExhaustedError."""
+    for number in range(abi.SCOPES_MAX):
+        if number not in taken:
+            return number
+    raise ScopeNumbersExhaustedError(
+        f"{abi.SCOPES_MAX} scopes are governed already, and there is room for no more: govern a parent cgroup"
+    )
