@@ -16,28 +16,27 @@ from types import FrameType
 from typing import Any
 
 from ram_ebpf.daemon.history import NameHistory
-from ram_ebpf.daemon.records import NOT_UNDERSTOOD, Describer, RecordWriter, event_name
+from ram_ebpf.daemon.learning import HANDED_OVER, Learner
+from ram_ebpf.daemon.records import Describer, RecordWriter, event_name
 from ram_ebpf.daemon.repeats import Repeats
+from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.events import Event, EventSource
-from ram_ebpf.dataplane.openings import open_addresses, remove_expired
-from ram_ebpf.dataplane.plane import BusyCgroupError, Plane, Settings, TrustedResolver
+from ram_ebpf.dataplane.plane import BusyCgroupError, Plane, Settings
+from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import Answer, read_message
-from ram_ebpf.dns.resolvers import auto_resolvers, configured_resolvers
-from ram_ebpf.dns.seeding import Seeder
 from ram_ebpf.policy.model import Mode, Policy
-from ram_ebpf.policy.names import PatternKind
 from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
 
 _log = logging.getLogger(__name__)
 
 _QUEUE_PERIOD = 0.1  # seconds between looks into the queue, which cannot wake us
-_RESOLVERS_PERIOD = 2.0
 _CLEANING_PERIOD = 60.0
 _SEEDING_PATIENCE = 5.0  # seconds that the first round may take before enforcement begins anyway
-_HANDED_OVER = NOT_UNDERSTOOD - {abi.Reason.DNS_LATE}
+# Replies from which it is known which name an address belongs to, whether or not it is allowed.
+_TELLING = frozenset({abi.Reason.DNS_LEARNED, abi.Reason.DNS_NOT_LISTED, abi.Reason.DNS_PRIVATE_ADDRESS})
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,8 @@ def settings_of(policy: Policy) -> Settings:
         grace=policy.dns.grace_seconds,
         minimum_ttl=policy.dns.minimum_ttl_seconds,
         maximum_ttl=policy.dns.maximum_ttl_seconds,
+        allowed_names_only=policy.dns.allowed_names_only,
     )
-
-
-def resolvers_of(policy: Policy) -> list[TrustedResolver]:
-    """The resolvers that a policy trusts, here and now."""
-    if isinstance(policy.resolvers, str):
-        return auto_resolvers()
-    return configured_resolvers(policy.resolvers)
 
 
 class Controller:
@@ -76,29 +69,24 @@ class Controller:
         self._writer = writer
         self._options = options or Options()
         self._settings = settings_of(policy)
-        self._resolvers = resolvers_of(policy)
+        self._trust = Trust(policy, self._say)
         self._stop = threading.Event()
         self._history = NameHistory()
         self._repeats = Repeats()
-        self._plane = Plane(rules, self._settings, self._resolvers, self._options.cache_directory)
-        self._events = EventSource(self._plane)
+        self._encrypted = load_encrypted_resolvers()
+        self._plane = Plane(rules, self._settings, self._trust.resolvers, self._options.cache_directory)
+        try:
+            self._plane.know_encrypted_resolvers(self._encrypted.addresses)
+            self._events = EventSource(self._plane)
+        except BaseException:
+            self._plane.close()
+            raise
         self._describer = Describer(
             self._plane.tables, self._history, CgroupNames(find_cgroup2_mount()).path, policy.message
         )
-        self._seeder = Seeder(
-            ((rule.pattern.text, rule.rank) for rule in rules.of_kind(PatternKind.EXACT)),
-            lambda: self._resolvers,
-            self._seed,
-            longest=self._settings.maximum_ttl,
-        )
+        self._learner = Learner(self._plane, self._settings, self._history, lambda: self._trust.resolvers)
         self._told_lost = 0
         self._failed: set[Path] = set()
-
-    def _seed(self, answer: Answer, rule: int) -> None:
-        self._history.note(answer)
-        ports = self._plane.tables.rule(rule)
-        if ports is not None:
-            open_addresses(self._plane.maps["seeded"], answer.addresses, ports.ports, rule, self._settings)
 
     def run(self, cgroups: Sequence[Path]) -> None:
         """Governs the cgroups until SIGTERM or SIGINT; detaches everything on the way out.
@@ -107,7 +95,8 @@ class Controller:
         """
         with self._signals() as wake:
             try:
-                self._seeder.start()
+                self._trust.apply(self._plane)
+                self._learner.start()
                 self._wait_for_seeds()
                 if not self._stop.is_set():
                     for cgroup in cgroups:
@@ -120,11 +109,12 @@ class Controller:
     def _wait_for_seeds(self) -> None:
         deadline = time.monotonic() + _SEEDING_PATIENCE
         while time.monotonic() < deadline and not self._stop.is_set():
-            if self._seeder.wait_first_round(_QUEUE_PERIOD):
+            if self._learner.wait_first_round(_QUEUE_PERIOD):
                 return
 
     def _attach(self, cgroup: Path) -> None:
         replaced = self._plane.attach(cgroup)
+        self._trust.apply(self._plane)
         if replaced:
             self._say("replaced", f"{replaced} programs left by an earlier instance on {cgroup}")
 
@@ -155,7 +145,7 @@ class Controller:
                 "event": "ready",
                 "mode": self._policy.mode.value,
                 "scopes": [str(cgroup) for cgroup in cgroups],
-                "resolvers": [str(resolver.address) for resolver in self._resolvers],
+                "resolvers": [str(resolver.address) for resolver in self._trust.resolvers],
                 "rules": len(tables.rules.names) + len(tables.rules.addresses),
                 "compiled": not self._plane.from_cache,
                 "explanation": f"governing {', '.join(str(c) for c in cgroups)} ({self._policy.mode.value})",
@@ -185,21 +175,20 @@ class Controller:
             os.close(writer)
 
     def _serve(self, wake: int, cgroups: Sequence[Path]) -> None:
-        next_resolvers = next_cleaning = time.monotonic()
+        next_cleaning = time.monotonic()
         with selectors.DefaultSelector() as selector:
             for descriptor in (wake, *self._events.descriptors):
                 selector.register(descriptor, selectors.EVENT_READ)
             while not self._stop.is_set():
                 selector.select(_QUEUE_PERIOD)
+                self._plane.show_alive()
                 self._drain()
                 self._follow_cgroups(cgroups)
+                self._trust.follow(self._plane)
                 now = time.monotonic()
-                if now >= next_resolvers:
-                    next_resolvers = now + _RESOLVERS_PERIOD
-                    self._follow_resolvers()
                 if now >= next_cleaning:
                     next_cleaning = now + _CLEANING_PERIOD
-                    remove_expired(self._plane.maps["seeded"], self._settings.grace)
+                    self._learner.remove_expired()
 
     def _drain(self) -> None:
         self._events.drain(self._take)
@@ -220,30 +209,28 @@ class Controller:
             _log.exception("an event could not be told: %s", event.reason.slug)
 
     def _tell(self, event: Event) -> None:
+        if event.reason is abi.Reason.DNS_OVER_TCP:
+            self._learner.take_query(event)
         answer = read_message(event.dns_message) if event.dns_message else None
-        trusted = event.reason in (abi.Reason.DNS_LEARNED, abi.Reason.DNS_NOT_LISTED)
-        if answer is not None and trusted:
+        if answer is not None and event.reason in _TELLING:
             self._history.note(answer)
+            self._note_encrypted(answer)
         record = self._describer.describe(event, answer)
-        if event.reason in _HANDED_OVER and event.rule and record.get("host"):
-            self._seeder.ask_now(record["host"], event.rule)
+        if event.reason in HANDED_OVER and event.rule and record.get("host"):
+            self._learner.ask_again(record["host"], event)
+            if event.reason is abi.Reason.DNS_UNTRUSTED_SENDER:
+                self._trust.hurry()
         wanted = event_name(event) != "dns" or self._options.log_dns
         if wanted and self._repeats.passes(event, record):
             self._writer.write(record)
 
-    def _follow_resolvers(self) -> None:
-        """resolv.conf changes when a laptop moves; the trusted resolvers go with it."""
-        if not isinstance(self._policy.resolvers, str):
-            return
-        found = resolvers_of(self._policy)
-        if found != self._resolvers:
-            self._resolvers = found
-            self._plane.trust(found)
-            names = ", ".join(str(resolver.address) for resolver in found)
-            self._say("resolvers", f"the trusted resolvers are now {names}")
+    def _note_encrypted(self, answer: Answer) -> None:
+        """Who resolves the name of such a resolver is about to turn to it."""
+        if self._encrypted.serves(answer.name):
+            self._plane.know_encrypted_resolvers(address for address, _ in answer.addresses)
 
     def _shut_down(self) -> None:
-        self._seeder.stop()
+        self._learner.stop()
         attached = self._plane.attached
         counters = {}
         with contextlib.suppress(OSError):

@@ -13,6 +13,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.ALLOWED_ESTABLISHED: "part of a connection that was allowed when it began",
     Reason.ALLOWED_INBOUND: "part of a connection that the other side opened",
     Reason.ALLOWED_PROTOCOL: "ICMP or IGMP, which carry no image",
+    Reason.ALLOWED_RESOLVER_REPLY: "a reply of this host's own resolver",
     Reason.DENIED_UNKNOWN_ADDRESS: "no trusted DNS reply gave this address for an allowed name",
     Reason.DENIED_EXPIRED: "the answer that allowed this address has expired; look {host} up again",
     Reason.DENIED_PORT: "{host} is allowed by {rule}, but not on port {port}",
@@ -21,6 +22,13 @@ SENTENCES: dict[Reason, str] = {
     Reason.DENIED_FRAGMENT: "an IP fragment without ports cannot be judged",
     Reason.DENIED_RESOLVER: "not one of the trusted resolvers",
     Reason.DENIED_SOURCE_ROUTE: "IP options or a routing header could lead the packet elsewhere",
+    Reason.DENIED_PRIVATE_ADDRESS: "{host} is allowed by {rule}, but this address is a private one; "
+    "write private: true there if that is meant",
+    Reason.DENIED_DNS_OVER_TLS: "DNS over TLS to a server that is not one of the trusted resolvers",
+    Reason.DENIED_DNS_OVER_QUIC: "DNS over QUIC to a server that is not one of the trusted resolvers",
+    Reason.DENIED_DNS_OVER_HTTPS: "a resolver that speaks DNS over HTTPS, and not one of the trusted ones",
+    Reason.DENIED_QUERY_NAME: "{host} is not in the policy, and other names may not be asked for",
+    Reason.DENIED_NOT_A_QUERY: "only queries for names of the policy may go to the resolver",
     Reason.DNS_LEARNED: "addresses of {host} are allowed by {rule}",
     Reason.DNS_NOT_LISTED: "{host} is not in the policy",
     Reason.DNS_NO_QUERY: "a DNS reply that nobody asked for",
@@ -32,14 +40,30 @@ SENTENCES: dict[Reason, str] = {
     Reason.DNS_WRONG_INTERFACE: "a reply in the resolver's name came over the loopback interface",
     Reason.DNS_NO_ADDRESS: "the reply for {host} has no address",
     Reason.DNS_NOT_A_QUERY: "a packet to the resolver that is no DNS query",
-    Reason.DNS_UNTRUSTED_SENDER: "a DNS reply from a host that is no trusted resolver",
-    Reason.DNS_OVER_TCP: "a DNS query over TCP, whose reply is not learned from",
+    Reason.DNS_UNTRUSTED_SENDER: "a DNS reply that no trusted resolver sent",
+    Reason.DNS_OVER_TCP: "a DNS query over TCP; the name is asked here, and the reply waits for that",
     Reason.DNS_LATE: "a DNS reply that came too long after its query",
+    Reason.DNS_PRIVATE_ADDRESS: "{host} has only private addresses, which {rule} does not expect",
+    Reason.DNS_OTHER_NAME: "the reply for {host} has addresses of another name, so the name is asked again",
+    Reason.DNS_ALIAS: "{host} is an alias, whose target inherits {rule}",
+    Reason.DNS_HELD: "a DNS reply over TCP that waits until its name was asked here",
 }
 
 
-def explain(reason: Reason, *, host: str, port: int, rule: str, not_listed: bool) -> str:
-    """One sentence. `not_listed`: the host is a name that a resolver gave, and that no rule allows."""
+# Reasons that are about a name which no rule allows.
+_OF_THE_NAME = (Reason.DENIED_UNKNOWN_ADDRESS, Reason.DNS_NOT_LISTED, Reason.DENIED_QUERY_NAME)
+
+
+def explain(
+    reason: Reason, *, host: str, port: int, rule: str, not_listed: bool, denied_by: str | None = None
+) -> str:
+    """One sentence. `not_listed`: the host is a name that a resolver gave, and that no rule allows;
+    `denied_by`: the rule that denies it, where one does."""
+    if (
+        reason in (Reason.DENIED_UNKNOWN_ADDRESS, Reason.DNS_NOT_LISTED, Reason.DENIED_QUERY_NAME)
+        and denied_by
+    ):
+        return f"{host} is denied by {denied_by}"
     if reason is Reason.DENIED_UNKNOWN_ADDRESS and not_listed:
         return f"{host} is not in the policy"
     sentence = SENTENCES.get(reason, reason.slug)

@@ -18,7 +18,8 @@ from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.dns.lookup import Answer, question_name
 from ram_ebpf.policy.rules import AddressRule, NameRule
 
-_PROTOCOLS = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}
+_TCP = 6
+_PROTOCOLS = {_TCP: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}
 _VERDICT_EVENTS = {Verdict.ALLOW: "allowed", Verdict.DENY: "denied", Verdict.WOULD_DENY: "would-deny"}
 NOT_UNDERSTOOD = frozenset(
     {
@@ -27,6 +28,8 @@ NOT_UNDERSTOOD = frozenset(
         Reason.DNS_TOO_MANY,
         Reason.DNS_MAP_FULL,
         Reason.DNS_LATE,
+        Reason.DNS_OTHER_NAME,
+        Reason.DNS_PRIVATE_ADDRESS,
     }
 )
 _IGNORED_REPLY = frozenset(
@@ -73,8 +76,11 @@ class Describer:
         """The line of an event, without what is not known."""
         name = event_name(event)
         about_dns = event.verdict is Verdict.NONE
-        host = self._dns_host(event, answer) if about_dns else self.history.name_of(event.address)
+        host = self.history.name_of(event.address)
+        if about_dns or event.dns_message:
+            host = self._dns_host(event, answer)
         rule = rule_text(self.tables.rule(event.rule))
+        listed = self.tables.rules.match(host) if host is not None else None
         record: dict[str, Any] = {
             "event": name,
             "verdict": event.verdict.name.lower().replace("_", "-") if not about_dns else None,
@@ -93,7 +99,8 @@ class Describer:
                 host=host or str(event.address),
                 port=event.port,
                 rule=rule,
-                not_listed=host is not None and self.tables.rules.match(host) is None,
+                not_listed=host is not None and (listed is None or listed.deny),
+                denied_by=rule_text(listed) if listed is not None and listed.deny else None,
             ),
         }
         if about_dns:
@@ -108,7 +115,10 @@ class Describer:
     def _dns_host(event: Event, answer: Answer | None) -> str | None:
         if answer is not None:
             return answer.name
-        return question_name(event.dns_message) if event.dns_message else None
+        if not event.dns_message:
+            return None
+        # Over TCP a length goes before the message (RFC 1035 4.2.2).
+        return question_name(event.dns_message[2 if event.protocol == _TCP else 0 :])
 
 
 def human_line(record: dict[str, Any]) -> str:

@@ -79,6 +79,7 @@ CNAMES: dict[str, tuple[str, int]] = {
 CERTIFICATE_NAMES = (
     "*.registry.test",
     "*.allowed.registry.test",
+    "*.zone.test",
     *ADDRESSES,
     *CNAMES,
     *(address for role in (ALLOWED_ROLE, BLOCKED_ROLE) for address in role.addresses),

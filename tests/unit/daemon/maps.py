@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ram_ebpf.dataplane.bytecode import MapShape
 from ram_ebpf.dataplane.maps import Map
@@ -11,11 +11,11 @@ from ram_ebpf.dataplane.syscall import MapType
 
 
 class FakeMap(Map):
-    """What user space does with a hash. `writes` counts the updates."""
+    """What user space does with a hash, by default of openings. `writes` counts the updates."""
 
-    def __init__(self, max_entries: int = 1024, value_size: int = 16) -> None:
+    def __init__(self, max_entries: int = 1024, value_size: int = 16, key_size: int = 20) -> None:
         self.name = "fake"
-        self.shape = MapShape(MapType.HASH, 20, value_size, max_entries, 0)
+        self.shape = MapShape(MapType.HASH, key_size, value_size, max_entries, 0)
         self.entries: dict[bytes, bytes] = {}
         self.writes = 0
 
@@ -35,6 +35,10 @@ class FakeMap(Map):
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(list(self.entries))
+
+    def update(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        for key, value in pairs:
+            self[key] = value
 
     def close(self) -> None:
         return

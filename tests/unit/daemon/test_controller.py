@@ -2,93 +2,297 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dns.message
+import dns.rrset
 import pytest
 
 from ram_ebpf.daemon import controller
-from ram_ebpf.daemon.controller import Controller, resolvers_of, settings_of
+from ram_ebpf.daemon.controller import Controller, Options, settings_of
+from ram_ebpf.daemon.learning import HANDED_OVER
 from ram_ebpf.daemon.records import RecordWriter
 from ram_ebpf.dataplane import abi
+from ram_ebpf.dataplane.abi import Reason
+from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.plane import Settings, TrustedResolver
-from ram_ebpf.dataplane.tables import Tables
-from ram_ebpf.dns import resolvers, seeding
-from ram_ebpf.dns.lookup import Answer
+from ram_ebpf.dns import seeding
+from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import default_policy, parse_policy
 from ram_ebpf.policy.model import Policy
-from ram_ebpf.policy.rules import RuleSet, compile_rules
+from ram_ebpf.policy.rules import compile_rules
 
-from .maps import FakeMap
+from .plane import FakePlane
+from .samples import DNS_EVENT, EVENT
 
 ip = ipaddress.ip_address
+ENCRYPTED = ip("1.1.1.1")  # of dns/data/encrypted.yaml
 
 
-class FakePlane:
-    """Tables and maps, and nothing in a kernel."""
+class FakeTrust:
+    """Trusts nobody. Counts what it is asked to do."""
 
-    def __init__(self, rules: RuleSet, *_: Any) -> None:
-        self.tables = Tables(rules, (1, 2, 3, 4))
-        self.maps = {"seeded": FakeMap()}
+    def __init__(self, policy: Policy, say: Callable[[str, str], None]) -> None:
+        self.resolvers: list[TrustedResolver] = []
+        self.hurried = 0
+
+    def hurry(self) -> None:
+        self.hurried += 1
 
 
 def policy_of(more: str) -> Policy:
     return parse_policy(f"version: 1\nregistries: [{{host: a.example}}]\n{more}".encode(), "policy.yaml")
 
 
-@pytest.fixture
-def lookups(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The times of all lookups, each of which gives an address for an hour."""
-    times: list[float] = []
+Lookups = list[tuple[float, str, Sequence[int]]]
 
-    async def look_up(name: str, resolvers: Sequence[TrustedResolver], timeout: float = 2.0) -> Answer:
-        times.append(time.monotonic())
+
+@pytest.fixture
+def lookups(monkeypatch: pytest.MonkeyPatch) -> Lookups:
+    """Time, name and types of all lookups, each of which gives an address for an hour."""
+    found: Lookups = []
+
+    async def look_up(
+        name: str,
+        resolvers: Sequence[TrustedResolver],
+        timeout: float = 2.0,
+        types: Sequence[int] = ADDRESS_TYPES,
+    ) -> Answer:
+        found.append((time.monotonic(), name, types))
         return Answer(name, ((ip("192.0.2.1"), 3600),))
 
     monkeypatch.setattr(seeding, "look_up", look_up)
     monkeypatch.setattr(controller, "Plane", FakePlane)
     monkeypatch.setattr(controller, "EventSource", lambda plane: None)
     monkeypatch.setattr(controller, "find_cgroup2_mount", lambda: Path("/sys/fs/cgroup"))
-    monkeypatch.setattr(controller, "resolvers_of", lambda policy: [])
-    return times
+    monkeypatch.setattr(controller, "Trust", FakeTrust)
+    return found
+
+
+class Running:
+    """A controller whose thread runs. `log` has what it wrote."""
+
+    def __init__(self, policy: Policy, options: Options | None = None) -> None:
+        self._stream = io.StringIO()
+        rules = compile_rules(policy, load_catalogue())
+        self.controller = Controller(policy, rules, RecordWriter(True, self._stream), options)
+        plane = self.controller._plane
+        assert isinstance(plane, FakePlane)
+        self.plane = plane
+        self.rank = rules.names[0].rank
+
+    def take(self, event: Event) -> None:
+        self.controller._take(event)
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._stream.getvalue().splitlines()]
+
+    @property
+    def hurried(self) -> int:
+        trust: Any = self.controller._trust
+        return int(trust.hurried)
+
+
+@pytest.fixture
+def running(lookups: Lookups) -> Iterator[Running]:
+    made = Running(policy_of("denied: [denied.example]\n"))
+    made.controller._learner.start()
+    assert made.controller._learner.wait_first_round(5)
+    lookups.clear()
+    yield made
+    made.controller._learner.stop()
+
+
+def reply(name: str, *addresses: str, kind: str = "A") -> bytes:
+    response = dns.message.make_response(dns.message.make_query(name, kind))
+    for address in addresses:
+        response.answer.append(dns.rrset.from_text(f"{name}.", 60, "IN", kind, address))
+    return response.to_wire()
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.005)
+    return holds()
 
 
 def test_settings() -> None:
     assert settings_of(default_policy()) == Settings()
     policy = policy_of(
-        "mode: audit\ndns: {grace_seconds: 7, minimum_ttl_seconds: 2, maximum_ttl_seconds: 9}\n"
+        "mode: audit\n"
+        "dns: {grace_seconds: 7, minimum_ttl_seconds: 2, maximum_ttl_seconds: 9, allowed_names_only: true}\n"
     )
-    assert settings_of(policy) == Settings(abi.Mode.AUDIT, 7, 2, 9)
-
-
-def test_resolvers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolvers, "host_addresses", set)
-    monkeypatch.setattr(controller, "auto_resolvers", lambda: [TrustedResolver(ip("192.0.2.53"))])
-    assert resolvers_of(default_policy()) == [TrustedResolver(ip("192.0.2.53"))]
-    policy = policy_of("resolvers: [10.0.0.53, {address: '::1', port: 5353}]\n")
-    assert resolvers_of(policy) == [
-        TrustedResolver(ip("10.0.0.53")),
-        TrustedResolver(ip("::1"), 5353, True),
-    ]
+    assert settings_of(policy) == Settings(
+        abi.Mode.AUDIT, grace=7, minimum_ttl=2, maximum_ttl=9, allowed_names_only=True
+    )
 
 
 def test_names_are_asked_again_before_the_policys_longest_time_is_over(
-    lookups: list[float], monkeypatch: pytest.MonkeyPatch
+    lookups: Lookups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """maximum_ttl_seconds shortens what a resolver allows, so it must shorten the pause too."""
     monkeypatch.setattr(seeding, "_SHORTEST_PAUSE", 0.01)
-    policy = policy_of("dns: {grace_seconds: 0, maximum_ttl_seconds: 1}\n")
-    made = Controller(policy, compile_rules(policy, load_catalogue()), RecordWriter(True))
-    made._seeder.start()
+    learner = Running(policy_of("dns: {grace_seconds: 0, maximum_ttl_seconds: 1}\n")).controller._learner
+    learner.start()
     try:
-        assert made._seeder.wait_first_round(5)
-        end = time.monotonic() + 1.5
-        while len(lookups) < 2 and time.monotonic() < end:
-            time.sleep(0.01)
+        assert learner.wait_first_round(5)
+        assert eventually(lambda: len(lookups) >= 2, 1.5)
     finally:
-        made._seeder.stop()
-    assert len(lookups) >= 2
+        learner.stop()
+
+
+# --- what becomes of events
+
+
+@pytest.mark.parametrize("reason", sorted(HANDED_OVER), ids=lambda reason: reason.slug)
+def test_what_the_kernel_hands_over_is_asked_again(
+    running: Running, lookups: Lookups, reason: Reason
+) -> None:
+    scope = running.plane.govern(3)
+    message = reply("www.a.example", "192.0.2.9", kind="A")
+    running.take(replace(DNS_EVENT, reason=reason, rule=running.rank, scope=3, dns_message=message))
+    assert eventually(lambda: len(scope.learned.entries) == 1)
+    ((_, name, types),) = lookups
+    assert (name, types) == ("www.a.example", (1,))
+    assert running.hurried == (reason is Reason.DNS_UNTRUSTED_SENDER)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        pytest.param(replace(DNS_EVENT, dns_message=reply("a.example", "192.0.2.9")), id="learned"),
+        pytest.param(replace(DNS_EVENT, reason=Reason.DNS_TRUNCATED, dns_message=None), id="no message"),
+        pytest.param(
+            replace(DNS_EVENT, reason=Reason.DNS_UNTRUSTED_SENDER, rule=0, dns_message=reply("evil.example")),
+            id="no rule",
+        ),
+        pytest.param(
+            replace(DNS_EVENT, reason=Reason.DNS_MALFORMED, dns_message=b"\xff" * 40), id="no name in it"
+        ),
+        pytest.param(
+            replace(DNS_EVENT, reason=Reason.DNS_LATE, dns_message=reply("a.example", "192.0.2.9")), id="late"
+        ),
+        pytest.param(
+            replace(DNS_EVENT, reason=Reason.DNS_WRONG_QUESTION, dns_message=reply("evil.example")),
+            id="another question",
+        ),
+        pytest.param(
+            replace(DNS_EVENT, reason=Reason.DNS_PRIVATE_ADDRESS, dns_message=reply("a.example", "10.0.0.1")),
+            id="private addresses",
+        ),
+        pytest.param(
+            replace(EVENT, reason=Reason.DENIED_QUERY_NAME, dns_message=reply("a.example", "192.0.2.9")),
+            id="a refusal",
+        ),
+    ],
+)
+def test_other_events_are_told_and_no_more(running: Running, lookups: Lookups, event: Event) -> None:
+    scope = running.plane.govern(3)
+    rule = event.rule if event.reason is Reason.DNS_UNTRUSTED_SENDER else running.rank
+    running.take(replace(event, rule=rule, scope=3))
+    time.sleep(0.05)
+    assert lookups == []
+    assert scope.learned.entries == {}
+
+
+def test_an_event_that_cannot_be_told_does_not_end_enforcement(
+    running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RecursionError("a name of names")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(controller, "read_message", fail)
+        running.take(replace(DNS_EVENT, dns_message=reply("a.example", "192.0.2.9")))
+    assert "an event could not be told: dns-learned" in caplog.text
+    running.take(EVENT)
+    assert [line["event"] for line in running.log] == ["denied"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "known"),
+    [
+        (Reason.DNS_LEARNED, True),
+        (Reason.DNS_NOT_LISTED, True),
+        (Reason.DNS_PRIVATE_ADDRESS, True),
+        # Not from whom it should be, or not what was asked for.
+        (Reason.DNS_NO_QUERY, False),
+        (Reason.DNS_WRONG_QUESTION, False),
+        (Reason.DNS_WRONG_INTERFACE, False),
+        (Reason.DNS_UNTRUSTED_SENDER, False),
+    ],
+)
+def test_the_name_of_a_refused_address(running: Running, reason: Reason, known: bool) -> None:
+    running.take(replace(DNS_EVENT, reason=reason, dns_message=reply("evil.example", "192.0.2.1")))
+    running.take(EVENT)
+    denied = running.log[-1]
+    assert denied["event"] == "denied"
+    assert denied.get("host") == ("evil.example" if known else None)
+
+
+def test_a_denied_name_is_told_with_its_rule(running: Running) -> None:
+    message = reply("denied.example", "192.0.2.1")
+    running.take(replace(DNS_EVENT, reason=Reason.DNS_NOT_LISTED, dns_message=message))
+    running.take(EVENT)
+    (denied,) = running.log
+    assert denied["explanation"] == "denied.example is denied by denied.example (policy.yaml:3)"
+
+
+def test_lookups_that_changed_nothing_are_told_on_demand(lookups: Lookups) -> None:
+    event = replace(DNS_EVENT, reason=Reason.DNS_NOT_LISTED, dns_message=reply("evil.example", "192.0.2.1"))
+    for log_dns in (False, True):
+        made = Running(policy_of(""), Options(log_dns=log_dns))
+        made.take(event)
+        made.controller._learner.stop()
+        assert [line["event"] for line in made.log] == ["dns"] * log_dns
+
+
+# --- resolvers that speak DNS over HTTPS
+
+
+def known_as_encrypted(plane: FakePlane, address: str) -> bool:
+    return abi.pack_address(ip(address)) in plane.encrypted_resolvers.entries
+
+
+def test_the_well_known_ones_are_known_from_the_start(running: Running) -> None:
+    assert known_as_encrypted(running.plane, str(ENCRYPTED))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "known"),
+    [
+        ("cloudflare-dns.com", Reason.DNS_NOT_LISTED, True),
+        ("mozilla.cloudflare-dns.com", Reason.DNS_NOT_LISTED, True),
+        ("evil.example", Reason.DNS_NOT_LISTED, False),
+        ("cloudflare-dns.com", Reason.DNS_UNTRUSTED_SENDER, False),
+    ],
+)
+def test_addresses_of_their_names_are_learned(
+    running: Running, name: str, reason: Reason, known: bool
+) -> None:
+    running.take(replace(DNS_EVENT, reason=reason, dns_message=reply(name, "192.0.2.77")))
+    assert known_as_encrypted(running.plane, "192.0.2.77") is known
+
+
+# --- queries over TCP, whose messages have a length in front
+
+
+def test_a_query_over_tcp_is_no_reply(running: Running) -> None:
+    """Whatever a client makes of length, identifier and flags: nobody answered anything."""
+    # Read without regard for the length, this is a reply to the question for x.evil with one address.
+    wire = b"\x00\x80\x80\x00\x00\x01\x00\x01\x00\x00\x00\x00" + b"\x01x\x04evil\x00\x00\x01\x00\x01"
+    wire += b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01"
+    event = replace(EVENT, reason=Reason.DENIED_NOT_A_QUERY, protocol=6, dns_message=wire)
+    running.take(event)
+    (line,) = running.log
+    assert line.get("host") != "x.evil"

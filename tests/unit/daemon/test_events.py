@@ -33,6 +33,8 @@ def test_every_field() -> None:
         port=8443,
         protocol=6,
         rule=3,
+        scope=1023,
+        detail=2**32 - 1,
         socket_cookie=9,
         pid=42,
         uid=1000,
@@ -48,11 +50,14 @@ def test_every_field() -> None:
         port=8443,
         protocol=6,
         rule=3,
+        scope=1023,
+        detail=2**32 - 1,
         socket_cookie=9,
         pid=42,
         process="docker",
         uid=1000,
         cgroup_id=2**40 + 1,
+        packet=b"",
         dns_message=None,
     )
 
@@ -80,7 +85,17 @@ def test_short(length: int) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"verdict": 4}, {"verdict": 255}, {"reason": 8}, {"reason": 47}, {"reason": 65535}, {"hook": 6}],
+    [
+        {"verdict": 4},
+        {"verdict": 255},
+        {"reason": 9},
+        {"reason": 15},
+        {"reason": 31},
+        {"reason": max(abi.Reason) + 1},
+        {"reason": abi.REASON_COUNT},
+        {"reason": 65535},
+        {"hook": 6},
+    ],
 )
 def test_unknown_numbers(fields: dict[str, Any]) -> None:
     with pytest.raises(MalformedEventError, match=str(next(iter(fields.values())))):
@@ -109,15 +124,25 @@ def test_the_message_begins_at_its_offset() -> None:
     assert parse_event(raw_event(packet, dns_offset=28)).dns_message == b"the message"
 
 
+def test_the_packet_is_there_whole() -> None:
+    """Who reads TCP streams needs its headers, also where nobody looked for a message."""
+    packet = b"i" * 20 + b"t" * 20 + b"a piece"
+    assert parse_event(raw_event(packet, dns_offset=40)).packet == packet
+    assert parse_event(raw_event(packet)).packet == packet
+    assert parse_event(raw_event()).packet == b""
+
+
 def test_padding_is_no_part_of_the_message() -> None:
     packet = b"i" * 28 + b"message"
-    assert parse_event(raw_event(packet, dns_offset=28) + b"\0" * 5).dns_message == b"message"
+    event = parse_event(raw_event(packet, dns_offset=28) + b"\0" * 5)
+    assert (event.packet, event.dns_message) == (packet, b"message")
 
 
 def test_a_packet_that_was_cut() -> None:
     """packet_len says what was to come; less may have."""
     raw = raw_event(b"i" * 28 + b"message", dns_offset=28)
-    assert parse_event(raw[:-3]).dns_message == b"mess"
+    event = parse_event(raw[:-3])
+    assert (event.packet, event.dns_message) == (b"i" * 28 + b"mess", b"mess")
 
 
 @pytest.mark.parametrize(("packet", "offset"), [(b"", 0), (b"", 28), (b"i" * 40, 0)])

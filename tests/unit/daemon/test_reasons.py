@@ -13,9 +13,13 @@ REASONS = [reason for reason in Reason if reason is not Reason.NONE]
 
 
 def sentence(
-    reason: Reason, host: str = "ghcr.io", rule: str = "ghcr.io (ghcr)", not_listed: bool = True
+    reason: Reason,
+    host: str = "ghcr.io",
+    rule: str = "ghcr.io (ghcr)",
+    not_listed: bool = True,
+    denied_by: str | None = None,
 ) -> str:
-    return explain(reason, host=host, port=8443, rule=rule, not_listed=not_listed)
+    return explain(reason, host=host, port=8443, rule=rule, not_listed=not_listed, denied_by=denied_by)
 
 
 def test_each_has_one() -> None:
@@ -49,7 +53,20 @@ def test_form(reason: Reason) -> None:
             Reason.DENIED_EXPIRED,
             "the answer that allowed this address has expired; look ghcr.io up again",
         ),
+        (
+            Reason.DENIED_QUERY_NAME,
+            "ghcr.io is not in the policy, and other names may not be asked for",
+        ),
+        (
+            Reason.DENIED_PRIVATE_ADDRESS,
+            "ghcr.io is allowed by ghcr.io (ghcr), but this address is a private one; "
+            "write private: true there if that is meant",
+        ),
         (Reason.DNS_NOT_LISTED, "ghcr.io is not in the policy"),
+        (
+            Reason.DNS_PRIVATE_ADDRESS,
+            "ghcr.io has only private addresses, which ghcr.io (ghcr) does not expect",
+        ),
         (Reason.NONE, "none"),
     ],
 )
@@ -61,6 +78,19 @@ def test_an_address_that_no_name_was_given_for() -> None:
     assert sentence(Reason.DENIED_UNKNOWN_ADDRESS, host="192.0.2.1", rule="", not_listed=False) == (
         "no trusted DNS reply gave this address for an allowed name"
     )
+
+
+OF_THE_NAME = {Reason.DENIED_UNKNOWN_ADDRESS, Reason.DNS_NOT_LISTED, Reason.DENIED_QUERY_NAME}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_name_that_the_policy_denies(reason: Reason) -> None:
+    """The rule that denies it is named where the name is the cause, and nowhere else."""
+    text = sentence(reason, denied_by="*.io (policy.yaml:7)")
+    if reason in OF_THE_NAME:
+        assert text == "ghcr.io is denied by *.io (policy.yaml:7)"
+    else:
+        assert text == sentence(reason)
 
 
 def test_without_a_rule() -> None:

@@ -24,14 +24,16 @@ from ram_ebpf.daemon.records import (
     rule_text,
 )
 from ram_ebpf.dataplane.abi import Hook, Reason, Verdict
-from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.rules import compile_rules
 
+from .samples import DNS_EVENT, EVENT
+
 ip = ipaddress.ip_address
+TCP, UDP = 6, 17
 MESSAGE = "Ask it@corp.example."
 POLICY = b"""version: 1
 registries:
@@ -39,37 +41,14 @@ registries:
   - host: registry.corp.example
     ports: [443, 5000]
   - address: 10.20.0.0/24
+  - host: "**.corp.example"
+  - host: again.sandbox.corp.example
+denied:
+  - public.corp.example
+  - "*.sandbox.corp.example"
 """
 RULES = compile_rules(parse_policy(POLICY, "/etc/policy.yaml"), load_catalogue())
 TABLES = Tables(RULES, (1, 2, 3, 4))
-EVENT = Event(
-    time_ns=1,
-    verdict=Verdict.DENY,
-    reason=Reason.DENIED_UNKNOWN_ADDRESS,
-    hook=Hook.INET4_CONNECT,
-    address=ip("192.0.2.1"),
-    port=443,
-    protocol=6,
-    rule=0,
-    socket_cookie=5,
-    pid=42,
-    process="docker",
-    uid=1000,
-    cgroup_id=77,
-    dns_message=None,
-)
-DNS_EVENT = replace(
-    EVENT,
-    verdict=Verdict.NONE,
-    reason=Reason.DNS_LEARNED,
-    hook=Hook.INET_INGRESS,
-    address=ip("10.0.0.53"),
-    port=53,
-    protocol=17,
-    pid=None,
-    process=None,
-    uid=None,
-)
 RECORD = {
     "event": "denied",
     "verdict": "deny",
@@ -148,6 +127,113 @@ def test_denied_with_a_name() -> None:
     record = describer(a192_0_2_1="evil.example").describe(EVENT, None)
     assert record["host"] == "evil.example"
     assert record["explanation"] == "evil.example is not in the policy"
+
+
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [
+        pytest.param("public.corp.example", "public.corp.example (policy.yaml:10)", id="by its name"),
+        pytest.param("x.sandbox.corp.example", "*.sandbox.corp.example (policy.yaml:11)", id="by a pattern"),
+    ],
+)
+@pytest.mark.parametrize("reason", [Reason.DENIED_UNKNOWN_ADDRESS, Reason.DNS_NOT_LISTED])
+def test_a_name_that_the_policy_denies(reason: Reason, name: str, by: str) -> None:
+    """It is in the policy, so "not in the policy" would send the reader the wrong way."""
+    base = EVENT if reason is Reason.DENIED_UNKNOWN_ADDRESS else DNS_EVENT
+    message = None if base is EVENT else wire(f"{name}.", "192.0.2.1")
+    event = replace(base, reason=reason, dns_message=message)
+    answer = read_message(message) if message is not None else None
+    record = describer(a192_0_2_1=name).describe(event, answer)
+    assert record["host"] == name
+    assert record["explanation"] == f"{name} is denied by {by}"
+
+
+def test_an_exception_from_what_is_denied() -> None:
+    name = "again.sandbox.corp.example"
+    assert "denied" not in describer(a192_0_2_1=name).describe(EVENT, None)["explanation"]
+
+
+def query(name: str, protocol: int) -> bytes:
+    """A query as it is in a packet: over TCP a length goes before it."""
+    plain = dns.message.make_query(name, "A").to_wire()
+    return plain if protocol == UDP else len(plain).to_bytes(2, "big") + plain
+
+
+@pytest.mark.parametrize("protocol", [pytest.param(UDP, id="UDP"), pytest.param(TCP, id="TCP")])
+@pytest.mark.parametrize(
+    ("name", "explanation"),
+    [
+        ("evil.example", "evil.example is not in the policy, and other names may not be asked for"),
+        ("public.corp.example", "public.corp.example is denied by public.corp.example (policy.yaml:10)"),
+    ],
+)
+def test_denied_query(name: str, explanation: str, protocol: int) -> None:
+    """It is about the name asked for; the address is the resolver's, which nobody looked up."""
+    event = replace(
+        EVENT,
+        reason=Reason.DENIED_QUERY_NAME,
+        hook=Hook.INET_EGRESS,
+        address=ip("10.0.0.53"),
+        port=53,
+        protocol=protocol,
+        dns_message=query(name, protocol),
+    )
+    record = describer(a10_0_0_53="dns.example").describe(event, None)
+    assert (record["event"], record["host"], record["explanation"]) == ("denied", name, explanation)
+    assert (record["address"], record["port"], record["message"]) == ("10.0.0.53", 53, MESSAGE)
+    assert "resolver" not in record
+
+
+@pytest.mark.parametrize("protocol", [UDP, TCP])
+@pytest.mark.parametrize("message", [b"", b"x", b"garbage that is none", b"\xff" * 40])
+def test_denied_packet_that_is_no_query(message: bytes, protocol: int) -> None:
+    event = replace(
+        EVENT,
+        reason=Reason.DENIED_NOT_A_QUERY,
+        address=ip("10.0.0.53"),
+        protocol=protocol,
+        dns_message=message,
+    )
+    record = describer().describe(event, None)
+    assert record["event"] == "denied"
+    assert record["explanation"] == "only queries for names of the policy may go to the resolver"
+
+
+def test_a_query_over_tcp() -> None:
+    event = replace(
+        DNS_EVENT,
+        reason=Reason.DNS_OVER_TCP,
+        hook=Hook.INET_EGRESS,
+        protocol=TCP,
+        dns_message=query("ghcr.io", TCP),
+        rule=rank("ghcr.io"),
+        detail=1,
+    )
+    record = describer().describe(event, None)
+    assert (record["event"], record["host"], record["protocol"]) == ("dns", "ghcr.io", "tcp")
+    assert record["resolver"] == "10.0.0.53#53"
+
+
+def test_private_address() -> None:
+    event = replace(EVENT, reason=Reason.DENIED_PRIVATE_ADDRESS, rule=rank("ghcr.io"), address=ip("10.1.2.3"))
+    record = describer(a10_1_2_3="ghcr.io").describe(event, None)
+    assert record["explanation"] == (
+        "ghcr.io is allowed by ghcr.io (ghcr), but this address is a private one; "
+        "write private: true there if that is meant"
+    )
+    assert record["rule"] == "ghcr.io (ghcr)"
+    assert record["message"] == MESSAGE
+
+
+def test_reply_with_private_addresses_alone() -> None:
+    message = wire("ghcr.io.", "10.1.2.3")
+    event = replace(DNS_EVENT, reason=Reason.DNS_PRIVATE_ADDRESS, dns_message=message, rule=rank("ghcr.io"))
+    record = describer().describe(event, read_message(message))
+    assert record["event"] == "not-understood"
+    assert record["addresses"] == ["10.1.2.3"]
+    assert record["explanation"] == (
+        "ghcr.io has only private addresses, which ghcr.io (ghcr) does not expect"
+    )
 
 
 def test_denied_port() -> None:

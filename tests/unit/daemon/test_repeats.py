@@ -10,25 +10,11 @@ import pytest
 
 from ram_ebpf.daemon import repeats
 from ram_ebpf.daemon.repeats import Repeats
-from ram_ebpf.dataplane.abi import Hook, Reason, Verdict
+from ram_ebpf.dataplane.abi import Hook, Verdict
 from ram_ebpf.dataplane.events import Event
 
-EVENT = Event(
-    time_ns=1,
-    verdict=Verdict.DENY,
-    reason=Reason.DENIED_UNKNOWN_ADDRESS,
-    hook=Hook.INET4_CONNECT,
-    address=ipaddress.ip_address("192.0.2.1"),
-    port=443,
-    protocol=6,
-    rule=0,
-    socket_cookie=5,
-    pid=42,
-    process="docker",
-    uid=1000,
-    cgroup_id=77,
-    dns_message=None,
-)
+from .samples import EVENT
+
 EGRESS = replace(EVENT, hook=Hook.INET_EGRESS, pid=None)
 
 

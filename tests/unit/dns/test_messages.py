@@ -84,9 +84,16 @@ def test_other_records_are_passed_over() -> None:
         ("ghcr.io.", 60, "TXT", '"192.0.2.9"'),
         ("ghcr.io.", 60, "MX", "10 mail.ghcr.io."),
         ("ghcr.io.", 60, "A", "192.0.2.1"),
-        ("ghcr.io.", 60, "HTTPS", "1 . ipv4hint=192.0.2.3"),
     )
     assert read_message(wire) == Answer("ghcr.io", ((ip("192.0.2.1"), 60),))
+
+
+def test_hints_are_addresses_too() -> None:
+    """RFC 9460 7.3: a client may connect to them without asking for more."""
+    wire = message(
+        "ghcr.io.", "HTTPS", ("ghcr.io.", 60, "HTTPS", "1 . ipv4hint=192.0.2.3 ipv6hint=2001:db8::3")
+    )
+    assert read_message(wire) == Answer("ghcr.io", ((ip("192.0.2.3"), 60), (ip("2001:db8::3"), 60)))
 
 
 def test_no_address() -> None:

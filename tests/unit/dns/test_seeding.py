@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dns import seeding
-from ram_ebpf.dns.lookup import Answer, LookupFailedError
+from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError
 from ram_ebpf.dns.seeding import Seeder
 
 from .server import Server, knows
@@ -36,7 +37,9 @@ class Lookups:
         self.calls: list[tuple[float, str]] = []
         self.resolvers: list[Sequence[TrustedResolver]] = []
 
-    async def __call__(self, name: str, resolvers: Sequence[TrustedResolver], timeout: float = 2.0) -> Answer:
+    async def __call__(
+        self, name: str, resolvers: Sequence[TrustedResolver], types: Sequence[int] = ADDRESS_TYPES
+    ) -> Answer:
         self.calls.append((time.monotonic(), name))
         self.resolvers.append(resolvers)
         result = self.handle(name)
@@ -57,6 +60,11 @@ class Learned(list[tuple[str, int]]):
         assert threading.current_thread().name == "seeder"
         assert found.addresses
         self.append((found.name, rule))
+
+
+def ask_once(seeder: Seeder, name: str, rule: int, learn: Callable[..., None]) -> None:
+    """What is learned once goes where the rest goes."""
+    seeder.ask_once(name, ADDRESS_TYPES, partial(learn, rule=rule), lambda: None)
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -257,7 +265,7 @@ def test_an_error_of_the_learner_does_not_end_the_thread(
 
     with seeding_of([("bad.example", 1), ("good.example", 2)], learn) as seeder:
         assert seeder.wait_first_round(5)
-        seeder.ask_now("later.example", 3)
+        ask_once(seeder, "later.example", 3, learn)
         assert eventually(lambda: learned == ["good.example", "later.example"])
     assert "resolving bad.example failed" in caplog.text
 
@@ -267,20 +275,20 @@ def test_resolvers_are_asked_for_each_time(lookups: Lookups) -> None:
     with seeding_of([("a.example", 1)], Learned(), lambda: list(current)) as seeder:
         assert seeder.wait_first_round(5)
         current[:] = [TrustedResolver(ip("192.0.2.53"))]
-        seeder.ask_now("b.example", 2)
+        ask_once(seeder, "b.example", 2, Learned())
         assert eventually(lambda: len(lookups.calls) == 2)
     assert lookups.resolvers == [[RESOLVER], [TrustedResolver(ip("192.0.2.53"))]]
 
 
-def test_ask_now(lookups: Lookups) -> None:
+def test_ask_once(lookups: Lookups) -> None:
     learned = Learned()
     with seeding_of([("a.example", 1)], learned) as seeder:
         assert seeder.wait_first_round(5)
-        seeder.ask_now("b.example", 2)
+        ask_once(seeder, "b.example", 2, learned)
         assert eventually(lambda: learned == [("a.example", 1), ("b.example", 2)])
 
 
-def test_ask_now_asks_once(lookups: Lookups, pauses: Callable[..., None]) -> None:
+def test_ask_once_asks_once(lookups: Lookups, pauses: Callable[..., None]) -> None:
     pauses(first_retry=0.01, last_retry=0.01, shortest_pause=0.01, longest_pause=0.01)
 
     def handle(name: str) -> Answer:
@@ -291,13 +299,13 @@ def test_ask_now_asks_once(lookups: Lookups, pauses: Callable[..., None]) -> Non
     lookups.handle = handle
     with seeding_of([], Learned()) as seeder:
         for name in ("bad.example", "good.example"):
-            seeder.ask_now(name, 1)
+            ask_once(seeder, name, 1, Learned())
         assert eventually(lambda: len(lookups.calls) == 2)
         time.sleep(0.1)
     assert lookups.names() == ["bad.example", "good.example"]
 
 
-def test_ask_now_is_no_part_of_the_first_round(lookups: Lookups) -> None:
+def test_ask_once_is_no_part_of_the_first_round(lookups: Lookups) -> None:
     async def never() -> Answer:
         await asyncio.sleep(3600)
         raise AssertionError
@@ -305,12 +313,12 @@ def test_ask_now_is_no_part_of_the_first_round(lookups: Lookups) -> None:
     lookups.handle = lambda name: never() if name == "slow.example" else answer(name)
     learned = Learned()
     with seeding_of([("slow.example", 1)], learned) as seeder:
-        seeder.ask_now("b.example", 2)
+        ask_once(seeder, "b.example", 2, learned)
         assert eventually(lambda: learned == [("b.example", 2)])
         assert not seeder.wait_first_round(0)
 
 
-def test_ask_now_is_out_of_turn(lookups: Lookups, pauses: Callable[..., None]) -> None:
+def test_ask_once_is_out_of_turn(lookups: Lookups, pauses: Callable[..., None]) -> None:
     """Somebody waits for it, and nobody for the rest of the first round."""
     pauses(concurrent=2)
 
@@ -321,28 +329,28 @@ def test_ask_now_is_out_of_turn(lookups: Lookups, pauses: Callable[..., None]) -
     lookups.handle = slowly
     with seeding_of([(f"n{n}.example", n) for n in range(200)], Learned()) as seeder:
         assert eventually(lambda: len(lookups.calls) > 5)
-        seeder.ask_now("urgent.example", 1)
+        ask_once(seeder, "urgent.example", 1, Learned())
         assert seeder.wait_first_round(10)
         assert eventually(lambda: "urgent.example" in lookups.names())
     assert lookups.names().index("urgent.example") < 150
 
 
-def test_ask_now_before_the_start_and_after_the_end(lookups: Lookups) -> None:
+def test_ask_once_before_the_start_and_after_the_end(lookups: Lookups) -> None:
     seeder = Seeder([], lambda: [RESOLVER], Learned())
-    seeder.ask_now("a.example", 1)
+    ask_once(seeder, "a.example", 1, Learned())
     seeder.start()
     seeder.stop()
-    seeder.ask_now("a.example", 1)
+    ask_once(seeder, "a.example", 1, Learned())
     assert lookups.calls == []
 
 
-def test_ask_now_from_many_threads(lookups: Lookups) -> None:
+def test_ask_once_from_many_threads(lookups: Lookups) -> None:
     learned = Learned()
     with seeding_of([], learned) as seeder:
 
         def ask(rule: int) -> None:
             for number in range(50):
-                seeder.ask_now(f"{rule}-{number}.example", rule)
+                ask_once(seeder, f"{rule}-{number}.example", rule, learned)
 
         threads = [threading.Thread(target=ask, args=(rule,)) for rule in range(4)]
         for thread in threads:
@@ -422,7 +430,7 @@ def test_with_a_resolver() -> None:
         seeding_of([("a.example", 1), ("c.example", 3)], learned, lambda: [server.resolver]) as seeder,
     ):
         assert seeder.wait_first_round(5)
-        seeder.ask_now("b.example", 2)
+        ask_once(seeder, "b.example", 2, learned)
         assert eventually(lambda: len(learned) == 2)
     assert learned == [("a.example", 1), ("b.example", 2)]
 

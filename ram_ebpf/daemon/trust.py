@@ -1,0 +1,116 @@
+"""Whom to believe, as it changes: the host's resolvers, and the sockets of those that live on this host."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ram_ebpf.dataplane.plane import Plane, TrustedResolver
+from ram_ebpf.dns.local import LocalFinder, LocalResolver, LocalSocket
+from ram_ebpf.dns.resolvers import auto_resolvers, configured_resolvers
+from ram_ebpf.policy.model import Policy
+
+_log = logging.getLogger(__name__)
+
+_PERIOD = 2.0  # seconds between looks
+_SHORTEST_PERIOD = 0.05  # when somebody asks for one
+
+
+def resolvers_of(policy: Policy) -> list[TrustedResolver]:
+    """The resolvers that a policy trusts, here and now."""
+    if isinstance(policy.resolvers, str):
+        return auto_resolvers()
+    return configured_resolvers(policy.resolvers)
+
+
+def trusted_cookies(resolver: LocalResolver, governed: Sequence[Path]) -> tuple[int, ...]:
+    """The sockets at a resolver's endpoint that are the resolver's.
+
+    With SO_REUSEADDR or SO_REUSEPORT others may bind to the same endpoint beside it. Those that live in a
+    governed cgroup are not believed while there is one outside; where all are inside, only those of whoever
+    came first are: the socket with the lowest cookie, which the kernel counts up.
+    """
+
+    def is_outside(item: LocalSocket) -> bool:
+        return item.cgroup is None or not any(item.cgroup.is_relative_to(cgroup) for cgroup in governed)
+
+    outside = [item for item in resolver.sockets if is_outside(item)]
+    if outside or not resolver.sockets:
+        return tuple(item.cookie for item in outside)
+    first = min(resolver.sockets, key=lambda item: item.cookie)
+    return tuple(
+        item.cookie
+        for item in resolver.sockets
+        if (item.cgroup, item.uid, item.pid) == (first.cgroup, first.uid, first.pid)
+    )
+
+
+class Trust:
+    """Keeps the data plane's idea of its resolvers right. `say(event, explanation)` tells of changes."""
+
+    def __init__(self, policy: Policy, say: Callable[[str, str], None]) -> None:
+        self._policy = policy
+        self._say = say
+        self._finder = LocalFinder()
+        self._due = 0.0
+        self._last = float("-inf")
+        self._cookies: set[int] = set()
+        self._unwatched: set[str] = set()
+        self.resolvers = resolvers_of(policy)
+
+    def apply(self, plane: Plane) -> None:
+        """Looks now: at first, and when something else is governed than before."""
+        self._last = time.monotonic()
+        self._due = self._last + _PERIOD
+        plane.trust(self.resolvers)
+        self._follow_sockets(plane)
+
+    def hurry(self) -> None:
+        """A reply came that should have been a resolver's, and was not recognised: it may have restarted."""
+        self._due = min(self._due, self._last + _SHORTEST_PERIOD)
+
+    def follow(self, plane: Plane) -> None:
+        """Looks again when it is time. resolv.conf changes when a laptop moves, and resolvers restart."""
+        if time.monotonic() < self._due:
+            return
+        found = resolvers_of(self._policy)
+        if found != self.resolvers:
+            self.resolvers = found
+            plane.trust(found)
+            names = ", ".join(str(resolver.address) for resolver in found)
+            self._say("resolvers", f"the trusted resolvers are now {names}")
+        self._follow_sockets(plane)
+        self._last = time.monotonic()
+        self._due = self._last + _PERIOD
+
+    def _follow_sockets(self, plane: Plane) -> None:
+        try:
+            found = self._finder.find(self.resolvers)
+        except OSError as error:
+            self._warn("sockets", f"the sockets of this host's resolvers cannot be found: {error}")
+            return
+        cookies = {cookie for item in found for cookie in trusted_cookies(item, plane.attached)}
+        if cookies != self._cookies:
+            plane.trust_sockets(cookies)
+            self._cookies = cookies
+        try:
+            plane.watch({cgroup for item in found for cgroup in item.cgroups})
+        except OSError as error:
+            self._warn("watch", f"a resolver's cgroup cannot be watched: {error}")
+        for item in found:
+            if not item.cgroups:
+                self._warn(
+                    f"{item.address}#{item.port}",
+                    f"the resolver {item.address} is on this host, but which process it is cannot be found: "
+                    "what it replies is asked again, one by one; run ram-ebpf where it sees that process, or "
+                    "name the resolvers behind it in the policy",
+                )
+            else:
+                self._unwatched.discard(f"{item.address}#{item.port}")
+
+    def _warn(self, about: str, text: str) -> None:
+        if about not in self._unwatched:
+            self._unwatched.add(about)
+            self._say("resolver-unwatched", text)

@@ -1,0 +1,69 @@
+"""A data plane whose maps are in memory and that attaches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ram_ebpf.dataplane.abi import SCOPES_MAX
+from ram_ebpf.dataplane.plane import Plane, Scope, Settings
+from ram_ebpf.dataplane.programs import Programs
+from ram_ebpf.dataplane.scopes import ScopeMaps
+from ram_ebpf.dataplane.tables import Tables
+from ram_ebpf.policy.rules import RuleSet
+
+from .maps import FakeMap
+
+
+class FakeScopeMaps(ScopeMaps):
+    """The maps of a scope into which user space writes."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.learned = FakeMap()
+        self.released = FakeMap(key_size=40, value_size=4)
+        self.maps = {"learned": self.learned, "released": self.released}
+
+
+class FakePlane(Plane):
+    """Tables and maps, and nothing in a kernel. `watching` are the cgroups that it was told to watch last."""
+
+    def __init__(self, rules: RuleSet, *_: Any) -> None:
+        self.tables = Tables(rules, (1, 2, 3, 4))
+        self.seeded = FakeMap()
+        self.resolvers = FakeMap(value_size=4)
+        self.resolver_sockets = FakeMap(key_size=8, value_size=4)
+        self.encrypted_resolvers = FakeMap(key_size=16, value_size=4)
+        self.maps = {
+            "seeded": self.seeded,
+            "resolvers": self.resolvers,
+            "resolver_sockets": self.resolver_sockets,
+            "encrypted_resolvers": self.encrypted_resolvers,
+        }
+        self.watching: set[Path] = set()
+        self._scopes = {}
+        self._attached = {}
+        self._other_dns_ports = False
+        self._settings = Settings()
+
+    def govern(self, number: int) -> FakeScopeMaps:
+        """Opens a scope of this number, and attaches it to a cgroup of the same name."""
+        assert 0 <= number < SCOPES_MAX
+        maps = FakeScopeMaps(number)
+        self._scopes[number] = Scope(maps, Programs())
+        self._attached[Path(f"/cgroup/{number}")] = self._scopes[number]
+        return maps
+
+    def abandon(self, number: int) -> None:
+        """Closes the scope of this number."""
+        del self._scopes[number], self._attached[Path(f"/cgroup/{number}")]
+
+    def configure(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def watch(self, cgroups: Iterable[Path]) -> None:
+        self.watching = set(cgroups)
+
+    def close(self) -> None:
+        return
