@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+Range = tuple[int, int]  # from, and up to but not including
+
 PATIENCE = 3.0  # seconds that a call on a socket may take
 
 _AF_UNSPEC = 0
@@ -73,6 +75,11 @@ class Agent:
         """The addresses that the C library finds."""
         return list(dict.fromkeys(str(item[4][0]) for item in socket.getaddrinfo(name, None)))
 
+    def become(self, user: int) -> None:
+        """Gives up root for another user, and with it all capabilities."""
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+
     def move(self, cgroup: str) -> None:
         """Moves this process to another control group."""
         Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
@@ -94,6 +101,24 @@ class Agent:
                 else:
                     outcomes["connected"] += 1
         return dict(outcomes)
+
+    def spray(self, number: int, wire: bytes, identifiers: Range, address: str, ports: Range) -> int:
+        """Sends a DNS message with each of the ids to each of the ports; how many got out."""
+        send, sent = self._sockets[number].sendto, 0
+        for identifier in range(*identifiers):
+            message = identifier.to_bytes(2, "big") + wire[2:]
+            for port in range(*ports):
+                send(message, (address, port))
+                sent += 1
+        return sent
+
+    def dial(self, address: str, wires: tuple[bytes, ...]) -> int:
+        """Opens a connection to a resolver for each of the messages, sends it there and never reads."""
+        for wire in wires:
+            number = self.open(socket.AF_INET, socket.SOCK_STREAM)
+            self._sockets[number].connect((address, 53))
+            self._sockets[number].sendall(len(wire).to_bytes(2, "big") + wire)
+        return len(wires)
 
     def flood(self, address: str, count: int, suffix: str) -> int:
         """Sends DNS queries for random names below a suffix, from ever new ports; how many got out."""

@@ -21,6 +21,7 @@ from tests.adversarial.packets import address_for
 from tests.lab import topology
 from tests.lab.dns_replies import Address, Reply, respond
 
+HONEST = "192.0.2.80"  # nobody's address either: what the resolver answers before the attacker does
 STRANGER = "10.77.0.55"  # nobody's address
 STRANGER_PORT = 5353
 QUIET_RESOLVER = "10.77.0.56"  # trusted, and nobody there to answer
@@ -59,7 +60,7 @@ def answer(query: dns.message.Message, client: Address) -> Iterator[Reply]:
         lie.question = []
         yield Reply(lie.to_wire())
     elif case == "second-reply":
-        yield Reply(respond(query, topology.ALLOWED).to_wire())
+        yield Reply(respond(query, HONEST).to_wire())
         yield Reply(honest.to_wire(), delay=0.02)
     elif case == "not-a-response":
         lie.flags &= ~dns.flags.QR

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.adversarial import lies
-from tests.adversarial.actor import RemoteSocket
 from tests.adversarial.field import PORT, Field, tcp_connect
-from tests.adversarial.packets import AAAA, A, address_for, labels_of, query, reply, wire_name
+from tests.adversarial.lookups import ask, assert_shut, dns_line, give
+from tests.adversarial.packets import AAAA, A, labels_of, query, reply, wire_name
 from tests.lab import topology
 from tests.lab.lab import Lab
 from tests.lab.rogue import RogueDns
@@ -41,38 +40,6 @@ resolvers: [{Lab.resolver}, {Lab.rogue_resolver}, {lies.QUIET_RESOLVER}]
 def rogue(field: Field) -> Iterator[RogueDns]:
     with RogueDns(field.lab.dns.node, Path(lies.__file__)) as result:
         yield result
-
-
-def give(field: Field, name: bytes, kind: int = A) -> str:
-    """Makes the address that lies.py answers with for a name one of the attacker's registry."""
-    address = address_for(name, kind)
-    field.lab.blocked.node.add_addresses(address)
-    return address
-
-
-def ask(field: Field, wire: bytes, replies: int = 1, resolver: str = topology.ROGUE_RESOLVER) -> RemoteSocket:
-    """Sends a query to the resolver and takes its replies."""
-    item = field.inside.socket(socket.AF_INET, _DGRAM)
-    item.sendto(wire, (resolver, 53))
-    for _ in range(replies):
-        item.recv()
-    return item
-
-
-def assert_shut(field: Field, address: str) -> None:
-    """No packet can be sent there, and the log says why."""
-    start = len(field.daemon.lines())
-    registry = field.lab.blocked
-    before = registry.counters()["Tcp.PassiveOpens"]
-    with pytest.raises(PermissionError) as caught:
-        tcp_connect(field.inside, address)
-    assert caught.value.errno == errno.EPERM
-    field.reason(start, ("denied-unknown-address",), address)
-    assert registry.counters()["Tcp.PassiveOpens"] == before
-
-
-def dns_line(field: Field, start: int, reason: str) -> None:
-    field.line(start, lambda line: line.get("reason") == reason, reason)
 
 
 @pytest.mark.parametrize(

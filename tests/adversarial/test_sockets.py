@@ -16,6 +16,7 @@ from tests.lab import topology
 
 UNKNOWN = "denied-unknown-address"
 SOURCE_ROUTE = "denied-source-route"
+RESOLVER = "denied-resolver"
 
 _ALLOWED = (topology.ALLOWED, PORT)
 _ALLOWED_V6 = (topology.ALLOWED_V6, PORT)
@@ -396,7 +397,7 @@ def test_own_resolver(field: Field, address: str) -> None:
     wire = query(wire_name(*labels_of("allowed.registry.test")))
     with pytest.raises(PermissionError):
         client.sendto(wire, (address, 53))
-    field.reason(start, ("denied-resolver",), address)
+    field.reason(start, (RESOLVER,), address)
     server.settimeout(0.1)
     with pytest.raises(TimeoutError):
         server.recv()
@@ -410,15 +411,16 @@ def test_own_resolver(field: Field, address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "port", "kind"),
+    ("address", "port", "kind", "reason"),
     [
-        pytest.param(topology.ROGUE_RESOLVER, 53, _DGRAM, id="UDP", marks=core),
-        pytest.param(topology.ROGUE_RESOLVER_V6, 53, _DGRAM, id="UDP over IPv6"),
-        pytest.param(topology.ROGUE_RESOLVER, 53, _STREAM, id="TCP"),
-        pytest.param(topology.ROGUE_RESOLVER, 853, _STREAM, id="DNS over TLS"),
+        pytest.param(topology.ROGUE_RESOLVER, 53, _DGRAM, RESOLVER, id="UDP", marks=core),
+        pytest.param(topology.ROGUE_RESOLVER_V6, 53, _DGRAM, RESOLVER, id="UDP over IPv6"),
+        pytest.param(topology.ROGUE_RESOLVER, 53, _STREAM, RESOLVER, id="TCP"),
+        pytest.param(topology.ROGUE_RESOLVER, 853, _STREAM, "denied-dns-over-tls", id="DNS over TLS"),
+        pytest.param(topology.ROGUE_RESOLVER, 853, _DGRAM, "denied-dns-over-quic", id="DNS over QUIC"),
     ],
 )
-def test_attackers_resolver(field: Field, address: str, port: int, kind: int) -> None:
+def test_attackers_resolver(field: Field, address: str, port: int, kind: int, reason: str) -> None:
     """A resolver of the attacker's own, elsewhere, answers for the allowed name."""
     family = _AF_INET6 if ":" in address else _AF_INET
     start = len(field.daemon.lines())
@@ -434,7 +436,7 @@ def test_attackers_resolver(field: Field, address: str, port: int, kind: int) ->
         if kind == _DGRAM:
             with pytest.raises(PermissionError):
                 client.sendto(wire, (address, port))
-        field.reason(start, ("denied-resolver",), address)
+        field.reason(start, (reason,), address)
         server.settimeout(0.1)
         with pytest.raises(TimeoutError):
             server.recv() if kind == _DGRAM else server.accept()
