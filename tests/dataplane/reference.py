@@ -43,6 +43,11 @@ _ADDRESS_TYPES = (A, AAAA)
 _SERVICE_TYPES = (HTTPS, SVCB)
 _RELEVANT_TYPES = (*_ADDRESS_TYPES, *_SERVICE_TYPES)
 
+# dnspython loads the class for a type when it first meets one, and if that is a record of class ANY, takes
+# the type for unknown in class IN too, from then on.
+for _rtype in (*_RELEVANT_TYPES, CNAME):
+    dns.rdata.get_rdata_class(dns.rdataclass.IN, dns.rdatatype.RdataType.make(_rtype))
+
 DEVIATIONS = {
     "overlap": """
         A name that a pointer leads into itself, as octets read twice. dnspython refuses it from 2.9 on,

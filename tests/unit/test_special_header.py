@@ -1,4 +1,6 @@
-"""bpf/lib/special.h finds the same addresses special as ram_ebpf/policy/special.py, whose list it computes."""
+"""bpf/lib/special.h finds the same addresses special as ram_ebpf/policy/special.py, whose list it
+computes.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def find(tmp_path_factory: pytest.TempPathFactory) -> Find:
 
 
 class Intervals:
-    """The same list as first and last numbers of 128 bits: looking through the networks takes too long here."""
+    """The same list as first and last numbers of 128 bits: looking through the networks takes too long
+    here.
+    """
 
     def __init__(self) -> None:
         ends = sorted(

@@ -67,7 +67,7 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> Lookups:
         types: Sequence[int] = ADDRESS_TYPES,
     ) -> Answer:
         found.append((time.monotonic(), name, types))
-        return Answer(name, ((ip("192.0.2.1"), 3600),))
+        return Answer(name, ((ip("198.51.100.1"), 3600),))
 
     monkeypatch.setattr(seeding, "look_up", look_up)
     monkeypatch.setattr(controller, "Plane", FakePlane)
@@ -231,6 +231,7 @@ def test_an_event_that_cannot_be_told_does_not_end_enforcement(
         (Reason.DNS_WRONG_INTERFACE, False),
         (Reason.DNS_UNTRUSTED_SENDER, False),
     ],
+    ids=lambda value: value.slug if isinstance(value, Reason) else "",
 )
 def test_the_name_of_a_refused_address(running: Running, reason: Reason, known: bool) -> None:
     running.take(replace(DNS_EVENT, reason=reason, dns_message=reply("evil.example", "192.0.2.1")))
