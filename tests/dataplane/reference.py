@@ -14,6 +14,7 @@ import struct
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import dns.exception
 import dns.message
@@ -45,8 +46,9 @@ _RELEVANT_TYPES = (*_ADDRESS_TYPES, *_SERVICE_TYPES)
 
 # dnspython loads the class for a type when it first meets one, and if that is a record of class ANY, takes
 # the type for unknown in class IN too, from then on.
+_load_class: Any = dns.rdata.get_rdata_class  # which says nothing of its types
 for _rtype in (*_RELEVANT_TYPES, CNAME):
-    dns.rdata.get_rdata_class(dns.rdataclass.IN, dns.rdatatype.RdataType.make(_rtype))
+    _load_class(dns.rdataclass.IN, dns.rdatatype.RdataType.make(_rtype))
 
 DEVIATIONS = {
     "overlap": """
