@@ -211,7 +211,9 @@ class Controller:
     def _tell(self, event: Event) -> None:
         if event.reason is abi.Reason.DNS_OVER_TCP:
             self._learner.take_query(event)
-        answer = read_message(event.dns_message) if event.dns_message else None
+        # What leaves is a client's, whatever it looks like: only what comes in may be an answer.
+        incoming = event.dns_message if event.hook is abi.Hook.INET_INGRESS else None
+        answer = read_message(incoming) if incoming else None
         if answer is not None and event.reason in _TELLING:
             self._history.note(answer)
             self._note_encrypted(answer)
