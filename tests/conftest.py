@@ -8,8 +8,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# Examples kept by a run as root would be in the way of the next one as somebody else.
-hypothesis.settings.register_profile("ram-ebpf", database=None)
+# Examples kept by a run as root would be in the way of the next one as somebody else. No deadlines: how long
+# something takes on a busy machine is no test.
+hypothesis.settings.register_profile("ram-ebpf", database=None, deadline=None)
 hypothesis.settings.load_profile("ram-ebpf")
 
 NEEDS_ROOT = "this test needs root: run `sudo make test`"
