@@ -13,6 +13,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 from dns.rdtypes.svcbbase import ParamKey
@@ -22,6 +23,10 @@ from ram_ebpf.dataplane.plane import TrustedResolver
 
 ADDRESS_TYPES = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _SERVICES = (dns.rdatatype.HTTPS, dns.rdatatype.SVCB)  # RFC 9460
+
+# dnspython loads the class of a type when it first meets one. If that is in a record of another class than IN, it
+# takes the type for unknown in class IN too, from then on: one hostile reply would have spoilt all others.
+dns.rdata.load_all_types()
 
 
 def types_for(rdtype: int | None) -> Sequence[int]:
