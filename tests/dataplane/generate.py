@@ -394,6 +394,7 @@ _names = st.sampled_from(
 _unlisted = st.sampled_from([*map(_labels, _UNLISTED)])
 _query_oddities = st.sampled_from([0] * 150 + [99] * 60 + [1, 2, 3, 4, 5])
 _reply_oddities = st.sampled_from([0] * 120 + [1] * 5 + [2, 3, 4, 5, 6, 7, 8, 9, 9, 9])
+_many_kinds = st.sampled_from([0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 7])
 _cuts = st.sampled_from([0] * 80 + [1, 2, 3, 4, 5])
 
 
@@ -407,12 +408,12 @@ def exchanges(draw: st.DrawFn, tables: Tables) -> Drawn:
     writing = _Writing(255, case=draw(st.integers(0, 255)))
     query = _query(name, qtype, writing, odd)
     composer = _Composer(name, qtype, draw(st.integers(0, 1 << 32)))
-    size = draw(st.sampled_from([1] * 30 + [0, 2]))
+    size = draw(st.sampled_from([1] * 40 + [0, 2, 2, 2]))
     if size < 2:
         for plan in draw(st.lists(_plans, min_size=size, max_size=8)):
             composer.add(plan)
     else:
-        _many(composer, draw(st.integers(0, 7)), draw(st.sampled_from([30, 60, 100, 200, 700])))
+        _many(composer, draw(_many_kinds), draw(st.sampled_from([30, 60, 100, 200, 700, 700])))
     records = composer.records
     if draw(st.sampled_from([0] * 6 + [1])):
         records = draw(st.permutations(records))
