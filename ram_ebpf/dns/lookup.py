@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,10 @@ from ram_ebpf.dataplane.plane import TrustedResolver
 ADDRESS_TYPES = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _SERVICES = (dns.rdatatype.HTTPS, dns.rdatatype.SVCB)  # RFC 9460
 
-# dnspython loads the class of a type when it first meets one. If that is in a record of another class than IN, it
-# takes the type for unknown in class IN too, from then on: one hostile reply would have spoilt all others.
-dns.rdata.load_all_types()
+# dnspython loads the class of a type when it first meets one. If that is in a record of another class than
+# IN, it takes the type for unknown in class IN too, from then on: one hostile reply would spoil all others.
+_load_all_types: Callable[[], None] = dns.rdata.load_all_types
+_load_all_types()
 
 
 def types_for(rdtype: int | None) -> Sequence[int]:
