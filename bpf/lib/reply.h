@@ -50,7 +50,7 @@ static __always_inline u32 ram_match_reply(struct __sk_buff *skb, struct ram_con
 	struct ram_query *query;
 	u64 asked_ns, identity;
 	u32 *flags, sender;
-	u32 trust;
+	u32 trust, asked_by;
 
 	__builtin_memcpy(resolver.address, p->source, 16);
 	resolver.port = p->source_port;
@@ -82,18 +82,23 @@ static __always_inline u32 ram_match_reply(struct __sk_buff *skb, struct ram_con
 	reply->qtype = query->qtype;
 	asked_ns = query->asked_ns;
 	identity = query->identity;
-	sender = ram_check_sender(skb, cfg, p, trust, query->ifindex);
+	asked_by = query->ifindex;
+	/*
+	 * The question first: where the sender is doubtful, user space asks again for the name that stands in
+	 * the reply, so it must be the name that was asked for.
+	 */
+	if (header.questions != 1 ||
+	    ram_dns_question(skb, cfg, p->payload_offset + RAM_DNS_HEADER, p->end, &question) ||
+	    question.qclass != RAM_DNS_CLASS_IN || question.qtype != reply->qtype ||
+	    question.identity != identity)
+		return RAM_REASON_DNS_WRONG_QUESTION;
+	sender = ram_check_sender(skb, cfg, p, trust, asked_by);
 	if (sender != RAM_REASON_DNS_LEARNED)
 		return sender;
 	if (ram_is_past(ram_now(), asked_ns, cfg->query_lifetime_ns)) {
 		ram_map_delete(listed_here, &key);
 		return RAM_REASON_DNS_LATE;
 	}
-	if (header.questions != 1 ||
-	    ram_dns_question(skb, cfg, p->payload_offset + RAM_DNS_HEADER, p->end, &question) ||
-	    question.qclass != RAM_DNS_CLASS_IN || question.qtype != reply->qtype ||
-	    question.identity != identity)
-		return RAM_REASON_DNS_WRONG_QUESTION;
 
 	ram_map_delete(listed_here, &key);
 	if (header.flags[1] & RAM_DNS_RCODE)

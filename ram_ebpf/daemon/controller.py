@@ -229,7 +229,8 @@ class Controller:
     def _note_encrypted(self, answer: Answer) -> None:
         """Who resolves the name of such a resolver is about to turn to it."""
         if self._encrypted.serves(answer.name):
-            self._plane.know_encrypted_resolvers(address for address, _ in answer.addresses)
+            with contextlib.suppress(OSError):  # no room: such a refusal then only says "unknown address"
+                self._plane.know_encrypted_resolvers(address for address, _ in answer.addresses)
 
     def _shut_down(self) -> None:
         self._learner.stop()

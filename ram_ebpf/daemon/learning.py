@@ -18,7 +18,7 @@ from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.maps import Map
 from ram_ebpf.dataplane.openings import open_addresses, remove_expired
 from ram_ebpf.dataplane.plane import Plane, Settings, TrustedResolver
-from ram_ebpf.dns.lookup import Answer, question_type, types_for
+from ram_ebpf.dns.lookup import Answer, question_name, question_type, types_for
 from ram_ebpf.dns.seeding import Seeder
 from ram_ebpf.dns.streams import FlowKey, QueryStreams, Question, flow_of
 from ram_ebpf.policy.names import PatternKind
@@ -40,10 +40,14 @@ _MOST_CONNECTIONS = 4096
 
 
 class _Connection:
-    """The queries of one connection over TCP, in the order in which their replies may go on."""
+    """The queries of one connection over TCP, in the order in which their replies may go on.
+
+    Segments are known by the kernel's count of them. Their events may come in another order.
+    """
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[int, int] = OrderedDict()  # the kernel's count to questions still asked
+        self._waiting: dict[int, int] = {}  # count to questions still asked
+        self._released: int | None = None
 
     def add(self, count: int, questions: int) -> None:
         """A segment after which the connection has sent `count` queries, as the kernel counts."""
@@ -56,10 +60,13 @@ class _Connection:
 
     def released(self) -> int | None:
         """Up to which count everything is dealt with, if that is more than before."""
-        last = None
-        while self._waiting and next(iter(self._waiting.values())) <= 0:
-            last, _ = self._waiting.popitem(last=False)
-        return last
+        before = self._released
+        for count in sorted(self._waiting):
+            if self._waiting[count] > 0:
+                break
+            del self._waiting[count]
+            self._released = count if self._released is None else max(self._released, count)
+        return None if self._released == before else self._released
 
 
 class Learner:
@@ -85,7 +92,7 @@ class Learner:
         self._streams = QueryStreams()
         self._connections: OrderedDict[tuple[int, FlowKey], _Connection] = OrderedDict()
         self._lock = threading.Lock()  # the reader of events and the seeder meet in the connections
-        self._under_way: set[tuple[str, int, int]] = set()
+        self._under_way: set[tuple[str, tuple[int, ...], int, int]] = set()
 
     def start(self) -> None:
         """Begins to resolve."""
@@ -105,7 +112,8 @@ class Learner:
 
     def ask_again(self, name: str, event: Event) -> None:
         """Asks for a name whose reply the kernel did not learn, or not whole."""
-        question = (name, event.rule, event.scope)
+        types = types_for(question_type(event.dns_message or b""))
+        question = (name, tuple(types), event.rule, event.scope)
         with self._lock:
             if question in self._under_way:
                 return
@@ -115,7 +123,6 @@ class Learner:
             with self._lock:
                 self._under_way.discard(question)
 
-        types = types_for(question_type(event.dns_message or b""))
         self._seeder.ask_once(name, types, lambda answer: self._learn(answer, event.rule, event.scope), done)
 
     def take_query(self, event: Event) -> None:
@@ -124,8 +131,11 @@ class Learner:
         if flow is None:
             return
         wanted = []
+        # The kernel found its rule for the one message that the segment looks like. A stream can be made to
+        # mean something else, so that rule is only for the same name.
+        looks_like = question_name((event.dns_message or b"")[2:]) if event.rule else None
         for question in self._streams.feed(event.packet):
-            rule = event.rule or self._rank_of(question.name)
+            rule = event.rule if question.name == looks_like else self._rank_of(question.name)
             if rule:
                 wanted.append((question, rule))
         key = (event.scope, flow)

@@ -75,7 +75,11 @@ class Trust:
         """Looks again when it is time. resolv.conf changes when a laptop moves, and resolvers restart."""
         if time.monotonic() < self._due:
             return
-        found = resolvers_of(self._policy)
+        try:
+            found = resolvers_of(self._policy)
+        except OSError as error:  # of this host's addresses; those that were trusted stay so
+            self._warn("resolvers", f"this host's resolvers cannot be looked at: {error}")
+            found = self.resolvers
         if found != self.resolvers:
             self.resolvers = found
             plane.trust(found)

@@ -136,6 +136,10 @@ class Seeder:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        for _, _, item in self._due:  # nobody will ask any more, and somebody may wait
+            if item.done is not None:
+                self._once -= 1
+                item.done()
 
     async def _resolve(self, item: _Name) -> None:
         pause = _LONGEST_PAUSE

@@ -7,21 +7,24 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dns.message
 import dns.rdatatype
 import pytest
 
-from ram_ebpf.dataplane.programs import CGROUP_HOOKS, ours_attached
+from ram_ebpf.dataplane.programs import CGROUP_HOOKS, RESOLVER_HOOKS, ours_attached
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount
 from tests.adversarial.actor import Actor
 from tests.adversarial.field import PATIENCE, ScopedDaemon, eventually, governed, tcp_connect, wait_line
-from tests.adversarial.packets import labels_of, query, wire_name
+from tests.adversarial.packets import framed, ipv4, labels_of, query, reply, udp, wire_name
 
 from . import topology
 from .daemon import COMMAND
+from .dns import Addresses
 from .dns_replies import respond
 from .lab import Lab
 from .processes import Finished
@@ -29,6 +32,8 @@ from .rogue import RogueDns
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN = "denied-unknown-address"
+HOLD = 3.0  # seconds that a reply over TCP may wait for the daemon
+STANDSTILL = 5.0  # seconds
 
 POLICY = f"""\
 version: 1
@@ -291,7 +296,8 @@ def answer(query, client):
 
 
 def test_truncated_reply(lab: Lab, scope: Path, inside: Actor, tmp_path: Path) -> None:
-    """What does not fit into a datagram is asked for again over TCP, by the daemon."""
+    """The daemon asks again, over TCP, and opens what it is told for the scope whose reply that was."""
+    beside = lab.new_cgroup("truncated-beside")
     script = tmp_path / "truncating.py"
     script.write_text(TRUNCATING, encoding="utf-8")
     policy = POLICY.replace(lab.resolver, lab.rogue_resolver)
@@ -302,19 +308,143 @@ def test_truncated_reply(lab: Lab, scope: Path, inside: Actor, tmp_path: Path) -
         server = resolver.socket(socket.AF_INET, socket.SOCK_STREAM)
         server.bind((lab.rogue_resolver, 53))
         server.listen()
-        with governed(lab, policy, scopes=[scope]) as daemon:
+        with governed(lab, policy, scopes=[scope, beside]) as daemon, Actor(lab.client, beside) as other:
             item = inside.socket(socket.AF_INET, socket.SOCK_DGRAM)
             item.sendto(query(wire_name(*labels_of(name))), (lab.rogue_resolver, 53))
             item.recv()
             connection = server.accept()
             asked = dns.message.from_wire(connection.recv()[2:])
             assert asked.question[0].rdtype == dns.rdatatype.A  # as the client did
-            reply = respond(asked, address).to_wire()
-            connection.send(len(reply).to_bytes(2, "big") + reply)
+            connection.send(framed(respond(asked, address).to_wire()))
             line = wait_line(daemon, 0, lambda line: line["event"] == "not-understood", "the truncated reply")
             assert line["reason"] == "dns-truncated"
             assert line["host"] == name
+            assert line["explanation"] == f"the reply for {name} was truncated, so the name is asked again"
             assert eventually(lambda: not is_refused(inside, address))
+            assert is_refused(other, address)
+
+
+SILENT = """
+from tests.lab.dns_replies import Reply, respond
+
+def answer(query, client):
+    if query.question[0].name.labels[-3] != b"silent":
+        yield Reply(respond(query, "ADDRESS").to_wire())
+"""
+
+
+def test_forged_reply_about_another_name(lab: Lab, scope: Path, inside: Actor, tmp_path: Path) -> None:
+    """What comes by another way than the resolver's is asked again: by the name that the client asked for,
+    not by the one that somebody wrote into the reply."""
+    script = tmp_path / "silent.py"
+    script.write_text(SILENT.replace("ADDRESS", topology.BLOCKED), encoding="utf-8")
+    policy = POLICY.replace(lab.resolver, lab.rogue_resolver)
+    policy = policy.replace("host: allowed.registry.test", 'host: "*.silent.test"')
+    with (
+        RogueDns(lab.dns.node, script),
+        governed(lab, policy, scopes=[scope]) as daemon,
+        Actor(lab.client) as outside,
+    ):
+        item = inside.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        item.sendto(query(wire_name(*labels_of("name.silent.test"))), (lab.rogue_resolver, 53))
+        forged = reply(wire_name(*labels_of("evil.test")), topology.NOTALLOWED)
+        datagram = udp(lab.rogue_resolver, topology.CLIENT, item.port(), forged, source_port=53)
+        raw = outside.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        raw.sendto(
+            ipv4(lab.rogue_resolver, topology.CLIENT, socket.IPPROTO_UDP, datagram), (topology.CLIENT, 0)
+        )
+        wait_line(daemon, 0, lambda line: line["event"] == "ignored-reply", "the forged reply")
+        assert not eventually(lambda: not is_refused(inside), 1.0)
+        assert is_refused(inside, topology.NOTALLOWED)
+
+
+STOPPED = f"""\
+version: 1
+registries:
+  - host: "*.stopped.test"
+    private: true
+resolvers: [{Lab.resolver}]
+"""
+
+
+def ask_over_tcp(actor: Actor, name: str) -> float:
+    """The seconds until the reply is there."""
+    item = actor.socket(socket.AF_INET, socket.SOCK_STREAM)
+    item.settimeout(20.0)
+    item.connect((Lab.resolver, 53))
+    started = time.monotonic()
+    item.send(framed(query(wire_name(*labels_of(name)))))
+    answer = item.recv()
+    took = time.monotonic() - started
+    assert dns.message.from_wire(answer[2:]).question[0].name.to_text() == f"{name}."
+    actor.reset()
+    return took
+
+
+def test_dns_over_tcp_while_the_daemon_stands_still(
+    lab: Lab, scope: Path, inside: Actor, record_property: Callable[[str, object], None]
+) -> None:
+    """Replies wait for the daemon, but neither long nor for one that does not run; what it would have learned
+    stays shut until it does."""
+    names = {f"{what}.stopped.test": address for what, address in zip("abcd", topology.MANY, strict=False)}
+    lab.dns.update({name: Addresses((address,), 60) for name, address in names.items()})
+    before, at_once, later, after = names
+    with governed(lab, STOPPED, scopes=[scope]) as daemon:
+        seconds = {"running": ask_over_tcp(inside, before)}
+        assert not is_refused(inside, names[before])
+        os.kill(daemon.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        try:
+            seconds["at once"] = ask_over_tcp(inside, at_once)
+            seconds["unlisted"] = ask_over_tcp(inside, "blocked.registry.test")
+            time.sleep(max(stopped + STANDSTILL - time.monotonic(), 0))
+            seconds["later"] = ask_over_tcp(inside, later)
+            assert is_refused(inside)
+            assert is_refused(inside, names[at_once])
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        assert eventually(lambda: not is_refused(inside, names[at_once]))
+        assert eventually(lambda: not is_refused(inside, names[later]))
+        seconds["after"] = ask_over_tcp(inside, after)
+        assert not is_refused(inside, names[after])
+    lab.dns.update(dict.fromkeys(names))
+    print(seconds)
+    for what, took in seconds.items():
+        record_property(what, took)
+    assert seconds["running"] < 2
+    assert seconds["after"] < 2
+    # The resolver sends it again after 0.2 seconds, 0.4, 0.8 and so on: if not right after the end, then at
+    # twice that time.
+    assert seconds["at once"] < 2 * HOLD + 1
+    assert seconds["unlisted"] < 0.5
+    assert seconds["later"] < 0.5
+
+
+UNWATCHED = "resolver-unwatched"
+
+
+def test_local_resolver_that_is_not_found(lab: Lab, scope: Path, inside: Actor) -> None:
+    """Told at the start and when it goes, and not as long as it stays away."""
+    address = "127.0.0.9"
+    policy = POLICY.replace(lab.resolver, address)
+
+    def warnings() -> list[dict[str, Any]]:
+        return [line for line in daemon.lines() if line["event"] == UNWATCHED]
+
+    with governed(lab, policy, scopes=[scope]) as daemon:
+        (warning,) = warnings()
+        assert f"the resolver {address} is on this host, but which process it is" in warning["explanation"]
+        assert "name the resolvers behind it in the policy" in warning["explanation"]
+        time.sleep(5.0)  # it looks again, every two seconds
+        assert len(warnings()) == 1
+        with Actor(lab.client) as resolver:
+            item = resolver.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            item.bind((address, 53))
+            own = lab.client.services
+            assert eventually(lambda: RESOLVER_HOOKS[0] in ours_attached(own, RESOLVER_HOOKS), 5.0)
+            assert len(warnings()) == 1
+        wait_line(daemon, 0, lambda line: len(warnings()) == 2, "that it has gone", patience=5.0)
+    assert ours_attached(own, RESOLVER_HOOKS) == {}
 
 
 def test_name_that_does_not_exist(lab: Lab, scope: Path, inside: Actor) -> None:

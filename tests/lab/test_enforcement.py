@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from .lab import Lab
 
 UNKNOWN = "denied-unknown-address"
 MESSAGE = "Ask platform@registry.test to allow it."
+DNS_OVER_HTTPS = "a resolver that speaks DNS over HTTPS, and not one of the trusted ones"
 AT_ONCE = 2.0  # seconds; the aim is 0.2, most of which is the start of skopeo
 
 POLICY = f"""\
@@ -131,6 +133,105 @@ def test_not_listed_by_address(lab: Lab, daemon: Daemon, inside: Actor, address:
         assert lab.blocked.counters()["Tcp.PassiveOpens"] == connections
         line = wait_denied(daemon, start, address)
     assert_refusal(line, lab)
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "kind", "reason", "explanation"),
+    [
+        pytest.param(
+            "203.0.113.53",
+            53,
+            socket.SOCK_STREAM,
+            "denied-resolver",
+            "not one of the trusted resolvers",
+            id="DNS",
+        ),
+        pytest.param(
+            "203.0.113.53",
+            853,
+            socket.SOCK_STREAM,
+            "denied-dns-over-tls",
+            "DNS over TLS to a server that is not one of the trusted resolvers",
+            id="DNS over TLS",
+        ),
+        pytest.param(
+            "203.0.113.53",
+            853,
+            socket.SOCK_DGRAM,
+            "denied-dns-over-quic",
+            "DNS over QUIC to a server that is not one of the trusted resolvers",
+            id="DNS over QUIC",
+        ),
+        pytest.param(
+            "2001:db8::53",
+            853,
+            socket.SOCK_STREAM,
+            "denied-dns-over-tls",
+            "DNS over TLS to a server that is not one of the trusted resolvers",
+            id="DNS over TLS and IPv6",
+        ),
+        pytest.param(
+            "1.1.1.1", 443, socket.SOCK_STREAM, "denied-dns-over-https", DNS_OVER_HTTPS, id="DNS over HTTPS"
+        ),
+        pytest.param(
+            "1.1.1.1", 443, socket.SOCK_DGRAM, "denied-dns-over-https", DNS_OVER_HTTPS, id="DNS over HTTP/3"
+        ),
+        pytest.param(
+            "2001:4860:4860::8888",
+            443,
+            socket.SOCK_STREAM,
+            "denied-dns-over-https",
+            DNS_OVER_HTTPS,
+            id="DNS over HTTPS and IPv6",
+        ),
+        pytest.param(
+            "1.1.1.1",
+            80,
+            socket.SOCK_STREAM,
+            UNKNOWN,
+            "no trusted DNS reply gave this address for an allowed name",
+            id="such a server by another port",
+        ),
+    ],
+)
+def test_other_ways_to_resolve(
+    lab: Lab,
+    daemon: Daemon,
+    inside: Actor,
+    address: str,
+    port: int,
+    kind: socket.SocketKind,
+    reason: str,
+    explanation: str,
+) -> None:
+    start = len(daemon.lines())
+    item = inside.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    attempts = {
+        socket.SOCK_STREAM: partial(item.connect, (address, port)),
+        socket.SOCK_DGRAM: partial(item.sendto, b"x", (address, port)),
+    }
+    with pytest.raises(PermissionError):
+        attempts[kind]()
+    line = wait_denied(daemon, start, address, port)
+    assert (line["reason"], line["explanation"]) == (reason, explanation)
+    assert line["message"] == MESSAGE
+
+
+def test_address_of_a_name_that_serves_dns_over_https(lab: Lab, daemon: Daemon, inside: Actor) -> None:
+    """Their addresses change; who asks for such a name is told of those that it has now."""
+    name, address = "test.dns.google", "203.0.113.80"
+    lab.dns.set_records(name, [address])
+    start = len(daemon.lines())
+    assert inside.resolve(name) == [address]
+    with pytest.raises(PermissionError):
+        tcp_connect(inside, address)
+    line = wait_denied(daemon, start, address)
+    lab.dns.remove(name)
+    assert (line["reason"], line["host"], line["explanation"]) == (
+        "denied-dns-over-https",
+        name,
+        DNS_OVER_HTTPS,
+    )
 
 
 def test_other_registries_name_in_the_same_domain(lab: Lab, daemon: Daemon) -> None:

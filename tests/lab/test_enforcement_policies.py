@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ram_ebpf.dataplane.programs import ours_attached
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount
 from tests.adversarial.actor import Actor
 from tests.adversarial.field import governed, tcp_connect, wait_denied, wait_line
+from tests.adversarial.packets import framed, labels_of, query, wire_name
 
 from . import topology
 from .daemon import COMMAND, Daemon
@@ -156,8 +158,183 @@ def test_audit(lab: Lab) -> None:
         assert not [line for line in daemon.lines() if line["event"] == "denied"]
 
 
+DENYING = f"""\
+version: 1
+registries:
+  - host: "**.registry.test"
+    private: true
+  - host: again.allowed.registry.test
+    private: true
+denied:
+  - blocked.registry.test
+  - "*.allowed.registry.test"
+resolvers: [{Lab.resolver}]
+"""
+DENIED_NAMES = [
+    pytest.param("blocked.registry.test", "blocked.registry.test (policy.yaml:8)", id="by its name"),
+    pytest.param("cdn.allowed.registry.test", "*.allowed.registry.test (policy.yaml:9)", id="by a pattern"),
+]
+
+
+@pytest.fixture(scope="module")
+def denying(lab: Lab) -> Iterator[tuple[Path, Daemon]]:
+    scope = lab.new_cgroup("denying")
+    with governed(lab, DENYING, "--log-dns", scopes=[scope]) as daemon:
+        yield scope, daemon
+
+
+@pytest.mark.parametrize(("host", "by"), DENIED_NAMES)
+def test_denied_name(lab: Lab, denying: tuple[Path, Daemon], host: str, by: str) -> None:
+    scope, daemon = denying
+    start = len(daemon.lines())
+    pull = lab.client.pull(f"{host}/{lab.image_name}", cgroup=scope)
+    assert "operation not permitted" in pull.stderr
+
+    def wanted(line: dict[str, Any]) -> bool:
+        return line["event"] == "denied" and line.get("host") == host
+
+    line = wait_line(daemon, start, wanted, f"a refusal of {host}")
+    assert (line["reason"], line["explanation"]) == (UNKNOWN, f"{host} is denied by {by}")
+
+    def about_dns(line: dict[str, Any]) -> bool:
+        return line.get("reason") == "dns-not-listed" and line.get("host") == host
+
+    line = wait_line(daemon, start, about_dns, f"the reply for {host}")
+    assert line["explanation"] == f"{host} is denied by {by}"
+
+
+def test_exceptions_from_what_is_denied(lab: Lab, denying: tuple[Path, Daemon]) -> None:
+    """The rest of the pattern, and one name that is allowed again."""
+    scope, _ = denying
+    lab.dns.set_records("again.allowed.registry.test", [topology.CDN])
+    for host in ("allowed.registry.test", "notallowed.registry.test", "again.allowed.registry.test"):
+        lab.client.pull(f"{host}/{lab.image_name}", cgroup=scope).check()
+    lab.dns.remove("again.allowed.registry.test")
+
+
+def query_for(name: str, over_tcp: bool = False) -> bytes:
+    wire = query(wire_name(*labels_of(name)))
+    return framed(wire) if over_tcp else wire
+
+
+def is_about(name: str, line: dict[str, Any]) -> bool:
+    return line.get("host") == name
+
+
+@pytest.mark.parametrize("over_tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
+def test_names_that_may_not_be_asked_for(lab: Lab, over_tcp: bool) -> None:
+    """What a name carries goes no farther than this host."""
+    scope = lab.new_cgroup(f"names-only-{'tcp' if over_tcp else 'udp'}")
+    policy = DENYING + "dns: { allowed_names_only: true }\n"
+    names = {
+        "secret.evil.test": "secret.evil.test is not in the policy, and other names may not be asked for",
+        "blocked.registry.test": "blocked.registry.test is denied by blocked.registry.test (policy.yaml:8)",
+    }
+    with governed(lab, policy, scopes=[scope]) as daemon, Actor(lab.client, scope) as actor:
+        for name, explanation in names.items():
+            start = len(daemon.lines())
+            asked = len(lab.dns.queries())
+            if over_tcp:
+                item = actor.socket(socket.AF_INET, socket.SOCK_STREAM)
+                item.connect((lab.resolver, 53))
+                item.settimeout(0.5)
+                item.send(query_for(name, over_tcp))
+                with pytest.raises(TimeoutError):
+                    item.recv()
+            else:
+                with pytest.raises(PermissionError):
+                    actor.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(
+                        query_for(name), (lab.resolver, 53)
+                    )
+            # TCP sends it again and again, so the one before may still be told.
+            about = partial(is_about, name)
+            line = wait_line(daemon, start, about, f"a refusal of the query for {name}")
+            assert (line["event"], line["reason"]) == ("denied", "denied-query-name")
+            assert line["explanation"] == explanation
+            assert (line["address"], line["port"]) == (lab.resolver, 53)
+            assert line["protocol"] == ("tcp" if over_tcp else "udp")
+            assert not [found for _, found in lab.dns.queries()[asked:] if found == name]
+            actor.reset()
+        actor.resolve("allowed.registry.test")
+        tcp_connect(actor, topology.ALLOWED)
+
+
+PRIVATE = f"""\
+version: 1
+message: Ask us.
+registries:
+  - host: allowed.registry.test
+    ports: [443, 5000]
+  - host: "*.listed.test"
+    private: [10.77.0.20/30]
+resolvers: [{Lab.resolver}]
+"""
+NOT_EXPECTED = "but this address is a private one; write private: true there if that is meant"
+
+
+def test_private_address_that_the_policy_does_not_expect(lab: Lab) -> None:
+    """The lab's addresses are all private ones."""
+    scope = lab.new_cgroup("private")
+    rule = "allowed.registry.test (policy.yaml:4)"
+    with governed(lab, PRIVATE, scopes=[scope]) as daemon:
+        for address in (topology.ALLOWED, topology.ALLOWED_V6):
+            start = len(daemon.lines())
+            # A process of its own, or the second would only be counted: it is the same name and port.
+            with Actor(lab.client, scope) as actor, pytest.raises(PermissionError):
+                tcp_connect(actor, address)
+            line = wait_denied(daemon, start, address)
+            assert line["reason"] == "denied-private-address"
+            assert line["host"] == "allowed.registry.test"
+            assert line["rule"] == rule
+            assert line["explanation"] == f"allowed.registry.test is allowed by {rule}, {NOT_EXPECTED}"
+            assert line["message"] == "Ask us."
+        start = len(daemon.lines())
+        with Actor(lab.client, scope) as actor:
+            actor.resolve("allowed.registry.test")
+
+        def wanted(line: dict[str, Any]) -> bool:
+            return line.get("reason") == "dns-private-address"
+
+        line = wait_line(daemon, start, wanted, "a reply with private addresses alone")
+        assert (line["event"], line["host"]) == ("not-understood", "allowed.registry.test")
+        assert line["explanation"] == (
+            f"allowed.registry.test has only private addresses, which {rule} does not expect"
+        )
+
+
+def test_private_addresses_that_the_policy_lists(lab: Lab) -> None:
+    scope = lab.new_cgroup("private-listed")
+    name = "both.listed.test"
+    lab.dns.set_records(name, [topology.CDN, topology.BLOCKED])
+    with governed(lab, PRIVATE, scopes=[scope]) as daemon, Actor(lab.client, scope) as actor:
+        assert set(actor.resolve(name)) == {topology.CDN, topology.BLOCKED}
+        tcp_connect(actor, topology.CDN)
+        start = len(daemon.lines())
+        with pytest.raises(PermissionError):
+            tcp_connect(actor, topology.BLOCKED)
+        line = wait_denied(daemon, start, topology.BLOCKED)
+        assert line["reason"] == "denied-private-address"
+        assert line["explanation"] == f"{name} is allowed by *.listed.test (policy.yaml:6), {NOT_EXPECTED}"
+    lab.dns.remove(name)
+
+
+def test_each_scope_learns_its_own(lab: Lab) -> None:
+    first, second = lab.new_cgroup("learns"), lab.new_cgroup("learns-not")
+    name, address = "own.wild.test", topology.MANY[7]
+    lab.dns.set_records(name, [address])
+    with governed(lab, WILDCARDS.format(pattern="*.wild.test"), scopes=[first, second]):
+        with Actor(lab.client, first) as asking, Actor(lab.client, second) as other:
+            assert asking.resolve(name) == [address]
+            tcp_connect(asking, address)
+            with pytest.raises(PermissionError):
+                tcp_connect(other, address)
+            other.resolve(name)
+            tcp_connect(other, address)
+    lab.dns.remove(name)
+
+
 def test_several_scopes(lab: Lab) -> None:
-    """Absolute and relative paths; what one scope learned holds in the other, which has the same policy."""
+    """Absolute and relative paths. The names that the policy writes out are open in each from the start."""
     first, second, third = (lab.new_cgroup(f"scope-{number}") for number in range(3))
     beside = lab.new_cgroup("beside")
     relative = second.relative_to(find_cgroup2_mount())

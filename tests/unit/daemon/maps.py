@@ -11,11 +11,20 @@ from ram_ebpf.dataplane.syscall import MapType
 
 
 class FakeMap(Map):
-    """What user space does with a hash, by default of openings. `writes` counts the updates."""
+    """What user space does with a hash, by default of openings. `writes` counts the updates.
 
-    def __init__(self, max_entries: int = 1024, value_size: int = 16, key_size: int = 20) -> None:
+    A LRU_HASH that is full forgets what was written first; the kernel's idea of use is a rougher one.
+    """
+
+    def __init__(
+        self,
+        max_entries: int = 1024,
+        value_size: int = 16,
+        key_size: int = 20,
+        kind: MapType = MapType.HASH,
+    ) -> None:
         self.name = "fake"
-        self.shape = MapShape(MapType.HASH, key_size, value_size, max_entries, 0)
+        self.shape = MapShape(kind, key_size, value_size, max_entries, 0)
         self.entries: dict[bytes, bytes] = {}
         self.writes = 0
 
@@ -26,7 +35,9 @@ class FakeMap(Map):
     def __setitem__(self, key: bytes, value: bytes) -> None:
         assert (len(key), len(value)) == (self.shape.key_size, self.shape.value_size)
         if key not in self.entries and len(self.entries) >= self.shape.max_entries:
-            raise OSError(errno.E2BIG, "Argument list too long")
+            if self.shape.type is not MapType.LRU_HASH:
+                raise OSError(errno.E2BIG, "Argument list too long")
+            del self.entries[next(iter(self.entries))]
         self.entries[key] = value
         self.writes += 1
 

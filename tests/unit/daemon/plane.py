@@ -9,11 +9,17 @@ from typing import Any
 from ram_ebpf.dataplane.abi import SCOPES_MAX
 from ram_ebpf.dataplane.plane import Plane, Scope, Settings
 from ram_ebpf.dataplane.programs import Programs
-from ram_ebpf.dataplane.scopes import ScopeMaps
+from ram_ebpf.dataplane.scopes import SCOPE_MAPS, ScopeMaps
+from ram_ebpf.dataplane.syscall import MapType
 from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.policy.rules import RuleSet
 
 from .maps import FakeMap
+
+
+def _of_scope(name: str) -> FakeMap:
+    shape = SCOPE_MAPS[name]
+    return FakeMap(shape.max_entries, shape.value_size, shape.key_size, MapType(shape.type))
 
 
 class FakeScopeMaps(ScopeMaps):
@@ -21,8 +27,7 @@ class FakeScopeMaps(ScopeMaps):
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.learned = FakeMap()
-        self.released = FakeMap(key_size=40, value_size=4)
+        self.learned, self.released = _of_scope("learned"), _of_scope("released")
         self.maps = {"learned": self.learned, "released": self.released}
 
 

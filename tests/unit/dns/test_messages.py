@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ram_ebpf.dns.lookup import Answer, question_name, read_message
+from ram_ebpf.dns.lookup import Answer, question_name, question_type, read_message, types_for
 
 ip = ipaddress.ip_address
 HEADER = struct.Struct("!6H")
@@ -159,6 +159,7 @@ def test_any_bytes(wire: bytes) -> None:
     answer = read_message(wire)
     assert answer is None or isinstance(answer, Answer)
     question_name(wire)
+    assert types_for(question_type(wire))
 
 
 @settings(max_examples=300, derandomize=True)
@@ -192,6 +193,7 @@ def test_every_wrong_byte() -> None:
             answer = read_message(wire)
             assert answer is None or len(answer.addresses) < 2
             question_name(wire)
+            question_type(wire)
 
 
 def test_question_name() -> None:
@@ -206,6 +208,39 @@ def test_question_name_of_cut_messages() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "number"), [("A", 1), ("AAAA", 28), ("HTTPS", 65), ("SVCB", 64), ("MX", 15)]
+)
+def test_question_type(kind: str, number: int) -> None:
+    assert question_type(message("ghcr.io.", kind)) == number
+    assert question_type(dns.message.make_query("a.very.long.name.example.", kind).to_wire()) == number
+    assert question_type(dns.message.make_query(".", kind).to_wire()) == number
+
+
+def test_question_type_of_cut_messages() -> None:
+    end = 12 + len(wire_name("ghcr.io")) + 2
+    for length in range(len(PLAIN)):
+        assert question_type(PLAIN[:length]) == (TYPE_A if length >= end else None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "instead"),
+    [
+        (1, [1]),
+        (28, [28]),
+        (65, [65]),
+        (64, [64]),
+        (None, [1, 28]),
+        (0, [1, 28]),
+        (15, [1, 28]),
+        (255, [1, 28]),
+        (65535, [1, 28]),
+    ],
+)
+def test_what_is_asked_instead(asked: int | None, instead: list[int]) -> None:
+    assert list(types_for(asked)) == instead
+
+
+@pytest.mark.parametrize(
     "name",
     [
         b"\xc0\x0c",  # a pointer to itself
@@ -217,4 +252,5 @@ def test_question_name_of_cut_messages() -> None:
 )
 def test_question_name_that_is_none(name: bytes) -> None:
     assert question_name(bytes(12) + name) is None
+    assert question_type(bytes(12) + name + b"\0\1\0\1") is None
     assert read_message(HEADER.pack(1, 0x8180, 1, 0, 0, 0) + name + b"\0\1\0\1") is None

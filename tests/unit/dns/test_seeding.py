@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
 
@@ -36,12 +35,14 @@ class Lookups:
         self.handle = handle
         self.calls: list[tuple[float, str]] = []
         self.resolvers: list[Sequence[TrustedResolver]] = []
+        self.types: list[Sequence[int]] = []
 
     async def __call__(
         self, name: str, resolvers: Sequence[TrustedResolver], types: Sequence[int] = ADDRESS_TYPES
     ) -> Answer:
         self.calls.append((time.monotonic(), name))
         self.resolvers.append(resolvers)
+        self.types.append(types)
         result = self.handle(name)
         return result if isinstance(result, Answer) else await result
 
@@ -62,9 +63,16 @@ class Learned(list[tuple[str, int]]):
         self.append((found.name, rule))
 
 
-def ask_once(seeder: Seeder, name: str, rule: int, learn: Callable[..., None]) -> None:
-    """What is learned once goes where the rest goes."""
-    seeder.ask_once(name, ADDRESS_TYPES, partial(learn, rule=rule), lambda: None)
+class Once(list[str]):
+    """What became of names that were asked once, in its order: `learned NAME` and `done NAME`."""
+
+    def ask(self, seeder: Seeder, name: str, types: Sequence[int] = ADDRESS_TYPES) -> None:
+        def learn(found: Answer) -> None:
+            assert threading.current_thread().name == "seeder"
+            assert found.addresses
+            self.append(f"learned {found.name}")
+
+        seeder.ask_once(name, types, learn, lambda: self.append(f"done {name}"))
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -265,8 +273,10 @@ def test_an_error_of_the_learner_does_not_end_the_thread(
 
     with seeding_of([("bad.example", 1), ("good.example", 2)], learn) as seeder:
         assert seeder.wait_first_round(5)
-        ask_once(seeder, "later.example", 3, learn)
-        assert eventually(lambda: learned == ["good.example", "later.example"])
+        once = Once()
+        once.ask(seeder, "later.example")
+        assert eventually(lambda: once == ["learned later.example", "done later.example"])
+    assert learned == ["good.example"]
     assert "resolving bad.example failed" in caplog.text
 
 
@@ -275,34 +285,106 @@ def test_resolvers_are_asked_for_each_time(lookups: Lookups) -> None:
     with seeding_of([("a.example", 1)], Learned(), lambda: list(current)) as seeder:
         assert seeder.wait_first_round(5)
         current[:] = [TrustedResolver(ip("192.0.2.53"))]
-        ask_once(seeder, "b.example", 2, Learned())
+        Once().ask(seeder, "b.example")
         assert eventually(lambda: len(lookups.calls) == 2)
     assert lookups.resolvers == [[RESOLVER], [TrustedResolver(ip("192.0.2.53"))]]
 
 
-def test_ask_once(lookups: Lookups) -> None:
-    learned = Learned()
-    with seeding_of([("a.example", 1)], learned) as seeder:
+def test_policy_names_are_asked_for_both_families(lookups: Lookups) -> None:
+    with seeding_of([("a.example", 1)], Learned()) as seeder:
         assert seeder.wait_first_round(5)
-        ask_once(seeder, "b.example", 2, learned)
-        assert eventually(lambda: learned == [("a.example", 1), ("b.example", 2)])
+    assert lookups.types == [ADDRESS_TYPES]
 
 
-def test_ask_once_asks_once(lookups: Lookups, pauses: Callable[..., None]) -> None:
-    pauses(first_retry=0.01, last_retry=0.01, shortest_pause=0.01, longest_pause=0.01)
+# --- names that are asked once
 
-    def handle(name: str) -> Answer:
-        if name == "bad.example":
-            raise LookupFailedError("SERVFAIL")
-        return answer(name, 0)
 
+def failing(name: str) -> Answer:
+    raise LookupFailedError("127.0.0.1: SERVFAIL")
+
+
+def broken(name: str) -> Answer:
+    raise RuntimeError("not even a failure")
+
+
+@pytest.mark.parametrize(
+    ("handle", "outcome"),
+    [
+        pytest.param(answer, ["learned b.example", "done b.example"], id="addresses"),
+        pytest.param(lambda name: Answer(name, ()), ["done b.example"], id="no address"),
+        pytest.param(failing, ["done b.example"], id="failure"),
+        pytest.param(broken, ["done b.example"], id="a surprise"),
+    ],
+)
+def test_done_comes_last_in_any_case(
+    lookups: Lookups, handle: Callable[[str], Answer], outcome: list[str]
+) -> None:
+    """Somebody holds a reply back until it does."""
     lookups.handle = handle
+    learned, once = Learned(), Once()
+    with seeding_of([], learned) as seeder:
+        once.ask(seeder, "b.example")
+        assert eventually(lambda: once == outcome)
+        assert seeder.refused == 0
+    assert learned == []  # that is for the policy's names
+    assert once == outcome
+
+
+def test_done_comes_though_the_learner_fails(lookups: Lookups, caplog: pytest.LogCaptureFixture) -> None:
+    def learn(found: Answer) -> None:
+        raise OSError("no such map")
+
+    done = threading.Event()
     with seeding_of([], Learned()) as seeder:
-        for name in ("bad.example", "good.example"):
-            ask_once(seeder, name, 1, Learned())
-        assert eventually(lambda: len(lookups.calls) == 2)
+        seeder.ask_once("b.example", ADDRESS_TYPES, learn, done.set)
+        assert done.wait(5)
+    assert "resolving b.example failed" in caplog.text
+
+
+@pytest.mark.parametrize("types", [(1,), (28,), (65,), ADDRESS_TYPES])
+def test_the_types_asked_for(lookups: Lookups, types: Sequence[int]) -> None:
+    once = Once()
+    with seeding_of([], Learned()) as seeder:
+        once.ask(seeder, "b.example", types)
+        assert eventually(lambda: "done b.example" in once)
+    assert lookups.types == [types]
+
+
+def test_failures_of_others_questions_are_not_warned_of(
+    lookups: Lookups, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clients decide what is asked, so they would decide what stands in the log."""
+    lookups.handle = lambda name: failing(name) if name == "bad.example" else Answer(name, ())
+    once = Once()
+    with caplog.at_level(logging.WARNING), seeding_of([], Learned()) as seeder:
+        once.ask(seeder, "bad.example")
+        once.ask(seeder, "empty.example")
+        assert eventually(lambda: len(once) == 2)
+    assert caplog.records == []
+
+
+def test_once_is_once(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    pauses(first_retry=0.01, last_retry=0.01, shortest_pause=0.01, longest_pause=0.01)
+    lookups.handle = lambda name: failing(name) if name == "bad.example" else answer(name, 0)
+    once = Once()
+    with seeding_of([], Learned()) as seeder:
+        once.ask(seeder, "bad.example")
+        once.ask(seeder, "good.example")
+        assert eventually(lambda: len(once) == 3)
         time.sleep(0.1)
     assert lookups.names() == ["bad.example", "good.example"]
+    assert sorted(once) == ["done bad.example", "done good.example", "learned good.example"]
+
+
+def test_in_the_order_of_asking(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    pauses(concurrent=1)
+    once = Once()
+    names = [f"n{n}.example" for n in range(50)]
+    with seeding_of([], Learned()) as seeder:
+        for name in names:
+            once.ask(seeder, name)
+        assert eventually(lambda: len(once) == 100)
+    assert lookups.names() == names
 
 
 def test_ask_once_is_no_part_of_the_first_round(lookups: Lookups) -> None:
@@ -311,10 +393,10 @@ def test_ask_once_is_no_part_of_the_first_round(lookups: Lookups) -> None:
         raise AssertionError
 
     lookups.handle = lambda name: never() if name == "slow.example" else answer(name)
-    learned = Learned()
-    with seeding_of([("slow.example", 1)], learned) as seeder:
-        ask_once(seeder, "b.example", 2, learned)
-        assert eventually(lambda: learned == [("b.example", 2)])
+    once = Once()
+    with seeding_of([("slow.example", 1)], Learned()) as seeder:
+        once.ask(seeder, "b.example")
+        assert eventually(lambda: "done b.example" in once)
         assert not seeder.wait_first_round(0)
 
 
@@ -329,36 +411,108 @@ def test_ask_once_is_out_of_turn(lookups: Lookups, pauses: Callable[..., None]) 
     lookups.handle = slowly
     with seeding_of([(f"n{n}.example", n) for n in range(200)], Learned()) as seeder:
         assert eventually(lambda: len(lookups.calls) > 5)
-        ask_once(seeder, "urgent.example", 1, Learned())
+        Once().ask(seeder, "urgent.example")
         assert seeder.wait_first_round(10)
         assert eventually(lambda: "urgent.example" in lookups.names())
     assert lookups.names().index("urgent.example") < 150
 
 
 def test_ask_once_before_the_start_and_after_the_end(lookups: Lookups) -> None:
+    """It is refused on the spot, and whoever waits is told so."""
     seeder = Seeder([], lambda: [RESOLVER], Learned())
-    ask_once(seeder, "a.example", 1, Learned())
+    once = Once()
+    once.ask(seeder, "a.example")
+    assert (once, seeder.refused) == (["done a.example"], 1)
     seeder.start()
     seeder.stop()
-    ask_once(seeder, "a.example", 1, Learned())
+    once.ask(seeder, "b.example")
+    assert (once, seeder.refused) == (["done a.example", "done b.example"], 2)
     assert lookups.calls == []
 
 
+def test_ask_once_has_room_for_so_many(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    pauses(most_once=3)
+    opened = threading.Event()
+
+    async def wait(name: str) -> Answer:
+        while not opened.is_set():
+            await asyncio.sleep(0.001)
+        return answer(name)
+
+    lookups.handle = wait
+    once = Once()
+    with seeding_of([], Learned()) as seeder:
+        for name in ("a.example", "b.example", "c.example"):
+            once.ask(seeder, name)
+        assert (once, seeder.refused) == ([], 0)
+        for name in ("d.example", "e.example"):
+            once.ask(seeder, name)
+        assert (once, seeder.refused) == (["done d.example", "done e.example"], 2)
+        opened.set()
+        assert eventually(lambda: len(once) == 8)
+        once.ask(seeder, "f.example")  # there is room again
+        assert eventually(lambda: "learned f.example" in once)
+        assert seeder.refused == 2
+    assert "d.example" not in lookups.names()
+
+
+def test_the_usual_room(lookups: Lookups) -> None:
+    async def never(name: str) -> Answer:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    lookups.handle = never
+    once = Once()
+    with seeding_of([], Learned()) as seeder:
+        for number in range(4097):
+            once.ask(seeder, f"n{number}.example")
+        assert (once, seeder.refused) == (["done n4096.example"], 1)
+
+
+def test_failures_give_their_room_back(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    pauses(most_once=2)
+    lookups.handle = failing
+    once = Once()
+    with seeding_of([], Learned()) as seeder:
+        for count in range(1, 21):
+            once.ask(seeder, "bad.example")
+            assert eventually(lambda count=count: len(once) == count)  # type: ignore[misc]
+        assert seeder.refused == 0
+    assert len(lookups.calls) == 20
+
+
 def test_ask_once_from_many_threads(lookups: Lookups) -> None:
-    learned = Learned()
-    with seeding_of([], learned) as seeder:
+    once = Once()
+    with seeding_of([], Learned()) as seeder:
 
-        def ask(rule: int) -> None:
+        def ask(thread: int) -> None:
             for number in range(50):
-                ask_once(seeder, f"{rule}-{number}.example", rule, learned)
+                once.ask(seeder, f"{thread}-{number}.example")
 
-        threads = [threading.Thread(target=ask, args=(rule,)) for rule in range(4)]
+        threads = [threading.Thread(target=ask, args=(thread,)) for thread in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert eventually(lambda: len(learned) == 200)
-    assert len(set(learned)) == 200
+        assert eventually(lambda: len(once) == 400)
+    assert len(set(once)) == 400
+
+
+def test_what_waits_at_the_end_is_done_too(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    """Whether it was under way or not yet."""
+    pauses(concurrent=1)
+
+    async def never(name: str) -> Answer:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    lookups.handle = never
+    once = Once()
+    with seeding_of([], Learned()) as seeder:
+        once.ask(seeder, "a.example")
+        once.ask(seeder, "b.example")
+        assert eventually(lambda: len(lookups.calls) == 1)
+    assert sorted(once) == ["done a.example", "done b.example"]
 
 
 def test_stop_during_a_lookup(lookups: Lookups) -> None:
@@ -430,9 +584,11 @@ def test_with_a_resolver() -> None:
         seeding_of([("a.example", 1), ("c.example", 3)], learned, lambda: [server.resolver]) as seeder,
     ):
         assert seeder.wait_first_round(5)
-        ask_once(seeder, "b.example", 2, learned)
-        assert eventually(lambda: len(learned) == 2)
-    assert learned == [("a.example", 1), ("b.example", 2)]
+        once = Once()
+        once.ask(seeder, "b.example", [28])
+        assert eventually(lambda: once == ["learned b.example", "done b.example"])
+    assert learned == [("a.example", 1)]
+    assert server.asked[-1] == ("b.example", "AAAA", False)
 
 
 def test_stop_while_a_resolver_is_silent() -> None:

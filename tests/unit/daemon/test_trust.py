@@ -1,0 +1,367 @@
+"""Whom to believe, and how that changes. What lives on this host is found by tests/unit/dns/test_local.py."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ram_ebpf.daemon import trust
+from ram_ebpf.daemon.trust import Trust, resolvers_of, trusted_cookies
+from ram_ebpf.dataplane import abi
+from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dns import resolvers
+from ram_ebpf.dns.local import LocalResolver, LocalSocket
+from ram_ebpf.policy.catalogue import load_catalogue
+from ram_ebpf.policy.loader import default_policy, parse_policy
+from ram_ebpf.policy.model import Policy
+from ram_ebpf.policy.rules import compile_rules
+
+from .plane import FakePlane
+
+ip = ipaddress.ip_address
+STUB = TrustedResolver(ip("127.0.0.53"), 53, True)
+REMOTE = TrustedResolver(ip("192.0.2.53"))
+SYSTEM = Path("/cgroup/system")
+GOVERNED = [Path("/cgroup/engine"), Path("/cgroup/build")]
+
+
+def served(cookie: int, cgroup: str | Path | None = SYSTEM, uid: int = 101, pid: int = 7) -> LocalSocket:
+    return LocalSocket(cookie, uid, Path(cgroup) if cgroup is not None else None, "resolver", pid)
+
+
+def resolver(*sockets: LocalSocket, at: TrustedResolver = STUB) -> LocalResolver:
+    cgroups = tuple(sorted({item.cgroup for item in sockets if item.cgroup is not None}))
+    return LocalResolver(
+        at.address, at.port, tuple(item.cookie for item in sockets), cgroups, None, None, sockets
+    )
+
+
+# --- which sockets are the resolver's
+
+
+ENGINE, BUILD = "/cgroup/engine", "/cgroup/build"
+
+
+@pytest.mark.parametrize(
+    ("sockets", "expected"),
+    [
+        pytest.param([], [], id="nobody"),
+        pytest.param([served(5)], [5], id="one outside"),
+        pytest.param([served(5), served(6)], [5, 6], id="several outside"),
+        pytest.param([served(5), served(6, "/cgroup/other", 102, 8)], [5, 6], id="others outside"),
+        pytest.param([served(5), served(6, ENGINE)], [5], id="outside wins"),
+        pytest.param([served(5, ENGINE), served(6)], [6], id="outside wins though it came later"),
+        pytest.param([served(5, f"{ENGINE}/child/of/that"), served(6)], [6], id="below what is governed"),
+        pytest.param([served(5, f"{ENGINE}-2"), served(6, ENGINE)], [5], id="a name that begins alike"),
+        pytest.param([served(5, "/cgroup"), served(6, ENGINE)], [5], id="above what is governed"),
+        pytest.param([served(5, ENGINE)], [5], id="one inside"),
+        pytest.param([served(5, ENGINE), served(6, ENGINE)], [5, 6], id="two of one process inside"),
+        pytest.param([served(5, ENGINE), served(6, BUILD)], [5], id="first comer by cgroup"),
+        pytest.param([served(9, ENGINE), served(6, BUILD)], [6], id="first comer, whatever the order"),
+        pytest.param([served(5, ENGINE), served(6, ENGINE, uid=0)], [5], id="first comer by user"),
+        pytest.param([served(5, ENGINE), served(6, ENGINE, pid=8)], [5], id="first comer by process"),
+        pytest.param([served(5, ENGINE), served(6, ENGINE, pid=8), served(7, ENGINE)], [5, 7], id="a third"),
+        pytest.param([served(5, None)], [5], id="in an unknown cgroup"),
+        pytest.param([served(5, None), served(6, ENGINE)], [5], id="in an unknown cgroup, beside a governed"),
+    ],
+)
+def test_trusted_cookies(sockets: list[LocalSocket], expected: list[int]) -> None:
+    assert trusted_cookies(resolver(*sockets), GOVERNED) == tuple(expected)
+
+
+def test_where_nothing_is_governed_all_are_outside() -> None:
+    found = resolver(served(5, ENGINE), served(6, BUILD))
+    assert trusted_cookies(found, []) == (5, 6)
+    assert trusted_cookies(found, [Path(BUILD)]) == (5,)
+
+
+def test_a_process_that_is_not_known_is_one_of_its_own() -> None:
+    unknown = LocalSocket(5, 101, Path(ENGINE), None, None)
+    assert trusted_cookies(resolver(unknown, served(6, ENGINE)), GOVERNED) == (5,)
+    assert trusted_cookies(resolver(unknown, replace(unknown, cookie=6)), GOVERNED) == (5, 6)
+
+
+# --- what a policy says
+
+
+def test_resolvers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolvers, "host_addresses", set)
+    monkeypatch.setattr(trust, "auto_resolvers", lambda: [REMOTE])
+    assert resolvers_of(default_policy()) == [REMOTE]
+    text = b"version: 1\nregistries: [ghcr]\nresolvers: [10.0.0.53, {address: '::1', port: 5353}]\n"
+    assert resolvers_of(parse_policy(text, "policy.yaml")) == [
+        TrustedResolver(ip("10.0.0.53")),
+        TrustedResolver(ip("::1"), 5353, True),
+    ]
+
+
+# --- following
+
+
+class Clock:
+    """time.monotonic()."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Finder:
+    """Finds what it is told. `asked` are the resolvers of each round."""
+
+    def __init__(self) -> None:
+        self.found: list[LocalResolver] | OSError = []
+        self.asked: list[list[TrustedResolver]] = []
+
+    def find(self, wanted: Iterable[TrustedResolver]) -> list[LocalResolver]:
+        self.asked.append(list(wanted))
+        if isinstance(self.found, OSError):
+            raise self.found
+        return self.found
+
+
+class Bench:
+    """A Trust with the host's state in our hands."""
+
+    def __init__(self) -> None:
+        self.plane = FakePlane(compile_rules(default_policy(), load_catalogue()))
+        self.finder = Finder()
+        self.clock = Clock()
+        self.configured = [STUB]
+        self.said: list[tuple[str, str]] = []
+        self.trust: Trust
+
+    def say(self, event: str, explanation: str) -> None:
+        self.said.append((event, explanation))
+
+    def find(self, *found: LocalResolver) -> None:
+        self.finder.found = list(found)
+
+    def after(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.trust.follow(self.plane)
+
+    def addresses(self) -> set[str]:
+        """Of the resolvers that the data plane trusts."""
+        keys = self.plane.resolvers.entries
+        return {str(abi.unpack_address(bytes(abi.Endpoint.from_buffer_copy(key).address))) for key in keys}
+
+    def cookies(self) -> set[int]:
+        """Of the sockets that the data plane trusts."""
+        return {struct.unpack("=Q", key)[0] for key in self.plane.resolver_sockets.entries}
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    made = Bench()
+    monkeypatch.setattr(trust, "resolvers_of", lambda policy: list(made.configured))
+    monkeypatch.setattr(trust, "LocalFinder", lambda: made.finder)
+    monkeypatch.setattr(time, "monotonic", made.clock)
+    made.trust = Trust(default_policy(), made.say)
+    return made
+
+
+def test_nothing_is_touched_before_it_is_applied(bench: Bench) -> None:
+    assert bench.trust.resolvers == [STUB]
+    assert (bench.addresses(), bench.finder.asked, bench.said) == (set(), [], [])
+
+
+def test_apply(bench: Bench) -> None:
+    bench.find(resolver(served(5)))
+    bench.trust.apply(bench.plane)
+    assert bench.addresses() == {"127.0.0.53"}
+    assert bench.cookies() == {5}
+    assert bench.plane.watching == {SYSTEM}
+    assert bench.finder.asked == [[STUB]]
+    assert bench.said == []
+
+
+def test_several_resolvers(bench: Bench) -> None:
+    other = TrustedResolver(ip("::1"), 53, True)
+    bench.find(resolver(served(5)), resolver(served(6, "/cgroup/other"), at=other))
+    bench.trust.apply(bench.plane)
+    assert bench.cookies() == {5, 6}
+    assert bench.plane.watching == {SYSTEM, Path("/cgroup/other")}
+
+
+def test_it_looks_every_two_seconds(bench: Bench) -> None:
+    bench.trust.apply(bench.plane)
+    for _ in range(100):
+        bench.after(0.1)
+    assert 5 <= len(bench.finder.asked) <= 6  # the first with apply()
+
+
+def test_a_resolver_that_restarts(bench: Bench) -> None:
+    bench.find(resolver(served(5)))
+    bench.trust.apply(bench.plane)
+    bench.find(resolver(served(9, "/cgroup/again", pid=8)))
+    bench.after(1.9)
+    assert bench.cookies() == {5}
+    bench.after(0.2)
+    assert bench.cookies() == {9}
+    assert bench.plane.watching == {Path("/cgroup/again")}
+    assert bench.said == []
+
+
+def test_what_is_governed_later_is_not_believed_any_more(bench: Bench) -> None:
+    """The sockets of a resolver that lives in the new scope, beside one outside."""
+    inside = Path("/cgroup/1")
+    bench.find(resolver(served(5, inside), served(6)))
+    bench.trust.apply(bench.plane)
+    assert bench.cookies() == {5, 6}
+    bench.plane.govern(1)
+    bench.trust.apply(bench.plane)
+    assert bench.cookies() == {6}
+
+
+def test_sockets_that_stay_are_not_written_again(bench: Bench) -> None:
+    bench.find(resolver(served(5)))
+    bench.trust.apply(bench.plane)
+    writes = bench.plane.resolver_sockets.writes
+    for _ in range(5):
+        bench.after(2.1)
+    assert bench.plane.resolver_sockets.writes == writes
+
+
+def test_hurry(bench: Bench) -> None:
+    bench.find(resolver(served(5)))
+    bench.trust.apply(bench.plane)
+    bench.find(resolver(served(9)))
+    bench.trust.hurry()
+    bench.after(0.06)
+    assert bench.cookies() == {9}
+    bench.after(1.9)  # and not at each call from then on
+    assert len(bench.finder.asked) == 2
+
+
+def test_hurrying_without_end_does_not_look_without_end(bench: Bench) -> None:
+    """A reply that nobody sent costs whoever sends it nothing."""
+    bench.trust.apply(bench.plane)
+    for _ in range(1000):
+        bench.trust.hurry()
+        bench.after(0.001)
+    assert 15 <= len(bench.finder.asked) <= 21
+
+
+def test_other_resolvers(bench: Bench) -> None:
+    bench.find(resolver(served(5)))
+    bench.trust.apply(bench.plane)
+    bench.configured = [REMOTE, STUB]
+    bench.after(2.1)
+    assert bench.addresses() == {"192.0.2.53", "127.0.0.53"}
+    assert bench.trust.resolvers == [REMOTE, STUB]
+    assert bench.finder.asked[-1] == [REMOTE, STUB]
+    assert bench.said == [("resolvers", "the trusted resolvers are now 192.0.2.53, 127.0.0.53")]
+    bench.configured = [REMOTE]
+    bench.find()
+    bench.after(2.1)
+    assert bench.addresses() == {"192.0.2.53"}
+    assert bench.cookies() == set()
+    assert bench.plane.watching == set()
+    bench.after(2.1)
+    assert len(bench.said) == 2  # nothing is told that did not change
+
+
+# --- warnings
+
+
+UNWATCHED = (
+    "the resolver 127.0.0.53 is on this host, but which process it is cannot be found: what it replies is "
+    "asked again, one by one; run ram-ebpf where it sees that process, or name the resolvers behind it in "
+    "the policy"
+)
+
+
+def rounds(bench: Bench, count: int = 5) -> None:
+    for _ in range(count):
+        bench.after(2.1)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pytest.param(resolver(), id="nobody serves it"),
+        pytest.param(resolver(served(5, None)), id="in an unknown cgroup"),
+    ],
+)
+def test_a_resolver_that_is_not_found_is_said_once(bench: Bench, found: LocalResolver) -> None:
+    bench.find(found)
+    bench.trust.apply(bench.plane)
+    rounds(bench)
+    assert bench.said == [("resolver-unwatched", UNWATCHED)]
+
+
+def test_it_is_said_again_when_it_was_found_meanwhile(bench: Bench) -> None:
+    bench.find(resolver())
+    bench.trust.apply(bench.plane)
+    bench.find(resolver(served(5)))
+    rounds(bench)
+    bench.find(resolver())
+    rounds(bench)
+    assert bench.said == [("resolver-unwatched", UNWATCHED)] * 2
+
+
+def test_each_endpoint_by_itself(bench: Bench) -> None:
+    other = TrustedResolver(STUB.address, 5353, True)
+    bench.find(resolver(), resolver(at=other))
+    bench.trust.apply(bench.plane)
+    rounds(bench)
+    assert len(bench.said) == 2
+
+
+def test_sockets_that_cannot_be_found(bench: Bench) -> None:
+    """A kernel without CONFIG_INET_UDP_DIAG. What was known stays."""
+    bench.find(resolver(served(5)))
+    bench.trust.apply(bench.plane)
+    bench.finder.found = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    rounds(bench)
+    assert bench.cookies() == {5}
+    assert bench.plane.watching == {SYSTEM}
+    assert bench.said == [
+        (
+            "resolver-unwatched",
+            "the sockets of this host's resolvers cannot be found: [Errno 2] No such file or directory",
+        )
+    ]
+
+
+def test_a_cgroup_that_cannot_be_watched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: FakePlane, cgroups: Iterable[Path]) -> None:
+        raise PermissionError(errno.EPERM, "a program there refuses company")
+
+    monkeypatch.setattr(FakePlane, "watch", refuse)
+    bench.find(resolver(served(5)))
+    bench.trust.apply(bench.plane)
+    rounds(bench)
+    assert bench.cookies() == {5}
+    assert bench.said == [
+        (
+            "resolver-unwatched",
+            "a resolver's cgroup cannot be watched: [Errno 1] a program there refuses company",
+        )
+    ]
+
+
+def test_a_look_at_the_host_that_fails_ends_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """resolvers_of() asks the kernel for this host's addresses. That it did not answer once is no reason to
+    stop enforcing."""
+
+    def fail(policy: Policy) -> list[TrustedResolver]:
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    bench.find(resolver(served(5)))
+    bench.trust.apply(bench.plane)
+    monkeypatch.setattr(trust, "resolvers_of", fail)
+    rounds(bench)
+    assert bench.addresses() == {"127.0.0.53"}
+    assert bench.cookies() == {5}
