@@ -241,6 +241,17 @@ static __always_inline bool ram_is_translated_resolver(struct __sk_buff *skb, st
 	return flags && (*flags & RAM_RESOLVER_TRANSLATED);
 }
 
+/* A translated resolver answers from the port that the client knows. */
+static __always_inline void ram_undo_translation(struct __sk_buff *skb, struct ram_config *cfg,
+						 struct ram_packet *p)
+{
+	u32 port = p->destination_port;
+
+	if (ram_is_translated_resolver(skb, cfg, p))
+		port = RAM_PORT_DNS;
+	p->destination_port = ram_forget(cfg, port);
+}
+
 /* Why a packet may leave. */
 static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_config *cfg,
 					     struct ram_packet *p, u32 scope, u32 *rule)
@@ -289,7 +300,7 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 	if (reason >= RAM_REASON_DENIED_UNKNOWN_ADDRESS) {
 		if (ram_is_translated_resolver(skb, cfg, p))
 			return RAM_REASON_ALLOWED_RESOLVER;
-		if (p->protocol == IPPROTO_UDP && ram_is_from_local_resolver(skb, cfg, p))
+		if (!opening && ram_is_from_local_resolver(skb, cfg, p))
 			return RAM_REASON_ALLOWED_RESOLVER_REPLY;
 	}
 	/*
@@ -365,6 +376,7 @@ int ram_query(struct __sk_buff *skb)
 		return 1;
 	if (ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
 		return 0; /* it had ports a moment ago */
+	ram_undo_translation(skb, cfg, &p);
 	strict = ram_forget(cfg, cfg->flags & RAM_CONFIG_ALLOWED_NAMES_ONLY);
 	ram_read_query(skb, cfg, &p, &asked);
 	/* What is neither learned from nor refused need not be looked up. */
@@ -398,6 +410,7 @@ int ram_query_rule(struct __sk_buff *skb)
 		return 1;
 	if (ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
 		return 0;
+	ram_undo_translation(skb, cfg, &p);
 	ram_take_query(skb, cfg, &asked);
 	ram_find_rule(skb, cfg, p.end, &asked);
 	listed = ram_forget(cfg, asked.rule | asked.alias);
@@ -406,12 +419,8 @@ int ram_query_rule(struct __sk_buff *skb)
 	if (ram_verdict_for(cfg, reason) == RAM_VERDICT_DENY)
 		return ram_conclude_query(skb, cfg, &p, scope, reason);
 	if (p.protocol == IPPROTO_UDP) {
-		/* A translated resolver answers from the port that the client knows. */
 		if (asked.relevant)
-			ram_await_reply(skb, &p, scope,
-					ram_is_translated_resolver(skb, cfg, &p) ? RAM_PORT_DNS
-										 : p.destination_port,
-					&asked);
+			ram_await_reply(skb, &p, scope, &asked);
 	} else if ((listed && asked.relevant) || ram_is_held(&p, scope)) {
 		ram_hand_over_query(skb, &p, scope, asked.rule ? asked.rule : asked.alias);
 	}

@@ -20,6 +20,8 @@ BPF_F_TABLE("hash", u32, u64, ports, 1024, 0);
 BPF_F_TABLE("hash", struct ram_endpoint, u32, resolvers, 64, 0);
 /* Cookies of the sockets of resolvers on this host. */
 BPF_F_TABLE("hash", u64, u32, resolver_sockets, 256, 0);
+/* Ids of the cgroups in which Docker daemons live themselves. */
+BPF_F_TABLE("hash", u64, u32, resolver_cgroups, 64, 0);
 /* Addresses (four words) of well-known resolvers that speak DNS over HTTPS. */
 struct ram_address {
 	u32 word[4];

@@ -123,7 +123,7 @@ static __always_inline void ram_find_rule(struct __sk_buff *skb, struct ram_conf
 
 /* Remembers a query over UDP. */
 static __always_inline void ram_await_reply(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
-					    u32 resolver_port, const struct ram_asked *asked)
+					    const struct ram_asked *asked)
 {
 	void *listed_here = queries.lookup(&scope), *unlisted_here = unlisted.lookup(&scope);
 	struct ram_query_key key = {};
@@ -133,7 +133,7 @@ static __always_inline void ram_await_reply(struct __sk_buff *skb, const struct 
 		return;
 	__builtin_memcpy(key.resolver, p->destination, 16);
 	__builtin_memcpy(key.local, p->source, 16);
-	key.resolver_port = resolver_port;
+	key.resolver_port = p->destination_port;
 	key.local_port = p->source_port;
 	key.id = asked->id;
 	query.asked_ns = ram_now();

@@ -52,14 +52,14 @@ static __always_inline u64 ram_fingerprint(struct __sk_buff *skb, struct ram_con
 
 /*
  * Whether the packet is a reply from the socket of a resolver on this host. Docker's resolver has its sockets
- * in the network namespaces of its containers, where user space does not look for them; there it is enough to
- * live in the cgroup of the Docker daemon.
+ * in the network namespaces of its containers, where user space does not look for them; there the socket must
+ * have been made in the Docker daemon's own cgroup, and not in one below that, as its containers' may be.
  */
 static __always_inline bool ram_is_from_local_resolver(struct __sk_buff *skb, struct ram_config *cfg,
 						       const struct ram_packet *p)
 {
 	struct ram_endpoint source = {};
-	u64 cookie;
+	u64 cookie, cgroup;
 	u32 *flags;
 
 	if (skb->ifindex != cfg->loopback_ifindex && cfg->loopback_ifindex)
@@ -69,8 +69,10 @@ static __always_inline bool ram_is_from_local_resolver(struct __sk_buff *skb, st
 	flags = resolvers.lookup(&source);
 	if (!flags || !(*flags & RAM_RESOLVER_LOCAL))
 		return false;
-	if (*flags & RAM_RESOLVER_TRANSLATED)
-		return true;
+	if (*flags & RAM_RESOLVER_TRANSLATED) {
+		cgroup = bpf_skb_cgroup_id(skb);
+		return resolver_cgroups.lookup(&cgroup) != NULL;
+	}
 	cookie = bpf_get_socket_cookie(skb);
 	return resolver_sockets.lookup(&cookie) != NULL;
 }

@@ -11,6 +11,7 @@ import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.dataplane import abi
@@ -130,6 +131,8 @@ class Learner:
         flow = flow_of(event.packet)
         if flow is None:
             return
+        # Docker's resolver is known by the port that the client asks, which NAT has changed in the packet.
+        flow = replace(flow, destination_port=event.port)
         wanted = []
         # The kernel found its rule for the one message that the segment looks like. A stream can be made to
         # mean something else, so that rule is only for the same name.

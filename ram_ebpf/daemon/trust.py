@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ram_ebpf.dataplane.plane import Plane, TrustedResolver
+from ram_ebpf.dataplane.plane import DOCKER_RESOLVER, Plane, TrustedResolver
 from ram_ebpf.dns.local import LocalFinder, LocalResolver, LocalSocket
 from ram_ebpf.dns.resolvers import auto_resolvers, configured_resolvers
 from ram_ebpf.policy.model import Policy
+from ram_ebpf.scopes.cgroup import identifier
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Trust:
         self._due = 0.0
         self._last = float("-inf")
         self._cookies: set[int] = set()
+        self._cgroups: set[int] = set()
         self._unwatched: set[str] = set()
         self.resolvers = resolvers_of(policy)
 
@@ -99,6 +102,15 @@ class Trust:
         if cookies != self._cookies:
             plane.trust_sockets(cookies)
             self._cookies = cookies
+        cgroups = set()
+        for item in found:
+            if item.address == DOCKER_RESOLVER:
+                for cgroup in item.cgroups:
+                    with contextlib.suppress(OSError):  # it is gone already
+                        cgroups.add(identifier(cgroup))
+        if cgroups != self._cgroups:
+            plane.trust_cgroups(cgroups)
+            self._cgroups = cgroups
         try:
             plane.watch({cgroup for item in found for cgroup in item.cgroups})
         except OSError as error:

@@ -184,6 +184,13 @@ class Plane:
             "resolver_sockets", {struct.pack("=Q", cookie): struct.pack("=I", 1) for cookie in cookies}
         )
 
+    def trust_cgroups(self, identifiers: Iterable[int]) -> None:
+        """Makes these (by the kernel's ids) the cgroups in which Docker daemons live themselves."""
+        self._replace(
+            "resolver_cgroups",
+            {struct.pack("=Q", identifier): struct.pack("=I", 1) for identifier in identifiers},
+        )
+
     def know_encrypted_resolvers(self, addresses: Iterable[abi.IPAddress]) -> None:
         """Addresses at which DNS over HTTPS is served, so that a refusal can say so."""
         self.maps["encrypted_resolvers"].update(

@@ -373,7 +373,7 @@ class LocalFinder:
     def _docker(self, address: IPAddress, port: int) -> LocalResolver:
         now = self._clock()
         there = all(of_process(e.pid, self._mount, self._proc) == e.cgroup for e in self._engines)
-        if now >= self._engines_until or not there:
+        if now >= self._engines_until or not there or not self._engines:
             self._engines = find_engines(Engine.DOCKER, self._proc)
             self._engines_until = now + _RESCAN
         cgroups = tuple(sorted({engine.cgroup for engine in self._engines}))

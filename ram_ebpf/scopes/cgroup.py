@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
+_AT_FDCWD = -100
 
 
 class ScopeError(ValueError):
@@ -77,6 +79,31 @@ def of_process(pid: int, mount: Path | None = None, proc: Path | None = None) ->
         if line.startswith("0::/") and not line.startswith("0::/.."):
             return (mount or find_cgroup2_mount()) / line[4:]
     return None
+
+
+class _FileHandle(ctypes.Structure):
+    """struct file_handle of name_to_handle_at(2), with room for what cgroup2 puts into it: 64 bits."""
+
+    _fields_ = [
+        ("handle_bytes", ctypes.c_uint),
+        ("handle_type", ctypes.c_int),
+        ("f_handle", ctypes.c_uint64),
+    ]
+    _pack_ = 1
+
+
+def identifier(directory: Path) -> int:
+    """The id by which the kernel's programs know a cgroup (bpf_skb_cgroup_id). Raises OSError.
+
+    It is the directory's inode number; before Linux 5.5 a generation stands in its upper half.
+    """
+    handle, mount = _FileHandle(8, 0, 0), ctypes.c_int()
+    libc = ctypes.CDLL(None, use_errno=True)
+    path = os.fsencode(directory)
+    if libc.name_to_handle_at(_AT_FDCWD, path, ctypes.byref(handle), ctypes.byref(mount), 0):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), str(directory))
+    return int(handle.f_handle)
 
 
 def _walk(directory: Path) -> Iterator[Path]:

@@ -111,14 +111,14 @@ def over_ipv6(*steps: Datagram) -> tuple[Datagram, ...]:
 def exchange(bench: Bench, *steps: Datagram, scope: Scope | None = None) -> None:
     """Sends them without looking at what is counted."""
     for step in steps:
-        (bench.egress if isinstance(step, Query) else bench.ingress)(step.packet(), scope=scope)
+        (bench.egress if isinstance(step, Query) else bench.ingress)(step.frame(), scope=scope)
 
 
 def play(bench: Bench, *steps: Datagram, scope: Scope | None = None) -> None:
     """Sends them, and compares verdict and reasons of each."""
     for number, step in enumerate(steps):
         send = bench.egress if isinstance(step, Query) else bench.ingress
-        assert send(step.packet(), scope=scope) is step.passes, f"step {number}"
+        assert send(step.frame(), scope=scope) is step.passes, f"step {number}"
         assert bench.counted() == Counter(step.counted), f"step {number}"
 
 

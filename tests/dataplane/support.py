@@ -176,7 +176,7 @@ class Bench:
     ) -> None:
         """Opens an address for so many seconds (negative: until then) in `learned` or `seeded`."""
         # A guest that has just booted has not been up for long enough to count back from.
-        expires = max(clock.now_ns() + int(seconds * NANOSECONDS), 0)
+        expires = max(clock.now_ns() + int(seconds * NANOSECONDS), 1)
         key = abi.opening_key(
             ipaddress.ip_address(address), self.plane.tables.rules.port_lists().index(tuple(ports))
         )

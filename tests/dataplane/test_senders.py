@@ -1,9 +1,8 @@
-"""Who sent a reply: the interface that it came by, and, for resolvers on this host, the socket that it
-left.
-"""
+"""Who sent a reply: the interface that it came by, and the socket of a resolver on this host."""
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from scapy.packet import Packet, Raw
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.plane import DOCKER_RESOLVER, Settings, TrustedResolver
+from ram_ebpf.scopes.cgroup import find_cgroup2_mount, identifier, of_process
 
 from . import messages as m
 from .exchanges import DENIED_NAMES, NOTHING, ONE, REGISTRIES, TWO, ask, check, exchange, opened, play, tell
@@ -45,9 +45,16 @@ def told(*answers: bytes, counted: Reason = LEARNED) -> Reply:
 
 @pytest.fixture
 def local(bench: Bench) -> Iterator[Bench]:
-    """Trusts a resolver on this host."""
+    """Trusts a resolver on this host, in whose cgroup the sockets of test runs are.
+
+    That is this process's, and before Linux 5.18 or so the root.
+    """
+    mount = find_cgroup2_mount()
+    own = of_process(os.getpid(), mount)
     with bench.trusting(trusted(DOCKER, local=True)):
+        bench.plane.trust_cgroups({identifier(mount), identifier(own or mount)})
         yield bench
+        bench.plane.trust_cgroups(())
 
 
 def fingerprints(bench: Bench) -> int:
@@ -98,6 +105,14 @@ def test_reply_that_was_not(local: Bench) -> None:
     check(local, (told(),), opened({ONE: 300}))
 
 
+def test_reply_from_another_cgroup_leaves_no_fingerprint(local: Bench) -> None:
+    """Programs on a cgroup run for those below it too, and Docker's containers may live below dockerd's."""
+    local.plane.trust_cgroups({1 << 40})
+    local.witness(told().frame())
+    assert fingerprints(local) == 0
+    check(local, (asked(), told(counted=REFUSED)), NOTHING)
+
+
 def test_reply_of_another_message_that_was_seen(local: Bench) -> None:
     for other in (
         told(address(TWO)),
@@ -124,7 +139,7 @@ def test_every_bit_of_a_reply_counts(local: Bench) -> None:
         changed[bit // 8] ^= 1 << bit % 8
         exchange(local, asked(), Reply(bytes(changed), (), server=DOCKER))
         assert local.learned() == {}, bit
-    # Where a bit makes another id or question, or no reply at all, that is told before it is asked who sent it.
+    # Another id or question, or no reply at all: that is told before it is asked who sent it.
     assert set(local.counted()) <= {
         Reason.ALLOWED_RESOLVER,
         Reason.DNS_WRONG_QUESTION,
@@ -236,8 +251,13 @@ def test_only_over_the_loopback_interface(local: Bench) -> None:
         pytest.param(told().frame(), Reason.ALLOWED_RESOLVER_REPLY, id="a reply"),
         pytest.param(
             ip(CLIENT, DOCKER) / TCP(sport=53, dport=4000, flags="SA"),
-            Reason.DENIED_UNKNOWN_ADDRESS,
+            Reason.ALLOWED_RESOLVER_REPLY,
             id="a segment of TCP",
+        ),
+        pytest.param(
+            ip(CLIENT, DOCKER) / TCP(sport=53, dport=4000, flags="S"),
+            Reason.DENIED_UNKNOWN_ADDRESS,
+            id="a connection that the resolver opens",
         ),
         pytest.param(
             replace(told(), server_port=5353).frame(), Reason.DENIED_UNKNOWN_ADDRESS, id="from another port"
@@ -254,10 +274,16 @@ def test_only_over_the_loopback_interface(local: Bench) -> None:
         ),
     ],
 )
-def test_resolver_in_the_scope(bench: Bench, packet: Packet | bytes, reason: Reason) -> None:
-    with bench.trusting(trusted(DOCKER, "127.0.0.53", local=True)):
-        assert bench.egress(packet) is reason.name.startswith("ALLOWED")
-    assert bench.counted() == {reason: 1}
+def test_resolver_in_the_scope(local: Bench, packet: Packet | bytes, reason: Reason) -> None:
+    with local.trusting(trusted(DOCKER, "127.0.0.53", local=True)):
+        assert local.egress(packet) is reason.name.startswith("ALLOWED")
+    assert local.counted() == {reason: 1}
+
+
+def test_somebody_in_the_scope_sends_from_the_resolvers_address(local: Bench) -> None:
+    local.plane.trust_cgroups(())
+    assert not local.egress(told().frame())
+    assert local.counted() == {Reason.DENIED_UNKNOWN_ADDRESS: 1}
 
 
 def test_reply_of_a_resolver_in_the_scope_leaves_over_the_loopback_interface_alone(local: Bench) -> None:

@@ -15,6 +15,7 @@ PACKAGES = {
     "dig": "bind9-dnsutils",
     "gcc": "gcc",
     "ip": "iproute2",
+    "iptables": "iptables",
     "mount": "mount",
     "musl-gcc": "musl-tools",
     "nsenter": "util-linux",

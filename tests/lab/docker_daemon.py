@@ -1,0 +1,79 @@
+"""ram-ebpf on the host of a dockerd of the lab: in its network, and where it finds no other dockerd."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.adversarial.field import ScopedDaemon
+
+from . import cgroups
+from .daemon import COMMAND
+from .docker import Docker
+from .lab import Lab
+
+
+class HostDaemon(ScopedDaemon):
+    """ram-ebpf in the namespaces of a dockerd: of networks, as on a host, and of processes.
+
+    It watches every dockerd that it finds, and the machine's own and those of other labs are not for it.
+    """
+
+    def __init__(self, lab: Lab, docker: Docker, policy: str, scopes: Sequence[Path]) -> None:
+        self._services = lab.client.services
+        command = [
+            *("nsenter", f"--net={docker.node.namespace.path}", f"--pid=/proc/{docker.pid}/ns/pid", "--"),
+            # Killed, nsenter would leave it behind.
+            *("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--mount-proc", "--"),
+            *COMMAND,
+        ]
+        super().__init__(lab, policy, ["--log-dns"], scopes, command)
+
+    @property
+    def pid(self) -> int:
+        """The process of ram-ebpf: the child of the one that is known, which passes no signal on."""
+        for pid in cgroups.members(self._services):
+            if _parent(pid) == self._process.pid:
+                return pid
+        raise RuntimeError(f"ram-ebpf has ended: {self.said()}")
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """ram-ebpf does nothing; what it has attached goes on."""
+        pid = self.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            # nsenter stops together with its child.
+            for stopped in (self._process.pid, pid):
+                os.kill(stopped, signal.SIGCONT)
+
+    def terminate(self, timeout: float = 10.0) -> int:
+        """See Daemon."""
+        if self._process.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+        return self._process.wait(timeout)
+
+
+@contextlib.contextmanager
+def governed(lab: Lab, docker: Docker, policy: str, *scopes: Path) -> Iterator[HostDaemon]:
+    """ram-ebpf on some cgroups of a dockerd's host; it is asked to end."""
+    daemon = HostDaemon(lab, docker, policy, scopes)
+    with daemon:
+        try:
+            yield daemon
+        finally:
+            status = daemon.terminate()
+        assert status == 0, daemon.said()
+
+
+def _parent(pid: int) -> int | None:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("PPid:"):
+                return int(line.split()[1])
+    return None
