@@ -17,6 +17,14 @@ NEEDS_ROOT = "this test needs root: run `sudo make test`"
 _UNIT = Path(__file__).resolve().parent / "unit"
 
 
+_GUEST = "guest: changes the whole machine, so it runs in a guest alone (make test-kernel), or with -m guest"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A marker that is no concern of a run on a host, where its tests are left out."""
+    config.addinivalue_line("markers", _GUEST)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """By its path, so that a new test cannot forget the marker."""
     for item in items:

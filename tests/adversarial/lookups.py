@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import ipaddress
 import socket
 from typing import Any
 
 import pytest
+from pyroute2 import NetlinkError
 
 from tests.adversarial.actor import Actor, RemoteSocket
 from tests.adversarial.field import PORT, Field, eventually, tcp_connect
@@ -24,8 +27,17 @@ def name_of(text: str) -> bytes:
 def give(field: Field, name: bytes, kind: int = A) -> str:
     """Makes the address that lies.py answers with for a name one of the attacker's registry."""
     address = address_for(name, kind)
-    field.lab.blocked.node.add_addresses(address)
+    serve(field, address)
     return address
+
+
+def serve(field: Field, address: str) -> None:
+    """Makes an address one of the attacker's registry, where it is none of the client itself."""
+    found = ipaddress.ip_address(address)
+    found = getattr(found, "ipv4_mapped", None) or found
+    if not (found.is_loopback or found.is_unspecified):
+        with contextlib.suppress(NetlinkError):  # another test has done so
+            field.lab.blocked.node.add_addresses(str(found))
 
 
 def ask(
@@ -74,6 +86,13 @@ def assert_shut(field: Field, address: str, reason: str = SHUT, actor: Actor | N
     assert registry.counters()["Tcp.PassiveOpens"] == before
 
 
+def assert_stays_shut(field: Field, address: str, seconds: float = 0.7) -> None:
+    """The same for a while: names that are asked again by the daemon take a moment."""
+    start = len(field.daemon.lines())
+    assert not eventually(lambda: is_open(field.inside, address), seconds), f"{address} was opened"
+    field.reason(start, (SHUT,), address)
+
+
 def assert_opens(field: Field, address: str, patience: float = 3.0) -> None:
     """The address is open, or becomes so soon: what the daemon asks itself takes a moment."""
     assert eventually(lambda: is_open(field.inside, address), patience), f"{address} stays shut"
@@ -86,3 +105,8 @@ def dns_line(field: Field, start: int, reason: str, host: str | None = None) -> 
         lambda line: line.get("reason") == reason and (host is None or line.get("host") == host),
         reason if host is None else f"{reason} for {host}",
     )
+
+
+def ignored_line(field: Field, start: int) -> dict[str, Any]:
+    """The first line from number `start` on about a reply that is not believed, for whichever reason."""
+    return field.line(start, lambda line: line["event"] == "ignored-reply", "an ignored reply")

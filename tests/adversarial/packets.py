@@ -33,10 +33,18 @@ def _pseudo_header(source: str, destination: str, protocol: int, length: int) ->
 
 
 def tcp(
-    source: str, destination: str, port: int, flags: int, payload: bytes = b"", source_port: int = 40404
+    source: str,
+    destination: str,
+    port: int,
+    flags: int,
+    payload: bytes = b"",
+    source_port: int = 40404,
+    sequence: int = 1000,
+    acknowledgement: int = 1,
 ) -> bytes:
     """A TCP segment."""
-    header = struct.pack("!HHIIBBHHH", source_port, port, 1000, 1, 5 << 4, flags, 65535, 0, 0)
+    numbers = (sequence & 0xFFFFFFFF, acknowledgement & 0xFFFFFFFF)
+    header = struct.pack("!HHIIBBHHH", source_port, port, *numbers, 5 << 4, flags, 65535, 0, 0)
     length = len(header) + len(payload)
     total = checksum(_pseudo_header(source, destination, 6, length) + header + payload)
     return header[:16] + struct.pack("!H", total) + header[18:] + payload
@@ -107,6 +115,21 @@ def reply(name: bytes, address: str, identifier: int = 7, ttl: int = 60) -> byte
     kind = struct.pack("!HH", A if len(packed) == 4 else AAAA, 1)
     record = b"\xc0\x0c" + kind + struct.pack("!IH", ttl, len(packed)) + packed
     return struct.pack("!HHHHHH", identifier, 0x8180, 1, 1, 0, 0) + name + kind + record
+
+
+def record(owner: bytes, kind: int, data: bytes, ttl: int = 60) -> bytes:
+    """A resource record of class IN."""
+    return owner + struct.pack("!HHIH", kind, 1, ttl, len(data)) + data
+
+
+def response(question: bytes, *answers: bytes) -> bytes:
+    """What follows the id in a response with these answers, of which empty ones are not counted."""
+    return struct.pack("!HHHHH", 0x8180, 1, sum(map(bool, answers)), 0, 0) + question + b"".join(answers)
+
+
+def framed(*messages: bytes) -> bytes:
+    """DNS messages as they are in a TCP stream (RFC 1035 4.2.2)."""
+    return b"".join(struct.pack("!H", len(message)) + message for message in messages)
 
 
 def address_for(name: bytes, kind: int = A) -> str:

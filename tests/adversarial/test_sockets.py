@@ -427,6 +427,8 @@ def test_attackers_resolver(field: Field, address: str, port: int, kind: int, re
     wire = query(wire_name(*labels_of("allowed.registry.test")))
     with Actor(field.lab.dns.node) as resolver:
         server = resolver.socket(family, kind)
+        # Or others who are to have the port after this would have to wait.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind((address, port))
         if kind == _STREAM:
             server.listen()
