@@ -9,11 +9,12 @@ C_SOURCES := $(wildcard bpf/*.c bpf/*.h bpf/lib/*.h bpf/include/*/*.h bpf/includ
 RUN_PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev libc6-dev
 LAB_PACKAGES := iproute2 util-linux dnsmasq-base docker-registry skopeo containerd ca-certificates
 TEST_PACKAGES := gcc musl-tools libc-ares-dev bind9-dnsutils curl iptables
+BENCH_PACKAGES := dnsperf nftables
 LINT_PACKAGES := vagrant
 KERNEL_PACKAGES := qemu-system-x86
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit lint format test-kernel clean
+.PHONY: help demo run test unit lint format test-kernel bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -61,6 +62,10 @@ test-kernel: $(VENV)/.ready ## run the kernel tests in a QEMU guest: KERNEL=path
 	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(KERNEL_PACKAGES)
 	@[ -n "$(KERNEL)" ] || { echo "say which: make test-kernel KERNEL=path/to/bzImage" >&2; exit 2; }
 	@$(PY) -m tests.kernels.run "$(KERNEL)"
+
+bench: $(VENV)/.ready ## measure what it costs beside nothing and nftables, in four minutes (root)
+	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(BENCH_PACKAGES)
+	@$(PY) -m benchmarks $(ARGS)
 
 clean: ## remove what building and testing left in this tree
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -66,8 +66,12 @@ class Names(Server):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the cycles: how many ended with which errno, 0 for success."""
+    """What became of the cycles: how many ended with which errno, 0 for success.
 
+    `first` is the number of the first name.
+    """
+
+    first: int
     cycles: int
     seconds: float
     repeated: int
@@ -139,11 +143,12 @@ class Race:
         resolver: str = RESOLVER,
     ) -> Outcome:
         """So many cycles from the client's control group, or another one; see clients/race.c for `how`."""
-        words = [how, str(PORT), resolver, str(self.fresh(count)), str(count), str(threads)]
+        first = self.fresh(count)
+        words = [how, str(PORT), resolver, str(first), str(count), str(threads)]
         finished = self._lab.client.run([self._program, *words], cgroup=cgroup, timeout=300).check()
         said = json.loads(finished.stdout)
         errors = {int(number): times for number, times in said["outcomes"].items()}
-        return Outcome(count, said["seconds"], said["repeated"], errors)
+        return Outcome(first, count, said["seconds"], said["repeated"], errors)
 
     def arrived(self) -> dict[str, int]:
         """The kernel's counters where all connections lead to."""

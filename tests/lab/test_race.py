@@ -17,6 +17,7 @@ from .race import POLICY, Race
 FEW = 2_000  # for a guest without hardware acceleration
 MANY = 100_000
 UNASKED = 100
+PATIENCE = 60.0  # seconds for the daemon's end, before which it tells of all events that still wait
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,8 @@ def test_resolve_and_connect_at_once(
     assert arrived["Tcp.PassiveOpens"] == cycles // 2
     assert arrived["Udp.InDatagrams"] + arrived["Udp.InErrors"] == cycles // 2
     assert race.run(UNASKED, "blind").errors == {errno.EPERM: UNASKED}
-    assert daemon.terminate() == 0
+    assert daemon.terminate(PATIENCE) == 0
+    daemon.wait(lambda lines: lines[-1]["event"] == "stopped", PATIENCE)
     counters = daemon.lines()[-1]["counters"]
     assert counters["dns-learned"] >= cycles
     assert counters["denied-unknown-address"] == 2 * UNASKED

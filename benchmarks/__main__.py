@@ -1,0 +1,17 @@
+"""All benchmarks, one after the other: `python -m benchmarks [--quick]`, or `make bench`."""
+
+from __future__ import annotations
+
+from benchmarks import dns, egress, race, report, rules_scale
+
+if __name__ == "__main__":
+    raise SystemExit(
+        report.run(
+            {
+                "dns": dns.measure,
+                "egress": egress.measure,
+                "rules": rules_scale.measure,
+                "race": race.measure,
+            }
+        )
+    )
