@@ -1,6 +1,4 @@
-"""Stub resolvers that follow CNAME records themselves: a query for what an allowed name leads to is
-allowed.
-"""
+"""Clients that follow CNAME records themselves: they may ask for what an allowed name leads to."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""CNAME records (RFC 1035 3.3.1, RFC 2181 10.1): whose addresses in a reply are those of the name asked
-for.
-"""
+"""CNAME records (RFC 1035 3.3.1, RFC 2181 10.1): which addresses are those of the name asked for."""
 
 from __future__ import annotations
 

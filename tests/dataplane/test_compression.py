@@ -309,6 +309,7 @@ def different(*rows: tuple[str, bytes, bytes]) -> Iterator[object]:
         yield pytest.param(target, owner, False, id=text)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("target", "owner", "is_same"),
     [
@@ -371,10 +372,9 @@ def test_letter_case(bench: Bench, asked: str, owner: bytes) -> None:
     check(bench, (ask(asked), tell(*chain, name=asked)), opened({ONE: 300}))
 
 
+@pytest.mark.heavy
 def test_one_octet_makes_another_name(bench: Bench) -> None:
-    """Names of all shapes; the second one differs in one bit of one octet, other than the case of a
-    letter.
-    """
+    """Names of all shapes, and others that differ in a bit which is not the case of a letter."""
     pick = random.Random(7)  # the same names each time
     for _ in range(300):
         parts = [

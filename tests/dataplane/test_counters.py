@@ -20,7 +20,7 @@ from ram_ebpf.dataplane.plane import TrustedResolver
 from . import messages as m
 from .exchanges import DENIED_NAMES, ONE, REGISTRIES, ask, tell
 from .messages import address
-from .support import Bench, frame
+from .support import Bench
 from .wire import RESOLVER, Wire, acknowledge_at_once, governed, inside, send_many, steered
 
 __all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
@@ -119,8 +119,8 @@ def be_interrupted(wire: Wire, end: float) -> tuple[int, int]:
     """Packets that leave, and test runs; how many queries, and replies that nobody awaits, these were."""
     fds = wire.scope.programs.fds
     wire.client.connect(wire.resolver.getsockname())
-    query = frame(m.Query(QUERY, (), server=RESOLVER).packet())
-    reply = frame(m.Reply(NOT_AWAITED, (), server=RESOLVER).packet())
+    query = m.Query(QUERY, (), server=RESOLVER).frame()
+    reply = m.Reply(NOT_AWAITED, (), server=RESOLVER).frame()
     queries = replies = 0
     while time.monotonic() < end:
         send_many(wire.client, QUERY, DATAGRAMS)

@@ -1,6 +1,4 @@
-"""Names that the policy takes away from what it allows: of all rules that match, the most specific
-decides.
-"""
+"""Names that the policy takes away from what it allows: of all that match the most specific decides."""
 
 from __future__ import annotations
 
@@ -52,21 +50,23 @@ def test_name(bench: Bench, name: str, pattern: str) -> None:
     check(bench, steps, opened({ONE: 300}, pattern) if pattern else NOTHING)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "pattern"), NAMES)
 def test_kernel_and_user_space_agree(bench: Bench, name: str, pattern: str) -> None:
     rule = bench.plane.tables.rules.allows(name)
     assert (rule.pattern.text if rule else "") == pattern
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "pattern"), NAMES)
 def test_query_of_a_denied_name(bench: Bench, name: str, pattern: str) -> None:
     """It leaves, as any query for a name that is not listed does, unless the policy refuses those."""
-    assert bench.egress(ask(name).packet())
+    assert bench.egress(ask(name).frame())
     assert bool(bench.queries()) is bool(pattern)
     assert bool(bench.queries("unlisted")) is not bool(pattern)
     bench.counted()
     with bench.configured(Settings(allowed_names_only=True)):
-        assert bench.egress(ask(name).packet()) is bool(pattern)
+        assert bench.egress(ask(name).frame()) is bool(pattern)
     reason = Reason.ALLOWED_RESOLVER if pattern else Reason.DENIED_QUERY_NAME
     assert bench.counted() == {reason: 1}
 

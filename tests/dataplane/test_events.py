@@ -10,7 +10,7 @@ import pytest
 from scapy.layers.inet import TCP, UDP
 from scapy.packet import Raw
 
-from ram_ebpf.dataplane import abi
+from ram_ebpf.dataplane import abi, clock
 from ram_ebpf.dataplane.abi import Hook, Reason, Verdict
 from ram_ebpf.dataplane.events import Event, EventSource
 from ram_ebpf.dataplane.plane import Settings
@@ -38,8 +38,10 @@ def taken(source: EventSource) -> list[Event]:
 
 
 def test_denial(bench: Bench, source: EventSource) -> None:
+    before = clock.now_ns()
     bench.egress(ip("198.51.100.1") / TCP(dport=5000, flags="S"))
     (event,) = taken(source)
+    assert before <= event.time_ns <= clock.now_ns()
     assert (event.verdict, event.reason, event.hook) == (
         Verdict.DENY,
         Reason.DENIED_UNKNOWN_ADDRESS,
@@ -69,10 +71,10 @@ def test_reply_comes_with_its_whole_message(
 ) -> None:
     query = Query(message(question()), (), client=client, server=server)
     payload = message(question(), [address(f"192.0.2.{n}") for n in range(1, 101)], flags=RESPONSE)
-    bench.egress(query.packet())
+    bench.egress(query.frame())
     # What lies behind the datagram is no part of the message.
     reply = Reply(payload, (), client=client, server=server, udp_length=8 + len(payload), trailer=b"behind")
-    bench.ingress(reply.packet())
+    bench.ingress(reply.frame())
     (event,) = taken(source)
     assert (event.verdict, event.reason, event.hook) == (
         Verdict.NONE,
@@ -82,7 +84,7 @@ def test_reply_comes_with_its_whole_message(
     assert (event.address, event.port, event.rule) == (ip_address(server), 53, bench.rule_of(m.NAME))
     assert (event.protocol, event.detail) == (17, 0)
     assert event.dns_message == payload
-    assert event.packet == bytes(reply.packet())[: -len(reply.trailer)]
+    assert event.packet == reply.frame()[14 : -len(reply.trailer)]  # from its IP header
 
 
 ANSWERED = [
@@ -154,7 +156,7 @@ def test_reply_about_https_records(bench: Bench, source: EventSource) -> None:
 def test_allowed_packets_are_not_told(bench: Bench, source: EventSource) -> None:
     bench.open("learned", "192.0.2.1", (443,), 300)
     bench.egress(ip("192.0.2.1") / TCP(dport=443, flags="S"))
-    bench.egress(Query(message(question()), ()).packet())
+    bench.egress(Query(message(question()), ()).frame())
     bench.ingress(ip(CLIENT, "192.0.2.1") / TCP(sport=443, dport=40000, flags="SA"))
     bench.ingress(ip(CLIENT, "192.0.2.123") / UDP(sport=123, dport=40000) / Raw(b"time"))
     assert taken(source) == []

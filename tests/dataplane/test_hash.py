@@ -43,7 +43,7 @@ def listed(bench: Bench, key: bytes) -> Iterator[None]:
 def finds(bench: Bench, name: str | bytes) -> bool:
     """Whether a query for the name is taken for one of a listed name."""
     bench.reset()
-    assert bench.egress(ask(name).packet())
+    assert bench.egress(ask(name).frame())
     listed_ones, others = bench.queries(), bench.queries("unlisted")
     assert len(listed_ones) + len(others) == 1
     return bool(listed_ones)
@@ -72,6 +72,7 @@ def shapes(pick: random.Random) -> Iterator[tuple[str, ...]]:
         yield tuple(parts)
 
 
+@pytest.mark.heavy
 def test_kernel_and_user_space_agree(bench: Bench) -> None:
     hasher = NameHasher(bench.plane.tables.multipliers)
     for parts in shapes(random.Random(4)):  # the same names each time
@@ -125,6 +126,7 @@ def test_planes_have_secrets_of_their_own(load: Load) -> None:
     assert all(secret > 2**32 for config in (first, second) for secret in config.identity_key)
 
 
+@pytest.mark.heavy
 def test_20_000_names_have_keys_of_their_own() -> None:
     pick = random.Random(5)
     names = {
@@ -180,6 +182,7 @@ def guessed(pairs: Sequence[tuple[str, str]]) -> Iterator[Bench]:
         yield bench
 
 
+@pytest.mark.heavy
 def test_known_secret_fools_the_kernel(guessed: Bench, pairs: Sequence[tuple[str, str]]) -> None:
     """The test of the next test: these pairs do collide for whoever has only the hash to go by."""
     for name, other in pairs:
@@ -191,6 +194,7 @@ def test_known_secret_fools_the_kernel(guessed: Bench, pairs: Sequence[tuple[str
     assert not finds(guessed, "unrelated.test")
 
 
+@pytest.mark.heavy
 def test_drawn_secret_does_not(bench: Bench, pairs: Sequence[tuple[str, str]]) -> None:
     hasher = NameHasher(bench.plane.tables.multipliers)
     for name, other in pairs:
@@ -202,12 +206,13 @@ def test_drawn_secret_does_not(bench: Bench, pairs: Sequence[tuple[str, str]]) -
         assert all(drawn.key(name.split(".")) != drawn.key(other.split(".")) for name, other in pairs)
 
 
+@pytest.mark.heavy
 def test_identity_of_colliding_names_differs(guessed: Bench, pairs: Sequence[tuple[str, str]]) -> None:
     """Whether a reply is about the name asked for does not depend on the hash of the rules."""
     for name, other in pairs:
         guessed.reset()
         identities = set()
         for asked in (wire(name), wire(other)):
-            guessed.egress(ask(asked).packet())
+            guessed.egress(ask(asked).frame())
             identities |= {query.identity for query in guessed.queries()}
         assert len(identities) == 2

@@ -1,6 +1,4 @@
-"""HTTPS and SVCB records (RFC 9460): clients connect to the addresses that they hint at, so these are
-opened.
-"""
+"""HTTPS and SVCB records (RFC 9460): clients connect to what they hint at, so that is opened."""
 
 from __future__ import annotations
 
@@ -202,6 +200,14 @@ BROKEN = [
             (IPV6HINT, PACKED_SIX[:4], NOTHING, "an ipv6hint of 4 octets"),
             (IPV6HINT, PACKED_SIX[:15], NOTHING, "an ipv6hint of 15 octets"),
             (IPV6HINT, PACKED_SIX + bytes(1), opened({SIX: 300}), "an ipv6hint of 17 octets"),
+            # What is left over would do as a parameter.
+            (IPV6HINT, param(UNKNOWN_PARAM), NOTHING, "an ipv6hint that is a parameter"),
+            (
+                IPV6HINT,
+                PACKED_SIX + param(UNKNOWN_PARAM),
+                opened({SIX: 300}),
+                "an ipv6hint that ends in a parameter",
+            ),
         )
     ),
     pytest.param(

@@ -38,7 +38,7 @@ from .exchanges import (
     tell,
 )
 from .messages import Datagram, Query, Reply, address, labels, message, question, record, wire
-from .support import RESOLVER, Bench, ip, trusted
+from .support import RESOLVER, Bench, frame, ip, trusted
 
 __all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
 
@@ -594,6 +594,23 @@ def test_exchange(bench: Bench, steps: tuple[Datagram, ...], expected: Expected)
     check(bench, steps, expected)
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(ask(), id="a query"),
+        pytest.param(tell(address(ONE)), id="a reply"),
+        pytest.param(over_ipv6(ask())[0], id="over IPv6"),
+        pytest.param(tell(udp_length=0, trailer=b"behind"), id="with another length than it has"),
+    ],
+)
+def test_frames_of_these_tests_are_what_scapy_makes(step: Datagram) -> None:
+    packet = step.packet()
+    packet["UDP"].chksum = 0
+    if "IP" in packet:
+        packet["IP"].chksum = 0
+    assert step.frame()[12:] == frame(packet)[12:]
+
+
 def test_later_answer_prolongs_and_never_shortens(bench: Bench) -> None:
     for ttl, longest in ((300, 300), (60, 300), (900, 900)):
         exchange(bench, ask(), tell(address(ONE, ttl=ttl)))
@@ -636,9 +653,9 @@ def test_only_the_ports_of_the_rule_are_open(bench: Bench) -> None:
 
 def test_another_trusted_resolver_does_not_answer_for_the_first(bench: Bench) -> None:
     with bench.trusting(trusted(RESOLVER, "10.0.0.54")):
-        bench.egress(ask().packet())
+        bench.egress(ask().frame())
         bench.counted()
-        bench.ingress(tell(address(ONE), server="10.0.0.54").packet())
+        bench.ingress(tell(address(ONE), server="10.0.0.54").frame())
     assert bench.counted() == {Reason.DNS_NO_QUERY: 1}
     assert bench.learned() == {}
 
@@ -647,15 +664,15 @@ def test_resolver_on_a_port_of_its_own(bench: Bench) -> None:
     with bench.trusting(trusted(RESOLVER, port=5353)):
         exchange(bench, ask(server_port=5353), tell(address(ONE), server_port=5353))
         assert set(bench.learned()) == {(ONE, 443)}
-        assert not bench.egress(ask().packet())
+        assert not bench.egress(ask().frame())
 
 
 def test_reply_that_comes_too_late(bench: Bench) -> None:
-    bench.egress(ask().packet())
+    bench.egress(ask().frame())
     with bench.configured(Settings(query_lifetime=0)):
-        bench.ingress(tell(address(ONE)).packet())
+        bench.ingress(tell(address(ONE)).frame())
     # The query is over then, however long replies may take from now on.
-    bench.ingress(tell(address(ONE)).packet())
+    bench.ingress(tell(address(ONE)).frame())
     assert bench.counted() == {Reason.ALLOWED_RESOLVER: 1, Reason.DNS_LATE: 1, Reason.DNS_NO_QUERY: 1}
     assert bench.learned() == {}
 
@@ -721,19 +738,19 @@ def test_owner_names_of_127_labels(bench: Bench, count: int, counted: Reason) ->
 
 def test_rule_that_is_gone_opens_nothing(bench: Bench) -> None:
     """It cannot be, short of a mistake of ours; then nothing may open."""
-    bench.egress(ask().packet())
+    bench.egress(ask().frame())
     bench.alter_query(rule=1 << 30)
-    bench.ingress(tell(address(ONE)).packet())
+    bench.ingress(tell(address(ONE)).frame())
     assert bench.counted() == {Reason.ALLOWED_RESOLVER: 1, Reason.DNS_MAP_FULL: 1}
     assert bench.learned() == {}
 
 
 @pytest.mark.parametrize("bit", [0, 1, 31, 32, 63])
 def test_every_bit_of_the_identity_counts(bench: Bench, bit: int) -> None:
-    bench.egress(ask().packet())
+    bench.egress(ask().frame())
     (query,) = bench.queries()
     bench.alter_query(identity=query.identity ^ 1 << bit)
-    bench.ingress(tell(address(ONE)).packet())
+    bench.ingress(tell(address(ONE)).frame())
     assert bench.counted() == {Reason.ALLOWED_RESOLVER: 1, Reason.DNS_WRONG_QUESTION: 1}
 
 
@@ -747,7 +764,7 @@ def test_query_over_tcp_is_counted_by_its_data(bench: Bench) -> None:
 
 
 def test_reply_over_tcp_is_not_read(bench: Bench) -> None:
-    bench.egress(ask().packet())
+    bench.egress(ask().frame())
     bench.counted()
     assert bench.ingress(m.Stream().down(m.over_tcp(tell(address(ONE)).payload)))
     assert bench.counted() == {}
@@ -755,7 +772,7 @@ def test_reply_over_tcp_is_not_read(bench: Bench) -> None:
 
 
 def test_datagram_that_is_not_dns_is_not_counted(bench: Bench) -> None:
-    assert bench.ingress(Reply(b"ntp", (), server="192.0.2.123", server_port=123).packet())
+    assert bench.ingress(Reply(b"ntp", (), server="192.0.2.123", server_port=123).frame())
     assert bench.counted() == {}
 
 
@@ -783,6 +800,7 @@ def test_every_octet_of_id_and_question_counts(bench: Bench) -> None:
             assert bench.learned() == {}, (at, bit)
 
 
+@pytest.mark.heavy
 def test_garbage_opens_nothing(bench: Bench) -> None:
     """Noise of every length as query and reply, with the right id, and behind a right question."""
     noise = random.Random(1)  # the same noise each time

@@ -85,6 +85,7 @@ def test_edges_of_every_special_network(bench: Bench) -> None:
     assert len(wanted) > 200
 
 
+@pytest.mark.heavy
 def test_random_addresses(bench: Bench) -> None:
     """Half of them begin like a special network."""
     pick = random.Random(8)  # the same addresses each time

@@ -1,6 +1,4 @@
-"""dns.allowed_names_only: queries for names that no rule allows do not leave, so their names carry nothing
-out.
-"""
+"""dns.allowed_names_only: names that no rule allows are not asked for, so they carry nothing out."""
 
 from __future__ import annotations
 
@@ -91,13 +89,14 @@ MESSAGES = [
 
 @pytest.mark.parametrize(("payload", "reason"), MESSAGES)
 def test_over_udp(strict: Bench, payload: bytes, reason: Reason) -> None:
-    packet = m.Query(payload, ()).packet()
+    packet = m.Query(payload, ()).frame()
     assert strict.egress(packet) is (reason is ALLOWED)
     # That it is no query is counted beside the verdict, as it is where such packets may leave.
     more = {Reason.DNS_NOT_A_QUERY: 1} if reason is NO_QUERY else {}
     assert strict.counted() == {reason: 1, **more}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("payload", "reason"), MESSAGES)
 def test_over_tcp(strict: Bench, payload: bytes, reason: Reason) -> None:
     assert strict.egress(Stream().up(over_tcp(payload))) is (reason is ALLOWED)
@@ -106,9 +105,10 @@ def test_over_tcp(strict: Bench, payload: bytes, reason: Reason) -> None:
     assert counted == {reason: 1}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("payload", "reason"), MESSAGES)
 def test_without_it_everything_leaves(bench: Bench, payload: bytes, reason: Reason) -> None:
-    assert bench.egress(m.Query(payload, ()).packet())
+    assert bench.egress(m.Query(payload, ()).frame())
     assert bench.egress(Stream().up(over_tcp(payload)))
     assert bench.counted()[ALLOWED] == 2
 
@@ -153,7 +153,7 @@ def test_datagram_without_data(strict: Bench) -> None:
 
 def test_over_ipv6(strict: Bench) -> None:
     for name, leaves in ((m.NAME, True), (EVIL, False)):
-        assert strict.egress(ask(name, client=CLIENT6, server=RESOLVER6).packet()) is leaves
+        assert strict.egress(ask(name, client=CLIENT6, server=RESOLVER6).frame()) is leaves
 
 
 def test_allowed_name_is_learned(strict: Bench) -> None:
@@ -162,23 +162,23 @@ def test_allowed_name_is_learned(strict: Bench) -> None:
 
 
 def test_what_an_allowed_name_leads_to_may_be_asked_for(strict: Bench) -> None:
-    assert not strict.egress(ask("cdn.example").packet())
+    assert not strict.egress(ask("cdn.example").frame())
     strict.counted()
     play(strict, ask(), tell(cname("cdn.example"), counted=Reason.DNS_ALIAS))
     play(strict, ask("cdn.example"), tell(address(ONE), name="cdn.example"))
     assert strict.egress(Stream().up(over_tcp(ask("cdn.example", m.TXT).payload)))
-    assert not strict.egress(ask("x.cdn.example").packet())
+    assert not strict.egress(ask("x.cdn.example").frame())
 
 
 def test_refused_query_is_not_remembered(strict: Bench) -> None:
-    strict.egress(ask(EVIL).packet())
+    strict.egress(ask(EVIL).frame())
     assert strict.queries("unlisted") == []
 
 
 def test_query_repeats_do_not_wear_it_out(strict: Bench) -> None:
     """A socket that was refused once is refused again, and one that was allowed is looked into again."""
-    assert not strict.egress(ask(EVIL).packet(), repeat=3)
-    assert strict.egress(ask().packet(), repeat=3)
+    assert not strict.egress(ask(EVIL).frame(), repeat=3)
+    assert strict.egress(ask().frame(), repeat=3)
     assert strict.counted() == {NAME: 3, ALLOWED: 3}
 
 
@@ -214,7 +214,7 @@ def test_event(strict: Bench, packet: Packet, reason: Reason, payload: bytes) ->
 
 def test_audit_lets_it_pass_and_says_so(bench: Bench) -> None:
     with bench.configured(Settings(mode=abi.Mode.AUDIT, allowed_names_only=True)):
-        assert bench.egress(ask(EVIL).packet())
+        assert bench.egress(ask(EVIL).frame())
         assert bench.egress(udp_of(b"secret"))
     assert bench.counted() == {NAME: 1, NO_QUERY: 1, Reason.DNS_NOT_A_QUERY: 1}
 
@@ -222,6 +222,6 @@ def test_audit_lets_it_pass_and_says_so(bench: Bench) -> None:
 def test_audit_still_knows_the_reply(bench: Bench) -> None:
     """To a query that only would have been refused."""
     with bench.configured(Settings(mode=abi.Mode.AUDIT, allowed_names_only=True)):
-        bench.egress(ask(EVIL).packet())
+        bench.egress(ask(EVIL).frame())
         bench.counted()
         play(bench, tell(address(ONE), name=EVIL, counted=Reason.DNS_NOT_LISTED))

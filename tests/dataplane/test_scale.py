@@ -60,7 +60,7 @@ def test_every_kind_of_pattern_is_found_among_very_many(large: Bench) -> None:
     expected, found = {}, {}
     for name in names:
         large.reset()
-        assert large.egress(ask(name).packet())
+        assert large.egress(ask(name).frame())
         queries = large.queries()
         found[name] = large.pattern_of(queries[0].rule) if queries else None
         rule = large.plane.tables.rules.match(name)

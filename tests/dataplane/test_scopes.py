@@ -16,7 +16,7 @@ from ram_ebpf.dataplane.scopes import SCOPE_MAPS, ScopeNumbersExhaustedError, fr
 from . import messages as m
 from .exchanges import DENIED_NAMES, ONE, REGISTRIES, TWO, ask, check, exchange, many, opened, play, tell
 from .messages import Stream, address
-from .support import CLIENT, Bench, frame, ip
+from .support import CLIENT, Bench, ip
 
 __all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
 
@@ -101,7 +101,7 @@ Flood = Callable[[int], bytes]
 
 def queries_for(name: str) -> Flood:
     """Query packets that differ in id and port."""
-    packet = frame(ask(name).packet())
+    packet = ask(name).frame()
     port, identity = 14 + 20, 14 + 20 + 8
 
     def one(number: int) -> bytes:
@@ -177,8 +177,8 @@ def test_programs_of_a_scope_whose_maps_are_gone_refuse(bench: Bench) -> None:
     try:
         assert not bench.egress(ip(ONE) / TCP(dport=443, flags="S"), scope=scope)
         play(bench, scope=scope)
-        assert bench.egress(ask().packet(), scope=scope)
-        assert bench.ingress(tell(address(ONE)).packet(), scope=scope)
+        assert bench.egress(ask().frame(), scope=scope)
+        assert bench.ingress(tell(address(ONE)).frame(), scope=scope)
         assert bench.ingress(Stream().down(b"data"), scope=scope)
         assert bench.egress(Stream().up(b"data"), scope=scope)
     finally:

@@ -105,3 +105,43 @@ def test_helpers_are_told_apart_by_trying() -> None:
     for helper, there in ((map_lookup, True), (no_such_helper, False)):
         found = features.has_helper(ProgramType.CGROUP_SOCK_ADDR, AttachType.INET4_CONNECT, helper)
         assert found is there
+
+
+INNER = MapShape(MapType.LRU_HASH, 4, 8, 64, 0)
+
+
+@pytest.fixture
+def places() -> Iterator[Map]:
+    made = Map("places", MapShape(MapType.ARRAY_OF_MAPS, 4, 4, 8, 0), INNER)
+    yield made
+    made.close()
+
+
+def test_a_map_of_maps_gives_the_identity_of_what_was_put_there(places: Map) -> None:
+    inner = Map("inner", INNER)
+    place = struct.pack("=I", 3)
+    assert places.get(place) is None
+    places[place] = struct.pack("=I", inner.fd)
+    identity = places[place]
+    inner.close()
+    assert places[place] == identity  # it lives on as long as it is there
+    places.discard(place)
+    assert places.get(place) is None
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(MapShape(MapType.HASH, 4, 8, 64, 0), id="another type"),
+        pytest.param(MapShape(MapType.LRU_HASH, 8, 8, 64, 0), id="other keys"),
+        pytest.param(MapShape(MapType.LRU_HASH, 4, 16, 64, 0), id="other values"),
+    ],
+)
+def test_a_map_of_maps_takes_maps_of_its_shape_alone(places: Map, shape: MapShape) -> None:
+    other = Map("other", shape)
+    try:
+        with pytest.raises(OSError, match="MAP_UPDATE_ELEM") as caught:
+            places[struct.pack("=I", 0)] = struct.pack("=I", other.fd)
+        assert caught.value.errno == errno.EINVAL
+    finally:
+        other.close()

@@ -1,6 +1,4 @@
-"""DNS over TCP: replies to queries that matter wait until user space has looked into these, or is not
-there.
-"""
+"""DNS over TCP: replies that matter wait until user space has looked into the queries, if it is there."""
 
 from __future__ import annotations
 
@@ -276,7 +274,7 @@ def test_audit_holds_nothing(bench: Bench, source: EventSource) -> None:
 
 def test_reply_opens_nothing(bench: Bench) -> None:
     """Anybody could have sent it; user space asks for itself."""
-    bench.egress(ask().packet())
+    bench.egress(ask().frame())
     bench.egress(STREAM.up(QUERY))
     bench.counted()
     assert waits(bench)

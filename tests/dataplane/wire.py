@@ -1,6 +1,4 @@
-"""Real sockets around a governed cgroup, for what test runs cannot do: long packets, sockets,
-interruptions.
-"""
+"""Real sockets around a governed cgroup, for what test runs cannot do."""
 
 from __future__ import annotations
 
