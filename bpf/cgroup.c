@@ -82,7 +82,7 @@ static __always_inline void ram_tell_query(struct __sk_buff *skb, const struct r
 	event.scope = scope;
 	event.dns_offset = p->payload_offset;
 	event.detail = queries_sent;
-	ram_emit_skb(skb, &event, p->end);
+	ram_emit_question(skb, &event, p->end);
 }
 
 static __always_inline void ram_note_inbound(const struct ram_packet *p, u32 scope)

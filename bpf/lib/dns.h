@@ -9,6 +9,7 @@
 #define RAM_DNS_TYPE_A 1
 #define RAM_DNS_TYPE_CNAME 5
 #define RAM_DNS_TYPE_AAAA 28
+#define RAM_DNS_TYPE_OPT 41  /* RFC 6891 */
 #define RAM_DNS_TYPE_SVCB 64 /* RFC 9460 */
 #define RAM_DNS_TYPE_HTTPS 65
 #define RAM_DNS_CLASS_IN 1
@@ -50,6 +51,7 @@ static __always_inline bool ram_dns_leads_to_address(u16 qtype)
 
 struct ram_question {
 	u64 identity; /* of the name */
+	u32 behind;   /* offset of what follows it in the message */
 	u16 qtype;
 	u16 qclass;
 };
@@ -80,6 +82,7 @@ static __always_inline int ram_dns_question(struct __sk_buff *skb, struct ram_co
 			if (behind + sizeof(raw) > end || bpf_skb_load_bytes(skb, behind, raw, sizeof(raw)))
 				return -1;
 			question->identity = ram_forget64(cfg, ram_sip_end(&sip));
+			question->behind = ram_forget(cfg, behind + sizeof(raw));
 			question->qtype = ram_forget(cfg, (u16)raw[0] << 8 | raw[1]);
 			question->qclass = ram_forget(cfg, (u16)raw[2] << 8 | raw[3]);
 			return 0;

@@ -14,18 +14,35 @@ static __always_inline void ram_count(u32 reason)
 		lock_xadd(counter, 1);
 }
 
-/* Sends an event with the first packet_len bytes of the packet behind it; 0 for none. */
-static __always_inline void ram_emit_skb(struct __sk_buff *skb, struct ram_event *event, u32 packet_len)
+static __always_inline void ram_fill_event(struct __sk_buff *skb, struct ram_event *event, u32 packet_len)
 {
 	event->time_ns = ram_now();
 	event->cgroup_id = bpf_skb_cgroup_id(skb);
 	event->socket_cookie = bpf_get_socket_cookie(skb);
 	event->uid = -1;
-	/* The size of a perf record is 16 bits wide; a DNS message over UDP stays far below this. */
-	if (packet_len > 16384)
-		packet_len = 16384;
 	event->packet_len = packet_len;
+}
+
+/* The size of a perf record is 16 bits wide; a DNS message over UDP stays far below this. */
+static __always_inline u32 ram_clip_packet(u32 packet_len)
+{
+	return packet_len > 16384 ? 16384 : packet_len;
+}
+
+/* Sends an event with the first packet_len bytes of the packet behind it; 0 for none. */
+static __always_inline void ram_emit_skb(struct __sk_buff *skb, struct ram_event *event, u32 packet_len)
+{
+	packet_len = ram_clip_packet(packet_len);
+	ram_fill_event(skb, event, packet_len);
 	events.perf_submit_skb(skb, packet_len, event, sizeof(*event));
+}
+
+/* The same for what somebody waits for. */
+static __always_inline void ram_emit_question(struct __sk_buff *skb, struct ram_event *event, u32 packet_len)
+{
+	packet_len = ram_clip_packet(packet_len);
+	ram_fill_event(skb, event, packet_len);
+	questions.perf_submit_skb(skb, packet_len, event, sizeof(*event));
 }
 
 static __always_inline void ram_emit_sock_addr(struct bpf_sock_addr *ctx, struct ram_event *event)

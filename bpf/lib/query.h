@@ -56,6 +56,21 @@ static __always_inline void ram_find_alias(u32 scope, struct ram_asked *asked)
 	asked->depth = alias->depth;
 }
 
+/*
+ * Whether behind the question there is nothing, or one OPT record (RFC 6891 6.1.2). Anything else could be
+ * data for somebody else, or a second message to a resolver that has received the first already.
+ */
+static __always_inline bool ram_is_bare_query(struct __sk_buff *skb, u32 behind, u32 end)
+{
+	u8 raw[11];
+
+	if (behind == end)
+		return true;
+	return behind + sizeof(raw) <= end && !bpf_skb_load_bytes(skb, behind, raw, sizeof(raw)) &&
+	       raw[0] == 0 && ((u32)raw[1] << 8 | raw[2]) == RAM_DNS_TYPE_OPT &&
+	       ((u32)raw[9] << 8 | raw[10]) == end - behind - sizeof(raw);
+}
+
 /* Reads a query, up to its name's identity. `message` stays 0 when it is none, or not one question. */
 static __always_inline void ram_read_query(struct __sk_buff *skb, struct ram_config *cfg,
 					   const struct ram_packet *p, struct ram_asked *asked)
@@ -67,6 +82,8 @@ static __always_inline void ram_read_query(struct __sk_buff *skb, struct ram_con
 	if (!message || ram_dns_header(skb, message, p->end, &header) || (header.flags[0] & RAM_DNS_QR) ||
 	    (header.flags[0] & RAM_DNS_OPCODE) || header.questions != 1 ||
 	    ram_dns_question(skb, cfg, message + RAM_DNS_HEADER, p->end, &question))
+		return;
+	if ((cfg->flags & RAM_CONFIG_ALLOWED_NAMES_ONLY) && !ram_is_bare_query(skb, question.behind, p->end))
 		return;
 	asked->message = message;
 	asked->identity = question.identity;

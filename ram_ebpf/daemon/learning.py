@@ -37,7 +37,7 @@ HANDED_OVER = frozenset(
         abi.Reason.DNS_UNTRUSTED_SENDER,
     }
 )
-_MOST_CONNECTIONS = 4096
+_MOST_CONNECTIONS = 4096  # of one scope
 
 
 class _Connection:
@@ -70,6 +70,14 @@ class _Connection:
         return None if self._released == before else self._released
 
 
+class _Clients:
+    """What is kept in mind of one scope. Another scope's clients take none of its room."""
+
+    def __init__(self) -> None:
+        self.streams = QueryStreams()
+        self.connections: OrderedDict[FlowKey, _Connection] = OrderedDict()
+
+
 class Learner:
     """Asks resolvers and writes what they say into the kernel. Its thread is the seeder's."""
 
@@ -90,8 +98,7 @@ class Learner:
             self._seed,
             longest=settings.maximum_ttl,
         )
-        self._streams = QueryStreams()
-        self._connections: OrderedDict[tuple[int, FlowKey], _Connection] = OrderedDict()
+        self._clients: dict[int, _Clients] = {}  # by scope
         self._lock = threading.Lock()  # the reader of events and the seeder meet in the connections
         self._under_way: set[tuple[str, tuple[int, ...], int, int]] = set()
 
@@ -124,7 +131,9 @@ class Learner:
             with self._lock:
                 self._under_way.discard(question)
 
-        self._seeder.ask_once(name, types, lambda answer: self._learn(answer, event.rule, event.scope), done)
+        self._seeder.ask_once(
+            event.scope, name, types, lambda answer: self._learn(answer, event.rule, event.scope), done
+        )
 
     def take_query(self, event: Event) -> None:
         """A segment to a resolver over TCP: asks what it asks, and lets the reply go on after that."""
@@ -133,43 +142,56 @@ class Learner:
             return
         # Docker's resolver is known by the port that the client asks, which NAT has changed in the packet.
         flow = replace(flow, destination_port=event.port)
+        clients = self._clients_of(event.scope)
         wanted = []
         # The kernel found its rule for the one message that the segment looks like. A stream can be made to
         # mean something else, so that rule is only for the same name.
         looks_like = question_name((event.dns_message or b"")[2:]) if event.rule else None
-        for question in self._streams.feed(event.packet):
+        for question in clients.streams.feed(event.packet):
             rule = event.rule if question.name == looks_like else self._rank_of(question.name)
             if rule:
                 wanted.append((question, rule))
-        key = (event.scope, flow)
         with self._lock:
-            connection = self._connections.setdefault(key, _Connection())
-            self._connections.move_to_end(key)
+            connection = clients.connections.setdefault(flow, _Connection())
+            clients.connections.move_to_end(flow)
             connection.add(event.detail, len(wanted))
-            while len(self._connections) > _MOST_CONNECTIONS:
-                self._connections.popitem(last=False)
-        self._release(key)
+            while len(clients.connections) > _MOST_CONNECTIONS:
+                clients.connections.popitem(last=False)
+        self._release(event.scope, flow)
         for question, rule in wanted:
-            self._ask_for_connection(question, rule, key, event.detail)
+            self._ask_for_connection(question, rule, event.scope, flow, event.detail)
+
+    def _clients_of(self, scope: int) -> _Clients:
+        with self._lock:
+            if scope not in self._clients:
+                gone = [number for number in self._clients if self._plane.scope(number) is None]
+                for number in gone:
+                    del self._clients[number]
+            return self._clients.setdefault(scope, _Clients())
+
+    def _connection(self, scope: int, flow: FlowKey) -> _Connection | None:
+        clients = self._clients.get(scope)
+        return clients.connections.get(flow) if clients is not None else None
 
     def _ask_for_connection(
-        self, question: Question, rule: int, key: tuple[int, FlowKey], count: int
+        self, question: Question, rule: int, scope: int, flow: FlowKey, count: int
     ) -> None:
         def done() -> None:
             with self._lock:
-                connection = self._connections.get(key)
+                connection = self._connection(scope, flow)
                 if connection is not None:
                     connection.finish(count)
-            self._release(key)
+            self._release(scope, flow)
 
         types = types_for(question.rdtype)
-        self._seeder.ask_once(question.name, types, lambda answer: self._learn(answer, rule, key[0]), done)
+        self._seeder.ask_once(
+            scope, question.name, types, lambda answer: self._learn(answer, rule, scope), done
+        )
 
-    def _release(self, key: tuple[int, FlowKey]) -> None:
-        number, flow = key
+    def _release(self, number: int, flow: FlowKey) -> None:
         scope = self._plane.scope(number)
         with self._lock:
-            connection = self._connections.get(key)
+            connection = self._connection(number, flow)
             count = connection.released() if connection is not None else None
             if count is not None and scope is not None:
                 packed = abi.flow(flow.source, flow.source_port, flow.destination, flow.destination_port)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 from ram_ebpf.dataplane.plane import DOCKER_RESOLVER, Plane, TrustedResolver
-from ram_ebpf.dns.local import LocalFinder, LocalResolver, LocalSocket
+from ram_ebpf.dns.local import LocalFinder
 from ram_ebpf.dns.resolvers import auto_resolvers, configured_resolvers
 from ram_ebpf.policy.model import Policy
 from ram_ebpf.scopes.cgroup import identifier
@@ -25,28 +24,6 @@ def resolvers_of(policy: Policy) -> list[TrustedResolver]:
     if isinstance(policy.resolvers, str):
         return auto_resolvers()
     return configured_resolvers(policy.resolvers)
-
-
-def trusted_cookies(resolver: LocalResolver, governed: Sequence[Path]) -> tuple[int, ...]:
-    """The sockets at a resolver's endpoint that are the resolver's.
-
-    With SO_REUSEADDR or SO_REUSEPORT others may bind to the same endpoint beside it. Those that live in a
-    governed cgroup are not believed while there is one outside; where all are inside, only those of whoever
-    came first are: the socket with the lowest cookie, which the kernel counts up.
-    """
-
-    def is_outside(item: LocalSocket) -> bool:
-        return item.cgroup is None or not any(item.cgroup.is_relative_to(cgroup) for cgroup in governed)
-
-    outside = [item for item in resolver.sockets if is_outside(item)]
-    if outside or not resolver.sockets:
-        return tuple(item.cookie for item in outside)
-    first = min(resolver.sockets, key=lambda item: item.cookie)
-    return tuple(
-        item.cookie
-        for item in resolver.sockets
-        if (item.cgroup, item.uid, item.pid) == (first.cgroup, first.uid, first.pid)
-    )
 
 
 class Trust:
@@ -94,11 +71,11 @@ class Trust:
 
     def _follow_sockets(self, plane: Plane) -> None:
         try:
-            found = self._finder.find(self.resolvers)
+            found = self._finder.find(self.resolvers, plane.attached)
         except OSError as error:
             self._warn("sockets", f"the sockets of this host's resolvers cannot be found: {error}")
             return
-        cookies = {cookie for item in found for cookie in trusted_cookies(item, plane.attached)}
+        cookies = {cookie for item in found for cookie in item.cookies}
         if cookies != self._cookies:
             plane.trust_sockets(cookies)
             self._cookies = cookies
@@ -119,9 +96,10 @@ class Trust:
             if not item.cgroups:
                 self._warn(
                     f"{item.address}#{item.port}",
-                    f"the resolver {item.address} is on this host, but which process it is cannot be found: "
-                    "what it replies is asked again, one by one; run ram-ebpf where it sees that process, or "
-                    "name the resolvers behind it in the policy",
+                    f"the resolver {item.address} is on this host, but it is not served by a process that "
+                    "could be believed (one of root or of a system user, outside the governed scopes): what "
+                    "it replies is asked again, one by one; run ram-ebpf where it sees that process, or name "
+                    "the resolvers behind it in the policy",
                 )
             else:
                 self._unwatched.discard(f"{item.address}#{item.port}")

@@ -11,6 +11,7 @@ from ram_ebpf.dataplane.plane import Plane
 
 _SIZE = len(bytes(abi.Event()))
 _UNKNOWN_UID = 2**32 - 1
+_QUESTIONS_AFTER = 50  # other events, at most, before it is looked again who waits
 
 
 @dataclass(frozen=True)
@@ -75,26 +76,50 @@ class EventSource:
     """Takes events from the perf rings and, on kernels whose connect hooks cannot write there, the queue."""
 
     def __init__(self, plane: Plane) -> None:
-        self._perf = PerfReader(plane.maps["events"])
+        self._questions = PerfReader(plane.maps["questions"])
+        try:
+            self._perf = PerfReader(plane.maps["events"])
+        except OSError:
+            self._questions.close()
+            raise
         self._queue = plane.maps["connect_events"]
         self.malformed = 0
 
     @property
     def descriptors(self) -> list[int]:
         """Readable when there are events in the rings; the queue has to be asked."""
-        return self._perf.descriptors
+        return self._questions.descriptors + self._perf.descriptors
 
     @property
     def lost(self) -> int:
         """Events that the kernel dropped since the rings were full."""
-        return self._perf.lost
+        return self._questions.lost + self._perf.lost
+
+    def drain_questions(self, take: Callable[[Event], None]) -> None:
+        """Hands over the events that somebody waits for, by their time."""
+        waiting: list[bytes] = []
+        self._questions.drain(waiting.append)
+        self._hand_over(waiting, take)
 
     def drain(self, take: Callable[[Event], None]) -> None:
-        """Hands over all waiting events, by their time."""
+        """Hands over all waiting events, by their time, and in between those that somebody waits for."""
         waiting: list[bytes] = []
         self._perf.drain(waiting.append)
         while (raw := self._queue.pop()) is not None:
             waiting.append(raw)
+        taken = 0
+
+        def take_in_turn(event: Event) -> None:
+            nonlocal taken
+            if taken % _QUESTIONS_AFTER == 0:
+                self.drain_questions(take)
+            taken += 1
+            take(event)
+
+        self.drain_questions(take)
+        self._hand_over(waiting, take_in_turn)
+
+    def _hand_over(self, waiting: list[bytes], take: Callable[[Event], None]) -> None:
         parsed = []
         for raw in waiting:
             try:
@@ -106,4 +131,5 @@ class EventSource:
 
     def close(self) -> None:
         """Gives the rings back."""
+        self._questions.close()
         self._perf.close()

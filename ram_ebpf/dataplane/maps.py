@@ -151,7 +151,7 @@ def _final_shape(name: str, shape: MapShape, entries: Mapping[str, int]) -> MapS
     map_type, count, flags = shape.type, entries.get(name, shape.max_entries), shape.flags
     if name == "peers":  # declared as a hash in C; see bpf/lib/maps.h
         map_type, count, flags = MapType.SK_STORAGE, 0, syscall.F_NO_PREALLOC
-    if name == "events":
+    if map_type == MapType.PERF_EVENT_ARRAY:
         count = syscall.possible_cpus()
     return MapShape(map_type, shape.key_size, shape.value_size, max(count, 0), flags)
 

@@ -117,7 +117,7 @@ class Plane:
         self._settings = settings
         self._scopes: dict[int, Scope] = {}
         self._attached: dict[Path, Scope] = {}
-        self._watched: dict[Path, int | None] = {}
+        self._watched: dict[Path, int] = {}
         sizes = {**self.tables.entries(), **(map_sizes or {})}
         self.maps = create_maps(self._bytecode.maps, sizes, SCOPE_MAPS)
         try:
@@ -283,8 +283,10 @@ class Plane:
         Raises OSError where the kernel refuses; the others are watched all the same.
         """
         wanted = set(cgroups)
-        for cgroup in set(self._watched) - wanted:
-            self._unwatch(cgroup)
+        for cgroup in set(self._watched):
+            # A service that restarts gets a new cgroup of the same name, with nothing attached to it.
+            if cgroup not in wanted or not self._is_watched(cgroup):
+                self._unwatch(cgroup)
         problem: OSError | None = None
         for cgroup in wanted - set(self._watched):
             try:
@@ -295,7 +297,7 @@ class Plane:
             raise problem
 
     def _watch(self, cgroup: Path) -> None:
-        identity = cgroup.stat()
+        inode = cgroup.stat().st_ino
         lock = None
         alone = cgroup in self._attached  # then the directory is locked by us
         if not alone:
@@ -311,12 +313,19 @@ class Plane:
             # Others may watch it too, and govern it: a lock that outlived this would stand in their way.
             if lock is not None:
                 os.close(lock)
-        self._watched[cgroup] = identity.st_ino
+        self._watched[cgroup] = inode
+
+    def _is_watched(self, cgroup: Path) -> bool:
+        try:
+            return cgroup.stat().st_ino == self._watched[cgroup]
+        except OSError:
+            return False
 
     def _unwatch(self, cgroup: Path) -> None:
-        inode = self._watched.pop(cgroup)
-        with contextlib.suppress(FileNotFoundError):
-            if cgroup.stat().st_ino == inode:
+        there = self._is_watched(cgroup)
+        del self._watched[cgroup]
+        if there:
+            with contextlib.suppress(FileNotFoundError):
                 programs.detach(self.shared, cgroup, programs.RESOLVER_HOOKS)
 
     @property

@@ -49,6 +49,8 @@ _BUFFER = 65536  # a dump comes in pieces of 32 KiB at most (netlink_dump() in n
 _PATIENCE = 2.0  # seconds that the kernel may take for one piece
 
 _LOOPBACK = 1  # LOOPBACK_IFINDEX of include/net/net_namespace.h, the same in each network namespace
+_LAST_SYSTEM_UID = 999  # SYS_UID_MAX of login.defs(5)
+_FIRST_ORDINARY_PORT = 1024  # PROT_SOCK of include/net/sock.h: below that it takes CAP_NET_BIND_SERVICE
 _RESCAN = 10.0  # seconds until /proc is searched again for what was not there
 
 # The kernel's names of processes, 15 bytes at most. Looked at first; every other is found too, later.
@@ -241,6 +243,19 @@ def _plain(address: IPAddress) -> IPAddress:
     return mapped or address
 
 
+def _bound(sockets: Iterable[UdpSocket], address: IPAddress, port: int) -> list[UdpSocket]:
+    """Those that may receive this host's datagrams for an endpoint, if no other does."""
+    # IPv4 takes the host's own datagrams as coming in by the loopback interface. IPv6 takes them as coming
+    # in by the interface that the address is on (ip6_rcv_core() in net/ipv6/ip6_input.c).
+    return [
+        item
+        for item in sockets
+        if item.port == port
+        and (item.device in (0, _LOOPBACK) or address.version == 6)
+        and (item.address == address or item.address.is_unspecified)
+    ]
+
+
 def serving(sockets: Iterable[UdpSocket], address: IPAddress, port: int) -> list[UdpSocket]:
     """Those that the kernel delivers this host's datagrams for an endpoint to.
 
@@ -248,13 +263,7 @@ def serving(sockets: Iterable[UdpSocket], address: IPAddress, port: int) -> list
     receive IPv4 too (compute_score() and the lookups above it in net/ipv4/udp.c). Which of several equal
     ones gets a datagram is not for us to know: all are given.
     """
-    # IPv4 takes the host's own datagrams as coming in by the loopback interface. IPv6 takes them as coming
-    # in by the interface that the address is on (ip6_rcv_core() in net/ipv6/ip6_input.c).
-    bound = [
-        item
-        for item in sockets
-        if item.port == port and (item.device in (0, _LOOPBACK) or address.version == 6)
-    ]
+    bound = _bound(sockets, address, port)
     anywhere = [item for item in bound if item.address.is_unspecified]
     return (
         [item for item in bound if item.address == address]
@@ -289,21 +298,46 @@ class LocalFinder:
         self._engines: list[FoundEngine] = []
         self._engines_until = float("-inf")
 
-    def find(self, resolvers: Iterable[TrustedResolver]) -> list[LocalResolver]:
-        """One for each resolver with `local`, in their order. Raises what udp_sockets raises."""
+    def find(
+        self, resolvers: Iterable[TrustedResolver], governed: Sequence[Path] = ()
+    ) -> list[LocalResolver]:
+        """One for each resolver with `local`, in their order. Raises what udp_sockets raises.
+
+        Sockets that are not to be believed do not count, nor do they hide others: those of ordinary users;
+        those in the `governed` cgroups, unless they have a privileged port and belong to a process that is in
+        no container, as resolvers do on a host that is governed as a whole; and those of which it cannot be
+        found out.
+        """
         endpoints = [(_plain(item.address), item.port) for item in resolvers if item.local]
         ports = {port for address, port in endpoints if address != DOCKER_RESOLVER}
         sockets = self._sockets(ports.pop() if len(ports) == 1 else 0) if ports else []
-        servers = {endpoint: serving(sockets, *endpoint) for endpoint in endpoints}
-        every = {item.cookie: item for items in servers.values() for item in items}
+        candidates = {endpoint: _bound(sockets, *endpoint) for endpoint in endpoints}
+        every = {item.cookie: item for items in candidates.values() for item in items}
         self._gone &= {item.cgroup_id for item in every.values()}
         self._find_holders(every.values())
+        believed = [item for item in every.values() if self._is_believable(item, governed)]
         return [
             self._docker(*endpoint)
             if endpoint[0] == DOCKER_RESOLVER
-            else self._resolver(*endpoint, servers[endpoint])
+            else self._resolver(*endpoint, serving(believed, *endpoint))
             for endpoint in endpoints
         ]
+
+    # Root on the host itself could end the enforcement, so it is not kept from speaking for a resolver.
+    def _is_believable(self, item: UdpSocket, governed: Sequence[Path]) -> bool:
+        if item.uid > _LAST_SYSTEM_UID:
+            return False
+        cgroup = self._socket(item).cgroup
+        if cgroup is None:
+            return False
+        if not any(cgroup.is_relative_to(place) for place in governed):
+            return True
+        holder = self._holders.get(item.cookie)
+        return (
+            item.port < _FIRST_ORDINARY_PORT
+            and holder is not None
+            and not _is_in_container(holder.pid, self._proc)
+        )
 
     def _resolver(self, address: IPAddress, port: int, sockets: Iterable[UdpSocket]) -> LocalResolver:
         found = tuple(self._socket(item) for item in sorted(sockets, key=lambda item: item.cookie))
@@ -376,13 +410,19 @@ class LocalFinder:
         if now >= self._engines_until or not there or not self._engines:
             self._engines = find_engines(Engine.DOCKER, self._proc)
             self._engines_until = now + _RESCAN
-        cgroups = tuple(sorted({engine.cgroup for engine in self._engines}))
+        engines = [
+            engine
+            for engine in self._engines
+            # Any process may call itself dockerd.
+            if _is_of_system_user(engine.pid, self._proc) and not _is_in_container(engine.pid, self._proc)
+        ]
+        cgroups = tuple(sorted({engine.cgroup for engine in engines}))
         return LocalResolver(address, port, (), cgroups, None, "dockerd" if cgroups else None)
 
 
-def find_local(resolvers: Sequence[TrustedResolver]) -> list[LocalResolver]:
-    """Who serves the local ones of these resolvers, asked once. See LocalFinder."""
-    return LocalFinder().find(resolvers)
+def find_local(resolvers: Sequence[TrustedResolver], governed: Sequence[Path] = ()) -> list[LocalResolver]:
+    """Who serves the local ones of these resolvers, asked once. See LocalFinder.find."""
+    return LocalFinder().find(resolvers, governed)
 
 
 def find_holders(inodes: Iterable[int], proc: Path) -> dict[int, _Holder]:
@@ -397,6 +437,36 @@ def find_holders(inodes: Iterable[int], proc: Path) -> dict[int, _Holder]:
         if not wanted:
             break
     return found
+
+
+def _is_in_container(pid: int, proc: Path) -> bool:
+    """Whether a process has a root directory or a PID namespace of its own.
+
+    Process 1 has the host's. Where that may not be looked at (ptrace(2)), this process counts as on the host.
+    """
+    try:
+        host = _surroundings("1", proc)
+    except OSError:
+        host = _surroundings("self", proc)
+    try:
+        return _surroundings(str(pid), proc) != host
+    except OSError:  # it is gone
+        return True
+
+
+def _surroundings(pid: str, proc: Path) -> tuple[str, int, int]:
+    """The PID namespace of a process, and its root directory by device and inode."""
+    root = (proc / pid / "root").stat()
+    return str((proc / pid / "ns/pid").readlink()), root.st_dev, root.st_ino
+
+
+def _is_of_system_user(pid: int, proc: Path) -> bool:
+    try:
+        status = (proc / str(pid) / "status").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it is gone
+        return False
+    lines = [line.split() for line in status.splitlines() if line.startswith("Uid:")]
+    return len(lines) == 1 and all(int(uid) <= _LAST_SYSTEM_UID for uid in lines[0][1:])
 
 
 def _processes(proc: Path) -> Iterator[tuple[str, str]]:

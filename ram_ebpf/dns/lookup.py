@@ -133,7 +133,13 @@ async def look_up(
             for kind in types:
                 query = dns.message.make_query(name, dns.rdatatype.RdataType(kind), use_edns=0, payload=1232)
                 response, _ = await dns.asyncquery.udp_with_fallback(
-                    query, str(resolver.address), timeout=timeout, port=resolver.port
+                    query,
+                    str(resolver.address),
+                    timeout=timeout,
+                    port=resolver.port,
+                    # Anybody may send something in between: the wait for the true reply goes on.
+                    ignore_unexpected=True,
+                    ignore_errors=True,
                 )
                 if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                     raise LookupFailedError(dns.rcode.to_text(response.rcode()))

@@ -12,24 +12,28 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError, look_up
+from ram_ebpf.dns.turns import Turns
 
 _log = logging.getLogger(__name__)
 
-_CONCURRENT = 32  # questions under way; 100 000 names then take minutes, and no resolver is flooded
+# Questions under way: 100 000 names then take minutes, and no resolver is flooded. The policy's names and
+# those that are asked once have limits of their own, so that neither keeps the other waiting.
+_CONCURRENT = 32
+_CONCURRENT_ONCE = 32
+_CONCURRENT_OF_ONE = 8  # asker, however slowly it is answered
 _REFRESH_AT = 0.8  # of the time that an answer may be kept
 _SHORTEST_PAUSE = 5.0  # seconds; shorter times to live are bridged by the policy's grace
 _LONGEST_PAUSE = 3600.0
 _LONGEST_TTL = 86400
-_AT_ONCE = -1.0  # before the first round, which is due at 0
 _FIRST_RETRY = 2.0
 _LAST_RETRY = 60.0
-_MOST_ONCE = 4096  # names that wait to be asked once: whoever makes more of them gets no more
+_MOST_ONCE = 1024  # names that wait to be asked once for one asker: who makes more of them gets no more
 
 Learn = Callable[[Answer], None]
 Done = Callable[[], None]
@@ -39,10 +43,16 @@ Done = Callable[[], None]
 class _Name:
     name: str
     learn: Learn
-    types: Sequence[int] = ADDRESS_TYPES
-    done: Done | None = None  # of a name that is asked once: called when that is over, whatever came of it
     failures: int = 0
     tried: bool = False
+
+
+@dataclass
+class _Once:
+    name: str
+    types: Sequence[int]
+    learn: Learn
+    done: Done  # called when that is over, whatever came of it
 
 
 class Seeder:
@@ -65,7 +75,7 @@ class Seeder:
         self._due: list[tuple[float, int, _Name]] = [
             (0.0, next(self._order), _Name(name, partial(learn, rule=rule))) for name, rule in names
         ]
-        self._once = 0
+        self._once = Turns[_Once](_MOST_ONCE, _CONCURRENT_OF_ONE)
         self.refused = 0  # names that found no room to be asked once
         self._first_round = len(self._due)
         self._first_round_done = threading.Event()
@@ -84,18 +94,18 @@ class Seeder:
         """Waits until each name was tried once; False when that took longer."""
         return self._first_round_done.wait(seconds)
 
-    def ask_once(self, name: str, types: Sequence[int], learn: Learn, done: Done) -> None:
+    def ask_once(self, asker: int, name: str, types: Sequence[int], learn: Learn, done: Done) -> None:
         """Asks for records of a name once, out of turn. May be called from any thread.
 
-        `learn` is called with an answer that has addresses, and `done` at the end in any case, both from the
-        seeder's thread, or here when there is no room or no thread to ask.
+        Several askers, by number, are served in turns. `learn` is called with an answer that has addresses,
+        and `done` at the end in any case, both from the seeder's thread, or here when there is no room or no
+        thread to ask.
         """
-        if self._once >= _MOST_ONCE or not self._thread.is_alive():
+        if not self._thread.is_alive() or not self._once.add(asker, _Once(name, types, learn, done)):
             self.refused += 1
             done()
             return
-        self._once += 1
-        self._loop.call_soon_threadsafe(self._push, _AT_ONCE, _Name(name, learn, types, done))
+        self._loop.call_soon_threadsafe(self._wake.set)
 
     def stop(self) -> None:
         """Ends the thread."""
@@ -108,67 +118,76 @@ class Seeder:
         self._stopping = True
         self._wake.set()
 
-    def _push(self, due: float, item: _Name) -> None:
-        heapq.heappush(self._due, (due, next(self._order), item))
-        self._wake.set()
-
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._work())
 
     async def _work(self) -> None:
-        running: set[asyncio.Task[None]] = set()
+        names: set[asyncio.Task[None]] = set()
+        once: set[asyncio.Task[None]] = set()
         while not self._stopping:
+            while len(once) < _CONCURRENT_ONCE and (taken := self._once.take()) is not None:
+                self._begin(once, self._ask(*taken))
             now = time.monotonic()
-            while self._due and self._due[0][0] <= now and len(running) < _CONCURRENT:
-                task = self._loop.create_task(self._resolve(heapq.heappop(self._due)[2]))
-                running.add(task)
-                task.add_done_callback(running.discard)
-                task.add_done_callback(lambda _: self._wake.set())
+            while self._due and self._due[0][0] <= now and len(names) < _CONCURRENT:
+                self._begin(names, self._resolve(heapq.heappop(self._due)[2]))
             pause = None
-            if self._due and len(running) < _CONCURRENT:
+            if self._due and len(names) < _CONCURRENT:
                 pause = max(self._due[0][0] - time.monotonic(), 0)
-            self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), pause)
             except asyncio.TimeoutError:
                 continue
-        for task in running:
+            self._wake.clear()
+        for task in names | once:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        for _, _, item in self._due:  # nobody will ask any more, and somebody may wait
-            if item.done is not None:
-                self._once -= 1
-                item.done()
+        await asyncio.gather(*names, *once, return_exceptions=True)
+        for item in self._once.drain():  # nobody will ask any more, and somebody may wait
+            item.done()
+
+    def _begin(self, running: set[asyncio.Task[None]], work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        running.add(task)
+        task.add_done_callback(running.discard)
+        task.add_done_callback(lambda _: self._wake.set())
+
+    async def _ask(self, asker: int, item: _Once) -> None:
+        try:
+            answer = await look_up(item.name, self._resolvers(), types=item.types)
+            if answer.addresses:
+                item.learn(answer)
+        except LookupFailedError:
+            pass  # clients decide what is asked here: they do not decide what stands in the log
+        except Exception:
+            _log.exception("resolving %s failed", item.name)
+        finally:
+            self._once.finish(asker)
+            item.done()
 
     async def _resolve(self, item: _Name) -> None:
         pause = _LONGEST_PAUSE
         try:
-            answer = await look_up(item.name, self._resolvers(), types=item.types)
+            answer = await look_up(item.name, self._resolvers(), types=ADDRESS_TYPES)
             if answer.addresses:
                 item.learn(answer)
                 shortest = min(self._longest, *(seconds for _, seconds in answer.addresses))
                 pause = min(max(shortest * _REFRESH_AT, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             else:
-                if not item.tried and item.done is None:
+                if not item.tried:
                     _log.warning("%s has no address: is it spelt right in the policy?", item.name)
                 pause = _LAST_RETRY
             item.failures = 0
         except LookupFailedError as error:
-            if not item.failures and item.done is None:
+            if not item.failures:
                 _log.warning("%s could not be resolved: %s", item.name, error)
             item.failures += 1
             pause = min(_FIRST_RETRY * 2 ** min(item.failures - 1, 10), _LAST_RETRY)
         except Exception:
             _log.exception("resolving %s failed", item.name)
         finally:
-            if item.done is not None:
-                self._once -= 1
-                item.done()
-            else:
-                self._push(time.monotonic() + pause, item)
-                if not item.tried:
-                    item.tried = True
-                    self._first_round -= 1
-                    if not self._first_round:
-                        self._first_round_done.set()
+            heapq.heappush(self._due, (time.monotonic() + pause, next(self._order), item))
+            if not item.tried:
+                item.tried = True
+                self._first_round -= 1
+                if not self._first_round:
+                    self._first_round_done.set()

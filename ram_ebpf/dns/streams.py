@@ -21,7 +21,7 @@ from ram_ebpf.dataplane.abi import IPAddress
 
 _MOST_FLOWS = 1024
 _MOST_BYTES = 128 * 1024  # of one flow: a message (65535 bytes), and a packet that brings its end
-_MOST_HELD = 16 * 1024 * 1024  # of all flows
+_MOST_HELD = 4 * 1024 * 1024  # of all flows
 # What is kept of a flow whose SYN was not seen, since earlier segments may still come.
 _HISTORY = 4 * 1024
 # No client has that much under way to a resolver, and a new connection's first sequence number is farther

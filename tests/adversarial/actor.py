@@ -83,13 +83,22 @@ class RemoteSocket:
 
 
 class Actor:
-    """A process of a node that opens sockets as it is told. Without `cgroup` it is beside the scope."""
+    """A process of a node that opens sockets as it is told. Without `cgroup` it is beside the scope.
+
+    `contained`: it is in a PID namespace of its own, as what runs in a container is. Root on the host itself
+    is no attacker: it may end the enforcement.
+    """
 
     def __init__(
-        self, node: Node, cgroup: Path | None = None, hosts: Mapping[str, str] | None = None
+        self,
+        node: Node,
+        cgroup: Path | None = None,
+        hosts: Mapping[str, str] | None = None,
+        *,
+        contained: bool = False,
     ) -> None:
         # Not Client's own idea of a default: an actor that is to be governed says so.
-        argv = [sys.executable, "-m", "tests.adversarial.agent"]
+        argv = [sys.executable, "-m", "tests.adversarial.agent", *(["--contained"] if contained else [])]
         pipe = subprocess.PIPE
         self._node = node
         self._process = node.popen(argv, cgroup=cgroup, hosts=hosts, cwd=_ROOT, stdin=pipe, stdout=pipe)
@@ -114,6 +123,11 @@ class Actor:
     def resolve(self, name: str) -> list[str]:
         """The addresses that the C library finds there."""
         return list(self.call("resolve", name))
+
+    def move(self, cgroup: Path) -> None:
+        """Moves the process to another control group, and the one that waits for it outside a container."""
+        self.call("move", str(cgroup))
+        (cgroup / "cgroup.procs").write_text(str(self._process.pid), encoding="ascii")
 
     def reset(self) -> None:
         """Closes all sockets."""

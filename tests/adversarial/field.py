@@ -134,7 +134,7 @@ class Field:
     def __init__(self, lab: Lab, daemon: Daemon) -> None:
         self.lab = lab
         self.daemon = daemon
-        self.inside = Actor(lab.client, lab.client_cgroup)
+        self.inside = Actor(lab.client, lab.client_cgroup, contained=True)
         self.outside = Actor(lab.client)
         self._sniffers = [Sniffer(lab.blocked.node), Sniffer(lab.allowed.node)]
         # Takes what is sent to the allowed address by UDP, where a refusal would come back as an error.

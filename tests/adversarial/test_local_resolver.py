@@ -37,7 +37,7 @@ LOCAL = "127.0.0.1"
 ANYWHERE, ANYWHERE_PORT = "127.0.0.2", 5302
 
 # A resolver that lives in a scope of its own, where an attacker lives too.
-SHARED, SHARED_PORT = "127.0.0.3", 5303
+SHARED, SHARED_PORT = "127.0.0.3", 53
 # One whose control group is removed and made anew when it restarts, as systemd does.
 UNIT, UNIT_PORT = "127.0.0.4", 5304
 
@@ -154,7 +154,10 @@ def started(
 ) -> Iterator[tuple[Field, list[Early]]]:
     """As `field` in conftest.py, with the resolvers running before, and attackers, which go again."""
     scopes = [lab.client_cgroup, shared_scope]
-    with Actor(lab.client, lab.client_cgroup) as actor, Actor(lab.client, shared_scope) as neighbour:
+    with (
+        Actor(lab.client, lab.client_cgroup, contained=True) as actor,
+        Actor(lab.client, shared_scope, contained=True) as neighbour,
+    ):
         servers = [
             (bind_beside(actor), LOCAL, 53),
             (bind_beside(neighbour, SHARED, SHARED_PORT), SHARED, SHARED_PORT),
@@ -454,9 +457,9 @@ def test_socket_of_a_removed_cgroup(field: Field, lab: Lab) -> None:
     child = lab.client_cgroup / "ended"
     child.mkdir()
     target = field.target()
-    with Actor(lab.client, child) as actor:
+    with Actor(lab.client, child, contained=True) as actor:
         server = bind_beside(actor)
-        actor.call("move", str(lab.client_cgroup))
+        actor.move(lab.client_cgroup)
         child.rmdir()
         # A second one, whose cgroup is known, so that a witness sits there.
         bind_beside(field.inside).connect((LOCAL, 9))
@@ -476,7 +479,7 @@ def test_socket_beside_a_resolver_in_the_same_scope(field: Field, lab: Lab, shar
     """Who was first is told by numbers that each processor counts on its own: one of them is behind."""
     for cpu in sorted(os.sched_getaffinity(0)):
         target = field.target()
-        with Actor(lab.client, shared_scope) as neighbour:
+        with Actor(lab.client, shared_scope, contained=True) as neighbour:
             neighbour.call("pin", cpu)
             server = bind_beside(neighbour, SHARED, SHARED_PORT)
             # Now the number is given out, here.

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import struct
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -108,7 +109,12 @@ class Bench:
 
     def is_idle(self) -> bool:
         """Whether nothing is asked any more that was to be asked once."""
-        return not self.learner._seeder._once
+        return self.asked_once() == 0
+
+    def asked_once(self) -> int:
+        """Questions that are asked once and wait or are under way."""
+        askers = list(self.learner._seeder._once._askers.values())
+        return sum(len(asker.waiting) + asker.under_way for asker in askers)
 
     def openings(self, openings: FakeMap | None = None) -> dict[str, tuple[tuple[int, ...], int, int]]:
         """Addresses that were learned, with the ports, rule and flags of each."""
@@ -355,7 +361,7 @@ def test_replies_go_on_in_the_order_of_their_queries(ordered: Bench, lookups: Lo
     ordered.send(*(client.send(query(name), WILD.rank) for name in names))
     for number, expected in ((3, None), (1, None), (0, 2), (2, 4)):
         lookups.closed.discard(names[number])
-        assert eventually(lambda: ordered.learner._seeder._once == len(lookups.closed))
+        assert eventually(lambda: ordered.asked_once() == len(lookups.closed))
         assert released(ordered.scope, client.flow) == expected
 
 
@@ -495,14 +501,40 @@ def test_a_name_that_an_allowed_one_leads_to(bench: Bench) -> None:
     assert bench.openings() == {"192.0.2.66": ((443,), WILD.rank, 0)}
 
 
+def connections(bench: Bench) -> OrderedDict[FlowKey, learning._Connection]:
+    """What is kept in mind of scope 0's."""
+    return bench.learner._clients[0].connections
+
+
+def test_one_scopes_connections_take_no_room_of_another_ones(ordered: Bench, lookups: Lookups) -> None:
+    lookups.closed.add("a.wild.example")
+    other = ordered.plane.govern(5)
+    first = Stream(port=1)
+    ordered.learner.take_query(replace(first.send(query("a.wild.example"), WILD.rank), scope=5))
+    for port in range(2, 5000):
+        ordered.send(Stream(port=port).send(b"\0"))
+    assert released(other, first.flow) is None
+    lookups.closed.clear()
+    assert eventually(lambda: released(other, first.flow) == 1)
+
+
+def test_what_is_kept_of_a_scope_goes_with_it(ordered: Bench) -> None:
+    ordered.plane.govern(5)
+    ordered.learner.take_query(replace(Stream(port=1).send(b"\0"), scope=5))
+    ordered.plane.abandon(5)
+    ordered.plane.govern(6)
+    ordered.learner.take_query(replace(Stream(port=1).send(b"\0"), scope=6))
+    assert sorted(ordered.learner._clients) == [6]
+
+
 def test_connections_are_bounded(ordered: Bench, lookups: Lookups) -> None:
     lookups.closed.add("a.wild.example")
     first = Stream(port=1)
     ordered.send(first.send(query("a.wild.example"), WILD.rank))
     for port in range(2, 4098):
         ordered.send(Stream(port=port).send(b"\0"))
-    assert len(ordered.learner._connections) == 4096
-    assert (0, flow(1)) not in ordered.learner._connections
+    assert len(connections(ordered)) == 4096
+    assert flow(1) not in connections(ordered)
     lookups.closed.clear()  # for a connection of which nothing is known any more
     assert eventually(ordered.is_idle)
     assert released(ordered.scope, first.flow) is None
@@ -517,14 +549,14 @@ def test_a_connection_in_use_stays(ordered: Bench) -> None:
         ordered.send(Stream(port=port).send(b"\0"))
         if port % 1000 == 0:
             ordered.send(used.send(b"\0"))
-    assert (0, used.flow) in ordered.learner._connections
-    assert (0, flow(2)) not in ordered.learner._connections
+    assert used.flow in connections(ordered)
+    assert flow(2) not in connections(ordered)
 
 
 def test_names_that_wait_are_bounded(ordered: Bench, lookups: Lookups) -> None:
     """Who asks for more at a time gets their replies at once, and nothing of them is learned."""
-    lookups.closed.update(f"n{number}.wild.example" for number in range(4096))
-    for number in range(4096):
+    lookups.closed.update(f"n{number}.wild.example" for number in range(1024))
+    for number in range(1024):
         ordered.send(Stream(port=number + 1).send(query(f"n{number}.wild.example"), WILD.rank))
     assert ordered.scope.released.entries == {}
     late = Stream(port=5000)
@@ -594,7 +626,7 @@ def test_the_same_is_asked_again_when_there_was_no_room(
     ordered: Bench, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as full:
-        full.setattr(seeding, "_MOST_ONCE", 0)
+        full.setattr(ordered.learner._seeder._once, "_room", 0)
         ordered.learner.ask_again("a.wild.example", handed_over())
     assert ordered.learner._seeder.refused == 1
     ordered.learner.ask_again("a.wild.example", handed_over())

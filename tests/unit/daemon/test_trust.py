@@ -8,13 +8,12 @@ import os
 import struct
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ram_ebpf.daemon import trust
-from ram_ebpf.daemon.trust import Trust, resolvers_of, trusted_cookies
+from ram_ebpf.daemon.trust import Trust, resolvers_of
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dns import resolvers
@@ -30,7 +29,6 @@ ip = ipaddress.ip_address
 STUB = TrustedResolver(ip("127.0.0.53"), 53, True)
 REMOTE = TrustedResolver(ip("192.0.2.53"))
 SYSTEM = Path("/cgroup/system")
-GOVERNED = [Path("/cgroup/engine"), Path("/cgroup/build")]
 
 
 def served(cookie: int, cgroup: str | Path | None = SYSTEM, uid: int = 101, pid: int = 7) -> LocalSocket:
@@ -42,51 +40,6 @@ def resolver(*sockets: LocalSocket, at: TrustedResolver = STUB) -> LocalResolver
     return LocalResolver(
         at.address, at.port, tuple(item.cookie for item in sockets), cgroups, None, None, sockets
     )
-
-
-# --- which sockets are the resolver's
-
-
-ENGINE, BUILD = "/cgroup/engine", "/cgroup/build"
-
-
-@pytest.mark.parametrize(
-    ("sockets", "expected"),
-    [
-        pytest.param([], [], id="nobody"),
-        pytest.param([served(5)], [5], id="one outside"),
-        pytest.param([served(5), served(6)], [5, 6], id="several outside"),
-        pytest.param([served(5), served(6, "/cgroup/other", 102, 8)], [5, 6], id="others outside"),
-        pytest.param([served(5), served(6, ENGINE)], [5], id="outside wins"),
-        pytest.param([served(5, ENGINE), served(6)], [6], id="outside wins though it came later"),
-        pytest.param([served(5, f"{ENGINE}/child/of/that"), served(6)], [6], id="below what is governed"),
-        pytest.param([served(5, f"{ENGINE}-2"), served(6, ENGINE)], [5], id="a name that begins alike"),
-        pytest.param([served(5, "/cgroup"), served(6, ENGINE)], [5], id="above what is governed"),
-        pytest.param([served(5, ENGINE)], [5], id="one inside"),
-        pytest.param([served(5, ENGINE), served(6, ENGINE)], [5, 6], id="two of one process inside"),
-        pytest.param([served(5, ENGINE), served(6, BUILD)], [5], id="first comer by cgroup"),
-        pytest.param([served(9, ENGINE), served(6, BUILD)], [6], id="first comer, whatever the order"),
-        pytest.param([served(5, ENGINE), served(6, ENGINE, uid=0)], [5], id="first comer by user"),
-        pytest.param([served(5, ENGINE), served(6, ENGINE, pid=8)], [5], id="first comer by process"),
-        pytest.param([served(5, ENGINE), served(6, ENGINE, pid=8), served(7, ENGINE)], [5, 7], id="a third"),
-        pytest.param([served(5, None)], [5], id="in an unknown cgroup"),
-        pytest.param([served(5, None), served(6, ENGINE)], [5], id="in an unknown cgroup, beside a governed"),
-    ],
-)
-def test_trusted_cookies(sockets: list[LocalSocket], expected: list[int]) -> None:
-    assert trusted_cookies(resolver(*sockets), GOVERNED) == tuple(expected)
-
-
-def test_where_nothing_is_governed_all_are_outside() -> None:
-    found = resolver(served(5, ENGINE), served(6, BUILD))
-    assert trusted_cookies(found, []) == (5, 6)
-    assert trusted_cookies(found, [Path(BUILD)]) == (5,)
-
-
-def test_a_process_that_is_not_known_is_one_of_its_own() -> None:
-    unknown = LocalSocket(5, 101, Path(ENGINE), None, None)
-    assert trusted_cookies(resolver(unknown, served(6, ENGINE)), GOVERNED) == (5,)
-    assert trusted_cookies(resolver(unknown, replace(unknown, cookie=6)), GOVERNED) == (5, 6)
 
 
 # --- what a policy says
@@ -117,14 +70,16 @@ class Clock:
 
 
 class Finder:
-    """Finds what it is told. `asked` are the resolvers of each round."""
+    """Finds what it is told. `asked` are the resolvers of each round, `governed` the cgroups of the last."""
 
     def __init__(self) -> None:
         self.found: list[LocalResolver] | OSError = []
         self.asked: list[list[TrustedResolver]] = []
+        self.governed: list[Path] = []
 
-    def find(self, wanted: Iterable[TrustedResolver]) -> list[LocalResolver]:
+    def find(self, wanted: Iterable[TrustedResolver], governed: Iterable[Path]) -> list[LocalResolver]:
         self.asked.append(list(wanted))
+        self.governed = list(governed)
         if isinstance(self.found, OSError):
             raise self.found
         return self.found
@@ -213,15 +168,22 @@ def test_a_resolver_that_restarts(bench: Bench) -> None:
     assert bench.said == []
 
 
-def test_what_is_governed_later_is_not_believed_any_more(bench: Bench) -> None:
-    """The sockets of a resolver that lives in the new scope, beside one outside."""
-    inside = Path("/cgroup/1")
-    bench.find(resolver(served(5, inside), served(6)))
+def test_what_is_governed_is_not_to_be_believed(bench: Bench) -> None:
+    """The finder is told which sockets do not count, and told again when more is governed."""
     bench.trust.apply(bench.plane)
-    assert bench.cookies() == {5, 6}
+    assert bench.finder.governed == []
     bench.plane.govern(1)
     bench.trust.apply(bench.plane)
-    assert bench.cookies() == {6}
+    assert bench.finder.governed == [Path("/cgroup/1")]
+    bench.after(2.1)
+    assert bench.finder.governed == [Path("/cgroup/1")]
+
+
+def test_sockets_and_cgroups_are_the_finders_word(bench: Bench) -> None:
+    bench.find(resolver(served(5), served(6, "/cgroup/other", 0, 8)))
+    bench.trust.apply(bench.plane)
+    assert bench.cookies() == {5, 6}
+    assert bench.plane.watching == {SYSTEM, Path("/cgroup/other")}
 
 
 def test_sockets_that_stay_are_not_written_again(bench: Bench) -> None:
@@ -276,9 +238,9 @@ def test_other_resolvers(bench: Bench) -> None:
 
 
 UNWATCHED = (
-    "the resolver 127.0.0.53 is on this host, but which process it is cannot be found: what it replies is "
-    "asked again, one by one; run ram-ebpf where it sees that process, or name the resolvers behind it in "
-    "the policy"
+    "the resolver 127.0.0.53 is on this host, but it is not served by a process that could be believed (one "
+    "of root or of a system user, outside the governed scopes): what it replies is asked again, one by one; "
+    "run ram-ebpf where it sees that process, or name the resolvers behind it in the policy"
 )
 
 

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -291,7 +292,16 @@ class Host:
         (self.mount / name).mkdir(parents=True, exist_ok=True)
         return (self.mount / name).stat().st_ino
 
-    def process(self, pid: int, comm: str, *inodes: int, cgroup: str = "/system.slice/x.service") -> None:
+    def process(
+        self,
+        pid: int,
+        comm: str,
+        *inodes: int,
+        cgroup: str = "/system.slice/x.service",
+        uid: int = 0,
+        root: str = "host",
+        namespace: int = 4026531836,
+    ) -> None:
         descriptors = self.proc / str(pid) / "fd"
         descriptors.mkdir(parents=True)
         (descriptors / "0").symlink_to("/dev/null")
@@ -299,13 +309,19 @@ class Host:
         for number, inode in enumerate(inodes, 5):
             (descriptors / str(number)).symlink_to(f"socket:[{inode}]")
         (self.proc / str(pid) / "comm").write_text(f"{comm}\n")
+        (self.proc / str(pid) / "status").write_text(f"Name:\t{comm}\nUid:\t0\t{uid}\t0\t0\nGid:\t0\n")
+        (self.proc / str(pid) / "ns").mkdir()
+        (self.proc / str(pid) / "ns" / "pid").symlink_to(f"pid:[{namespace}]")
+        (self.root / "roots" / root).mkdir(parents=True, exist_ok=True)
+        (self.proc / str(pid) / "root").symlink_to(self.root / "roots" / root)
         (self.proc / str(pid) / "cgroup").write_text(f"1:name=systemd:/other\n0::{cgroup}\n")
 
     def end(self, pid: int) -> None:
         (self.proc / str(pid)).rename(self.root / f"ended-{pid}")
 
     def listen(self, cookie: int, inode: int, address: str = "127.0.0.53", **more: int) -> None:
-        uid, cgroup_id = more.get("uid", 0), more.get("cgroup_id")
+        """A socket, in the root cgroup unless told; `cgroup_id=0` as before Linux 5.9."""
+        uid, cgroup_id = more.get("uid", 0), more.get("cgroup_id", self.mount.stat().st_ino) or None
         self.sockets.append(
             UdpSocket(ip(address), more.get("port", 53), cookie, uid, inode, 0, False, cgroup_id)
         )
@@ -325,6 +341,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     result.proc.mkdir()
     for name in ("self", "sys", "4x"):
         (result.proc / name).mkdir()
+    result.process(1, "systemd", cgroup="/init.scope")
     original = find_holders
 
     def counted(*arguments: object) -> object:
@@ -405,18 +422,18 @@ def test_the_sockets_cgroup_is_the_kernels_word(host: Host) -> None:
 
 def test_without_the_kernels_word_the_process_tells(host: Host) -> None:
     host.process(300, "dnsmasq", 11, cgroup="/system.slice/dnsmasq.service")
-    host.listen(7, 11)
+    host.listen(7, 11, cgroup_id=0)
     found = only(host.finder().find([resolver()]))
     assert found.cgroups == (host.mount / "system.slice/dnsmasq.service",)
 
 
 def test_an_owner_that_cannot_be_found(host: Host) -> None:
-    """In another PID namespace, as WSL2's is, or of the kernel itself."""
+    """In another PID namespace, as WSL2's is, or of the kernel itself. Its cgroup is enough."""
     host.process(300, "bash", 5)
     host.listen(7, 11)
     host.listen(8, 0)
     found = only(host.finder().find([resolver()]))
-    assert (found.cookies, found.cgroups, found.process, found.uid) == ((7, 8), (), None, 0)
+    assert (found.cookies, found.cgroups, found.process, found.uid) == ((7, 8), (host.mount,), None, 0)
 
 
 def test_the_root_cgroup(host: Host) -> None:
@@ -427,17 +444,112 @@ def test_the_root_cgroup(host: Host) -> None:
 def test_several_sockets(host: Host) -> None:
     first, second = host.cgroup("a"), host.cgroup("b")
     host.process(300, "unbound", 11, 12)
-    host.process(301, "evil", 13)
+    host.process(301, "other", 13)
     host.listen(9, 11, uid=100, cgroup_id=second)
     host.listen(7, 12, uid=100, cgroup_id=second)
     found = only(host.finder().find([resolver()]))
     assert (found.cookies, found.uid, found.process) == ((7, 9), 100, "unbound")
     assert found.cgroups == (host.mount / "b",)
-    host.listen(8, 13, uid=1000, cgroup_id=first)
+    host.listen(8, 13, uid=101, cgroup_id=first)
     found = only(host.finder().find([resolver()]))
     assert (found.cookies, found.uid, found.process) == ((7, 8, 9), None, None)
     assert found.cgroups == (host.mount / "a", host.mount / "b")
-    assert found.sockets[1] == LocalSocket(8, 1000, host.mount / "a", "evil", 301)
+    assert found.sockets[1] == LocalSocket(8, 101, host.mount / "a", "other", 301)
+
+
+# Which sockets are believed.
+
+ENGINE, BUILD = "engine.service", "build.service"
+
+
+@pytest.mark.parametrize(
+    ("sockets", "believed"),
+    [
+        pytest.param({}, [], id="nobody"),
+        pytest.param({5: "resolved"}, [5], id="one outside"),
+        pytest.param({5: "resolved", 6: "resolved"}, [5, 6], id="several outside"),
+        pytest.param({5: "resolved", 6: "other"}, [5, 6], id="others outside"),
+        pytest.param({5: "resolved", 6: ENGINE}, [5], id="one inside beside"),
+        pytest.param({5: ENGINE, 6: "resolved"}, [6], id="one inside that was there before"),
+        pytest.param({5: f"{ENGINE}/child/of/that", 6: "resolved"}, [6], id="below what is governed"),
+        pytest.param({5: f"{ENGINE}-2", 6: ENGINE}, [5], id="a name that begins alike"),
+        pytest.param({5: ".", 6: BUILD}, [5], id="above what is governed"),
+        pytest.param({5: ENGINE}, [], id="only one inside"),
+        pytest.param({5: ENGINE, 6: BUILD}, [], id="only some inside"),
+    ],
+)
+def test_what_is_governed_does_not_count(host: Host, sockets: dict[int, str], believed: list[int]) -> None:
+    """What has it open is not to be seen, or in a container."""
+    for cookie, name in sockets.items():
+        host.listen(cookie, cookie + 100, cgroup_id=host.cgroup(name))
+    governed = [host.mount / ENGINE, host.mount / BUILD]
+    assert only(host.finder().find([resolver()], governed)).cookies == tuple(believed)
+    for cookie in sockets:
+        host.process(cookie, "contained", cookie + 100, root="container")
+    assert only(host.finder().find([resolver()], governed)).cookies == tuple(believed)
+
+
+@pytest.mark.parametrize(
+    ("process", "port", "believed"),
+    [
+        pytest.param({}, 53, True, id="on the host"),
+        pytest.param({"uid": 65534}, 53, True, id="that has become nobody"),
+        pytest.param({"root": "container"}, 53, False, id="with a root directory of its own"),
+        pytest.param({"namespace": 4026532000}, 53, False, id="in a PID namespace of its own"),
+        pytest.param({}, 1024, False, id="with a port that anybody may have"),
+    ],
+)
+def test_a_resolver_on_a_host_that_is_governed_as_a_whole(
+    host: Host, process: dict[str, Any], port: int, believed: bool
+) -> None:
+    host.process(300, "dnsmasq", 11, **process)
+    host.listen(7, 11, cgroup_id=host.cgroup("system.slice/dnsmasq.service"), port=port)
+    found = only(host.finder().find([resolver(port=port)], [host.mount]))
+    assert found.cookies == ((7,) if believed else ())
+
+
+def test_process_1_may_not_be_looked_at(host: Host) -> None:
+    """By a service without CAP_SYS_PTRACE: it is on the host itself."""
+    (host.proc / "1/root").unlink()
+    (host.proc / "self").rmdir()
+    host.process(50, "ram-ebpf")
+    (host.proc / "self").symlink_to(host.proc / "50")
+    host.process(300, "dnsmasq", 11)
+    host.process(301, "contained", 12, root="container")
+    host.listen(7, 11)
+    host.listen(8, 12)
+    assert only(host.finder().find([resolver()], [host.mount])).cookies == (7,)
+
+
+def test_what_is_governed_is_said_each_time(host: Host) -> None:
+    host.process(300, "contained", 11, root="container")
+    host.listen(7, 11, cgroup_id=host.cgroup(ENGINE))
+    finder = host.finder()
+    assert only(finder.find([resolver()])).cookies == (7,)
+    assert only(finder.find([resolver()], [host.mount / ENGINE])).cookies == ()
+    assert only(finder.find([resolver()], [host.mount / BUILD])).cookies == (7,)
+
+
+@pytest.mark.parametrize(("uid", "believed"), [(0, True), (101, True), (999, True), (1000, False)])
+def test_users(host: Host, uid: int, believed: bool) -> None:
+    """SYS_UID_MAX of login.defs(5)."""
+    host.listen(7, 0, uid=uid)
+    assert only(host.finder().find([resolver()])).cookies == ((7,) if believed else ())
+
+
+def test_an_unknown_cgroup_is_not_believed(host: Host) -> None:
+    """Before Linux 5.9, of a process that is not to be seen: it may live in any."""
+    host.listen(7, 11, cgroup_id=0)
+    assert only(host.finder().find([resolver()])) == LocalResolver(ip("127.0.0.53"), 53, (), (), None, None)
+
+
+def test_a_stranger_hides_nobody(host: Host) -> None:
+    """The kernel prefers its socket for being bound more exactly. The resolver answers nothing meanwhile, and
+    is believed at once when the other has gone."""
+    host.listen(7, 0, "0.0.0.0", cgroup_id=host.cgroup("resolved"))
+    host.listen(8, 0, "127.0.0.53", cgroup_id=host.cgroup(ENGINE))
+    host.listen(9, 0, "127.0.0.53", uid=1000)
+    assert only(host.finder().find([resolver()], [host.mount / ENGINE])).cookies == (7,)
 
 
 def test_what_was_found_is_only_confirmed(host: Host) -> None:
@@ -467,12 +579,9 @@ def test_a_resolver_that_is_started_anew(host: Host) -> None:
     host.process(302, "child", 11)
     host.listen(8, 12, cgroup_id=new)
     found = only(finder.find([resolver()]))
-    assert found.sockets == (
-        LocalSocket(7, 0, None, "child", 302),
-        LocalSocket(8, 0, host.mount / name, "dnsmasq", 301),
-    )
+    assert found.sockets == (LocalSocket(8, 0, host.mount / name, "dnsmasq", 301),)
     assert found.cgroups == (host.mount / name,)
-    assert found.process is None
+    assert found.process == "dnsmasq"
 
 
 def test_an_owner_is_looked_for_again_after_a_while(host: Host) -> None:
@@ -500,7 +609,7 @@ def test_a_removed_cgroup_is_looked_for_once(host: Host, monkeypatch: pytest.Mon
 
 
 def test_likely_processes_first_and_no_more_than_needed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    host.process(1, "systemd", 11)
+    (host.proc / "1" / "fd" / "5").symlink_to("socket:[11]")
     host.process(200, "bash")
     host.process(300, "systemd-resolve", 11)
     seen: list[str] = []
@@ -538,9 +647,10 @@ def docker(cgroups: tuple[Path, ...]) -> LocalResolver:
 def test_docker(host: Host) -> None:
     host.process(400, "dockerd", cgroup="/system.slice/docker.service")
     host.process(401, "containerd", cgroup="/system.slice/containerd.service")
-    host.process(402, "dockerd", cgroup="/user.slice/rootless")
+    host.process(402, "dockerd", cgroup="/system.slice/docker-2.service")
     found = host.finder().find([DOCKER])
-    assert found == [docker((host.mount / "system.slice/docker.service", host.mount / "user.slice/rootless"))]
+    both = (host.mount / "system.slice/docker-2.service", host.mount / "system.slice/docker.service")
+    assert found == [docker(both)]
     assert host.asked == []  # its sockets are not in this namespace
 
 
@@ -555,14 +665,26 @@ def test_docker_comes_and_goes(host: Host) -> None:
     finder = host.finder()
     assert finder.find([DOCKER]) == [docker(())]
     host.process(400, "dockerd", cgroup="/docker.service")
-    assert finder.find([DOCKER]) == [docker(())]
-    host.now += 11
     assert finder.find([DOCKER]) == [docker((host.mount / "docker.service",))]
     host.end(400)
     assert finder.find([DOCKER]) == [docker(())]
     host.process(401, "dockerd", cgroup="/docker.service")
-    host.now += 11
     assert finder.find([DOCKER]) == [docker((host.mount / "docker.service",))]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"root": "container"}, id="with a root directory of its own"),
+        pytest.param({"namespace": 4026532000}, id="in a PID namespace of its own"),
+        pytest.param({"uid": 1000}, id="of an ordinary user"),
+    ],
+)
+def test_a_container_that_calls_itself_dockerd(host: Host, more: dict[str, Any]) -> None:
+    """Any process may choose its name. The replies of a container's cgroup would be believed otherwise."""
+    host.process(400, "dockerd", cgroup="/docker.service")
+    host.process(401, "dockerd", cgroup="/docker-4711.scope", **more)
+    assert host.finder().find([DOCKER]) == [docker((host.mount / "docker.service",))]
 
 
 def test_asked_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,13 +66,13 @@ class Learned(list[tuple[str, int]]):
 class Once(list[str]):
     """What became of names that were asked once, in its order: `learned NAME` and `done NAME`."""
 
-    def ask(self, seeder: Seeder, name: str, types: Sequence[int] = ADDRESS_TYPES) -> None:
+    def ask(self, seeder: Seeder, name: str, types: Sequence[int] = ADDRESS_TYPES, asker: int = 1) -> None:
         def learn(found: Answer) -> None:
             assert threading.current_thread().name == "seeder"
             assert found.addresses
             self.append(f"learned {found.name}")
 
-        seeder.ask_once(name, types, learn, lambda: self.append(f"done {name}"))
+        seeder.ask_once(asker, name, types, learn, lambda: self.append(f"done {name}"))
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -336,7 +336,7 @@ def test_done_comes_though_the_learner_fails(lookups: Lookups, caplog: pytest.Lo
 
     done = threading.Event()
     with seeding_of([], Learned()) as seeder:
-        seeder.ask_once("b.example", ADDRESS_TYPES, learn, done.set)
+        seeder.ask_once(1, "b.example", ADDRESS_TYPES, learn, done.set)
         assert done.wait(5)
     assert "resolving b.example failed" in caplog.text
 
@@ -377,7 +377,7 @@ def test_once_is_once(lookups: Lookups, pauses: Callable[..., None]) -> None:
 
 
 def test_in_the_order_of_asking(lookups: Lookups, pauses: Callable[..., None]) -> None:
-    pauses(concurrent=1)
+    pauses(concurrent_once=1)
     once = Once()
     names = [f"n{n}.example" for n in range(50)]
     with seeding_of([], Learned()) as seeder:
@@ -415,6 +415,47 @@ def test_ask_once_is_out_of_turn(lookups: Lookups, pauses: Callable[..., None]) 
         assert seeder.wait_first_round(10)
         assert eventually(lambda: "urgent.example" in lookups.names())
     assert lookups.names().index("urgent.example") < 150
+
+
+async def forever(name: str) -> Answer:
+    await asyncio.sleep(3600)
+    raise AssertionError
+
+
+def test_an_asker_that_is_answered_slowly_delays_nobody_else(lookups: Lookups) -> None:
+    """Whose questions go to a name server of its own, that never answers."""
+    lookups.handle = lambda name: forever(name) if name.endswith(".slow.example") else answer(name)
+    once, learned = Once(), Learned()
+    with seeding_of([], learned) as seeder:
+        for number in range(200):
+            once.ask(seeder, f"n{number}.slow.example", asker=1)
+        assert eventually(lambda: len(lookups.calls) == 8)
+        once.ask(seeder, "b.example", asker=2)
+        assert eventually(lambda: once == ["learned b.example", "done b.example"])
+    assert len(lookups.calls) == 9
+
+
+def test_many_slow_askers_do_not_delay_the_policys_names(
+    lookups: Lookups, pauses: Callable[..., None]
+) -> None:
+    pauses(shortest_pause=0.02, longest_pause=0.02)
+    lookups.handle = lambda name: forever(name) if name.endswith(".slow.example") else answer(name)
+    once, learned = Once(), Learned()
+    with seeding_of([("a.example", 1)], learned) as seeder:
+        for number in range(200):
+            once.ask(seeder, f"n{number}.slow.example", asker=number)
+        assert eventually(lambda: sum(name.endswith("slow.example") for name in lookups.names()) == 32)
+        before = len(learned)
+        assert eventually(lambda: len(learned) > before + 3)
+
+
+def test_slow_names_of_the_policy_do_not_delay_who_asks(lookups: Lookups) -> None:
+    lookups.handle = lambda name: forever(name) if name.endswith(".slow.example") else answer(name)
+    once = Once()
+    with seeding_of([(f"n{n}.slow.example", n) for n in range(100)], Learned()) as seeder:
+        assert eventually(lambda: len(lookups.calls) == 32)
+        once.ask(seeder, "b.example")
+        assert eventually(lambda: once == ["learned b.example", "done b.example"])
 
 
 def test_ask_once_before_the_start_and_after_the_end(lookups: Lookups) -> None:
@@ -464,9 +505,11 @@ def test_the_usual_room(lookups: Lookups) -> None:
     lookups.handle = never
     once = Once()
     with seeding_of([], Learned()) as seeder:
-        for number in range(4097):
+        for number in range(1025):
             once.ask(seeder, f"n{number}.example")
-        assert (once, seeder.refused) == (["done n4096.example"], 1)
+        assert (once, seeder.refused) == (["done n1024.example"], 1)
+        once.ask(seeder, "other.example", asker=2)
+        assert seeder.refused == 1
 
 
 def test_failures_give_their_room_back(lookups: Lookups, pauses: Callable[..., None]) -> None:
@@ -500,7 +543,7 @@ def test_ask_once_from_many_threads(lookups: Lookups) -> None:
 
 def test_what_waits_at_the_end_is_done_too(lookups: Lookups, pauses: Callable[..., None]) -> None:
     """Whether it was under way or not yet."""
-    pauses(concurrent=1)
+    pauses(concurrent_once=1)
 
     async def never(name: str) -> Answer:
         await asyncio.sleep(3600)
