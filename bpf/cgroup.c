@@ -152,7 +152,10 @@ int ram_tell(struct __sk_buff *skb)
 	event.rule = skb->cb[RAM_CB_RULE];
 	event.scope = ram_scope_of(skb);
 	event.dns_offset = p.payload_offset;
-	ram_emit_skb(skb, &event, p.end);
+	if (event.rule && ram_is_handed_over(event.reason))
+		ram_emit_question(skb, &event, p.end);
+	else
+		ram_emit_skb(skb, &event, p.end);
 	return 1;
 }
 

@@ -37,7 +37,19 @@ static __always_inline void ram_emit_skb(struct __sk_buff *skb, struct ram_event
 	events.perf_submit_skb(skb, packet_len, event, sizeof(*event));
 }
 
-/* The same for what somebody waits for. */
+#define RAM_BIT_OF(reason) (1ULL << (reason))
+
+/* Whether user space is to look into a reply about an allowed name: a client waits for what is found. */
+static __always_inline bool ram_is_handed_over(u32 reason)
+{
+	return RAM_BIT_OF(reason & 63) &
+	       (RAM_BIT_OF(RAM_REASON_DNS_TRUNCATED) | RAM_BIT_OF(RAM_REASON_DNS_MALFORMED) |
+		RAM_BIT_OF(RAM_REASON_DNS_TOO_MANY) | RAM_BIT_OF(RAM_REASON_DNS_MAP_FULL) |
+		RAM_BIT_OF(RAM_REASON_DNS_OTHER_NAME) | RAM_BIT_OF(RAM_REASON_DNS_WRONG_INTERFACE) |
+		RAM_BIT_OF(RAM_REASON_DNS_UNTRUSTED_SENDER));
+}
+
+/* The same as ram_emit_skb for what somebody waits for. It wakes user space at once. */
 static __always_inline void ram_emit_question(struct __sk_buff *skb, struct ram_event *event, u32 packet_len)
 {
 	packet_len = ram_clip_packet(packet_len);

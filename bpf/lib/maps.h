@@ -37,7 +37,10 @@ BPF_F_TABLE("lru_hash", u64, u64, witnessed, 4096, 0);
 BPF_ARRAY(alive, u64, 1);
 BPF_PERCPU_ARRAY(counters, u64, RAM_REASON_COUNT);
 BPF_PERF_OUTPUT(events);
-/* What a client waits for user space to look into; apart, so that no flood of refusals takes its place. */
+/*
+ * What a client waits for user space to look into. It wakes user space, which the others do not, and no flood
+ * of refusals takes its place.
+ */
 BPF_PERF_OUTPUT(questions);
 /* Connect hooks have no perf events before Linux 5.15 or so: there they leave their events here. */
 BPF_QUEUE(connect_events, struct ram_event, 4096);

@@ -78,7 +78,7 @@ class EventSource:
     def __init__(self, plane: Plane) -> None:
         self._questions = PerfReader(plane.maps["questions"])
         try:
-            self._perf = PerfReader(plane.maps["events"])
+            self._perf = PerfReader(plane.maps["events"], patient=True)
         except OSError:
             self._questions.close()
             raise
@@ -87,7 +87,10 @@ class EventSource:
 
     @property
     def descriptors(self) -> list[int]:
-        """Readable when there are events in the rings; the queue has to be asked."""
+        """Readable when there are events that somebody waits for, or many others.
+
+        Others, and the queue, have to be asked for every now and then.
+        """
         return self._questions.descriptors + self._perf.descriptors
 
     @property

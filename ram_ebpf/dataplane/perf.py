@@ -18,6 +18,7 @@ _TYPE_SOFTWARE = 1
 _COUNT_SW_BPF_OUTPUT = 10
 _SAMPLE_RAW = 1 << 10
 _FLAG_FD_CLOEXEC = 8
+_FLAG_WATERMARK = 1 << 14
 _RECORD_LOST = 2
 _RECORD_SAMPLE = 9
 _HEAD = 1024  # offsets in struct perf_event_mmap_page
@@ -27,11 +28,12 @@ _HEADER = struct.Struct("=IHH")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _open_event(cpu: int) -> int:
-    # struct perf_event_attr up to wakeup_events: type, size, config, period, sample_type, read_format,
-    # flags, wakeup_events.
+def _open_event(cpu: int, watermark: int) -> int:
+    # struct perf_event_attr up to wakeup_events or wakeup_watermark: type, size, config, period, sample_type,
+    # read_format, flags.
+    flags, wakeup = (_FLAG_WATERMARK, watermark) if watermark else (0, 1)
     attributes = struct.pack(
-        "=IIQQQQQI", _TYPE_SOFTWARE, 112, _COUNT_SW_BPF_OUTPUT, 0, _SAMPLE_RAW, 0, 0, 1
+        "=IIQQQQQI", _TYPE_SOFTWARE, 112, _COUNT_SW_BPF_OUTPUT, 0, _SAMPLE_RAW, 0, flags, wakeup
     ).ljust(112, b"\0")
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     number = _SYSCALL[platform.machine()]
@@ -45,9 +47,9 @@ def _open_event(cpu: int) -> int:
 class _Ring:
     """The ring buffer of one CPU."""
 
-    def __init__(self, cpu: int, pages: int) -> None:
+    def __init__(self, cpu: int, pages: int, watermark: int) -> None:
         self.cpu = cpu
-        self.fd = _open_event(cpu)
+        self.fd = _open_event(cpu, watermark)
         self._size = pages * mmap.PAGESIZE
         try:
             self._memory = mmap.mmap(self.fd, mmap.PAGESIZE + self._size)
@@ -87,14 +89,19 @@ class _Ring:
 class PerfReader:
     """All rings of one map. `descriptors` become readable when there is something to take."""
 
-    def __init__(self, events: Map, pages: int = 64) -> None:
-        """Opens one ring of `pages` pages (a power of two) on each CPU that is online."""
+    def __init__(self, events: Map, pages: int = 64, *, patient: bool = False) -> None:
+        """Opens one ring of `pages` pages (a power of two) on each CPU that is online.
+
+        `patient`: not each event wakes the reader, but only those that half fill a ring. To wake it takes an
+        interrupt and most of the time that an event costs.
+        """
+        watermark = pages * mmap.PAGESIZE // 2 if patient else 0
         self._rings: list[_Ring] = []
         self.lost = 0
         try:
             for cpu in range(events.shape.max_entries):
                 try:
-                    ring = _Ring(cpu, pages)
+                    ring = _Ring(cpu, pages, watermark)
                 except OSError as error:
                     if error.errno == errno.ENODEV:  # a possible CPU that is not online
                         continue

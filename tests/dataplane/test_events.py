@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import selectors
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
 import pytest
@@ -180,3 +181,55 @@ def test_more_events_than_a_ring_holds_are_counted_as_lost(bench: Bench, source:
     assert 0 < len(events) < count
     assert len(events) + source.lost == count + 1
     assert source.malformed == 0
+
+
+# --- who wakes user space
+
+
+@pytest.fixture
+def is_readable(source: EventSource) -> Iterator[Callable[[], bool]]:
+    """Whether user space is woken. Once: perf_poll() of kernel/events/core.c forgets what it has said."""
+    with selectors.DefaultSelector() as selector:
+        for descriptor in source.descriptors:
+            selector.register(descriptor, selectors.EVENT_READ)
+        yield lambda: bool(selector.select(0.05))
+
+
+def refuse(bench: Bench, times: int) -> None:
+    packet = ip("198.51.100.1") / TCP(dport=5000, flags="S")
+    for _ in range(times):
+        bench.egress(packet)
+
+
+def test_a_refusal_wakes_nobody(bench: Bench, source: EventSource, is_readable: Callable[[], bool]) -> None:
+    refuse(bench, 1)
+    assert not is_readable()
+    (event,) = taken(source)
+    assert event.reason is Reason.DENIED_UNKNOWN_ADDRESS
+
+
+def test_so_many_refusals_do(bench: Bench, source: EventSource, is_readable: Callable[[], bool]) -> None:
+    """A ring has 256 KiB, and half of that is enough."""
+    refuse(bench, 1500)
+    assert is_readable()
+    assert len(taken(source)) == 1500
+    assert not is_readable()
+
+
+def test_what_a_client_waits_for_does(
+    bench: Bench, source: EventSource, is_readable: Callable[[], bool]
+) -> None:
+    refuse(bench, 3)
+    exchange(bench, ask(), tell(flags=RESPONSE | m.TC, counted=Reason.DNS_TRUNCATED))
+    assert is_readable()
+    events: list[Event] = []
+    source.drain_questions(events.append)
+    assert [event.reason for event in events] == [Reason.DNS_TRUNCATED]
+    assert len(taken(source)) == 3
+
+
+def test_the_same_about_a_name_that_nobody_lists_does_not(
+    bench: Bench, source: EventSource, is_readable: Callable[[], bool]
+) -> None:
+    exchange(bench, ask("nobody.test"), tell(name="nobody.test", flags=RESPONSE | m.TC))
+    assert not is_readable()
