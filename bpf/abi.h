@@ -137,7 +137,7 @@ struct ram_config {
 	__u32 loopback_ifindex;	 /* 1 in every network namespace; 0 in tests that have no other interface */
 	__u32 multiplier[RAM_HASH_LANES]; /* secret of this start, each below 2^31 - 1 */
 	__u8 class_of[256];
-	__u32 padding;
+	__u32 suffix_depths; /* bit i: `names` has suffixes of i labels; bit 31: of 31 and more */
 };
 
 /* names: the keyed hash of a literal suffix to the rules that end in it. Rule 0 is none; of several

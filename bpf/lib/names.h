@@ -77,34 +77,21 @@ static __always_inline int ram_walk_name(struct __sk_buff *skb, struct ram_confi
 	return -1;
 }
 
-static __always_inline u64 ram_is_start(const struct ram_name *name, u64 at)
+/*
+ * Whether labels start at byte `at` (bit 63 of what is returned), at the one before it (bit 62), and so on,
+ * for 64 bytes.
+ */
+static __always_inline u64 ram_starts_back_from(const struct ram_name *name, u64 at)
 {
 	u64 which = at >> 6;
-	u64 word = (name->starts[0] & ram_mask_if_equal(which, 0)) |
-		   (name->starts[1] & ram_mask_if_equal(which, 1)) |
-		   (name->starts[2] & ram_mask_if_equal(which, 2)) |
-		   (name->starts[3] & ram_mask_if_equal(which, 3));
+	u64 m0 = ram_mask_if_equal(which, 0), m1 = ram_mask_if_equal(which, 1),
+	    m2 = ram_mask_if_equal(which, 2), m3 = ram_mask_if_equal(which, 3);
+	u64 word = (name->starts[0] & m0) | (name->starts[1] & m1) | (name->starts[2] & m2) |
+		   (name->starts[3] & m3);
+	u64 before = (name->starts[0] & m1) | (name->starts[1] & m2) | (name->starts[2] & m3);
 
-	return (word >> (at & 63)) & 1;
-}
-
-/*
- * The class of one byte of a name, by its place: a length byte is the start of a label and nothing else.
- * Returns -1 when the packet ends early.
- */
-static __always_inline int ram_name_symbol(struct __sk_buff *skb, struct ram_config *cfg,
-					   const struct ram_name *name, u64 at, u64 *symbol)
-{
-	u64 byte, class;
-	u8 loaded;
-
-	if (bpf_skb_load_bytes(skb, name->offset + at, &loaded, 1))
-		return -1;
-	byte = loaded;
-	asm volatile("%0 &= 0xff" : "+r"(byte));
-	class = cfg->class_of[byte];
-	*symbol = class ^ ((class ^ RAM_CLASS_SEP) & -ram_is_start(name, ram_forget(cfg, at)));
-	return 0;
+	/* Twice, as a shift by 64 is none. */
+	return word << (63 - (at & 63)) | before >> 1 >> (at & 63);
 }
 
 static __always_inline void ram_hash_symbol(u32 *hash, struct ram_config *cfg, u64 symbol)
@@ -126,16 +113,30 @@ static __always_inline int ram_match_name(struct __sk_buff *skb, struct ram_conf
 	u32 state_number = ram_forget(cfg, cfg->automaton_start);
 	u32 before = ram_forget(cfg, name->labels); /* labels to the left of where we are */
 	u32 invalid = ram_forget(cfg, 0), best = ram_forget(cfg, 0);
+	u32 depths = ram_forget(cfg, cfg->suffix_depths);
+	u64 word = 0, starts = 0;
 	struct ram_state *state;
 	int i;
 
 	for (i = 0; i < RAM_NAME_MAX; i++) {
-		u64 symbol;
+		u64 symbol, byte, at;
 
 		if (i >= name->length)
 			break;
-		if (ram_name_symbol(skb, cfg, name, name->length - 1 - i, &symbol))
-			return -1;
+		at = ram_forget(cfg, name->length - 1 - i);
+		if (!(i & 7)) {
+			/* Eight bytes at once: in front of a name there are always more than seven. */
+			if (bpf_skb_load_bytes(skb, name->offset + at - 7, &word, 8))
+				return -1;
+			word = RAM_NTOHLL(word);
+			starts = ram_starts_back_from(name, at);
+		}
+		byte = word;
+		asm volatile("%0 &= 0xff" : "+r"(byte));
+		word = ram_forget64(cfg, word >> 8);
+		symbol = cfg->class_of[byte];
+		symbol ^= (symbol ^ RAM_CLASS_SEP) & -(starts >> 63);
+		starts = ram_forget64(cfg, starts << 1);
 		invalid = ram_forget(cfg, invalid | ram_mask_if_equal(symbol, RAM_CLASS_OTHER));
 		ram_hash_symbol(key.hash, cfg, symbol);
 		if (state_number) {
@@ -149,9 +150,14 @@ static __always_inline int ram_match_name(struct __sk_buff *skb, struct ram_conf
 		}
 		state_number = ram_forget(cfg, state_number);
 		if (ram_forget(cfg, symbol) == RAM_CLASS_SEP) {
-			struct ram_suffix *suffix = names.lookup(&key);
+			struct ram_suffix *suffix = NULL;
 
 			before = ram_forget(cfg, before - 1);
+			/* The lookup waits for memory when there are many rules; bit 31 stands for what is
+			 * deeper. */
+			depths = ram_forget(cfg, (s32)depths >> 1);
+			if (depths & 1)
+				suffix = names.lookup(&key);
 			if (suffix) {
 				u64 whole = ram_mask_if_equal(before, 0);
 				u64 one = ram_mask_if_equal(before, 1);

@@ -174,7 +174,7 @@ class Config(ctypes.Structure):
         ("loopback_ifindex", ctypes.c_uint32),
         ("multiplier", ctypes.c_uint32 * HASH_LANES),
         ("class_of", ctypes.c_uint8 * 256),
-        ("padding", ctypes.c_uint32),
+        ("suffix_depths", ctypes.c_uint32),
     ]
 
 

@@ -164,6 +164,7 @@ class Plane:
             loopback_ifindex=settings.loopback,
             multiplier=self.tables.multipliers,
             class_of=tuple(class_table()),
+            suffix_depths=self.tables.suffix_depths,
         )
         self.maps["config"][_FIRST] = bytes(config)
 

@@ -64,6 +64,14 @@ class Tables:
                 suffixes.setdefault(text, [0, 0, 0])[slot] = rule.rank
         return suffixes
 
+    @cached_property
+    def suffix_depths(self) -> int:
+        """How many labels the entries of `names` have: struct ram_config's bits."""
+        depths = 0
+        for text in self._suffixes:
+            depths |= 1 << min(text.count(".") + 1, 31)
+        return depths
+
     def entries(self) -> dict[str, int]:
         """max_entries of each map whose size the policy decides."""
         return {
@@ -117,9 +125,14 @@ class Tables:
 
     def rule_entries(self) -> Pairs:
         """Rule number to struct ram_rule."""
+        packed: dict[tuple[object, ...], bytes] = {}  # there are few that differ
         for number, rule in self._numbered.items():
             if isinstance(rule, NameRule):
-                yield struct.pack("=I", number), self._pack_rule(rule)
+                kind = (rule.deny, rule.private, bool(rule.private_networks), rule.ports)
+                value = packed.get(kind)
+                if value is None:
+                    value = packed[kind] = self._pack_rule(rule)
+                yield struct.pack("=I", number), value
 
     def _pack_rule(self, rule: NameRule) -> bytes:
         if rule.deny:

@@ -29,13 +29,18 @@ RULE = 1  # of some other name: a query that has it was found by its hash
 @contextmanager
 def listed(bench: Bench, key: bytes) -> Iterator[None]:
     """One more literal suffix in the map of names, which has just the room for those of the policy."""
-    names = bench.map("names")
+    names, config = bench.map("names"), bench.map("config")
     victim, value = next(names.items())
     names.discard(victim)
     names[key] = struct.pack("=3I", RULE, 0, 0)
+    ((first, before),) = config.items()
+    altered = Config.from_buffer_copy(before)
+    altered.suffix_depths = 2**32 - 1  # of any number of labels
+    config[first] = bytes(altered)
     try:
         yield
     finally:
+        config[first] = before
         names.discard(key)
         names[victim] = value
 
