@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from ram_ebpf.collection import building_for_good
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.policy.automaton import AutomatonTooLarge
 from ram_ebpf.policy.catalogue import load_catalogue
@@ -61,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="ram-ebpf: %(message)s", stream=sys.stderr)
     catalogue = load_catalogue()
     try:
-        policy = default_policy() if args.policy is None else load_policy(args.policy, catalogue)
-        rules = compile_rules(policy, catalogue)
+        with building_for_good():
+            policy = default_policy() if args.policy is None else load_policy(args.policy, catalogue)
+            rules = compile_rules(policy, catalogue)
     except PolicyErrors as errors:
         print(errors, file=sys.stderr)
         return os.EX_CONFIG
@@ -87,12 +89,13 @@ def run(args: argparse.Namespace) -> int:
     if not selection.cgroups:
         return _fail(os.EX_UNAVAILABLE, "there is nothing to govern; name a scope with --scope cgroup:PATH")
     try:
-        controller = Controller(
-            policy,
-            rules,
-            RecordWriter(args.log_format == "json"),
-            Options(log_dns=args.log_dns, cache_directory=args.cache),
-        )
+        with building_for_good():
+            controller = Controller(
+                policy,
+                rules,
+                RecordWriter(args.log_format == "json"),
+                Options(log_dns=args.log_dns, cache_directory=args.cache),
+            )
         controller.run(selection.cgroups)
     except BusyCgroupError as error:
         return _fail(os.EX_TEMPFAIL, str(error))

@@ -15,6 +15,7 @@ from ram_ebpf.policy.encoding import MAX_POLICY_BYTES, check_size
 from ram_ebpf.policy.errors import PolicyError, PolicyErrors
 from ram_ebpf.policy.messages import explain
 from ram_ebpf.policy.model import CatalogueEntry, Policy
+from ram_ebpf.policy.source import PolicySource
 from ram_ebpf.policy.words import describe
 
 __all__ = ["MAX_POLICY_BYTES", "MAX_RULES", "default_policy", "load_policy", "parse_policy"]
@@ -52,7 +53,7 @@ def parse_policy(data: bytes, filename: str, catalogue: Catalogue | None = None)
             errors.append(document.error(filename, *explain(found)))
     if errors or policy is None:
         raise PolicyErrors(errors)
-    return policy.read_from(filename, _entry_lines(document), _denied_lines(document))
+    return policy.read_from(PolicySource(filename, _entry_lines(document), _denied_lines(document)))
 
 
 def default_policy() -> Policy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, PlainValidator, PrivateAttr, Tag, model_validator
@@ -23,6 +22,7 @@ from ram_ebpf.policy.fields import (
 )
 from ram_ebpf.policy.registry import AddressEntry, AlsoHost, CatalogueEntry, HostEntry, RegistryEntry
 from ram_ebpf.policy.scope import Engine, EngineScope, HostScope, Posture, Scope, ScopeModel
+from ram_ebpf.policy.source import PolicySource
 from ram_ebpf.policy.words import describe
 
 __all__ = [
@@ -122,45 +122,31 @@ class Policy(PolicyModel):
     dns: DnsOptions = DnsOptions()
     scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
 
-    _file: str = PrivateAttr(default="")
-    _name: str = PrivateAttr(default="")
-    _lines: tuple[tuple[int, ...], ...] = PrivateAttr(default=())
-    _denied_lines: tuple[int, ...] = PrivateAttr(default=())
+    _source: PolicySource = PrivateAttr(default=PolicySource())
+
+    @property
+    def source(self) -> PolicySource:
+        """Where in which file its parts stand."""
+        return self._source
 
     @property
     def file(self) -> str:
         """The name of the file that this was read from, or empty."""
-        return self._file
+        return self._source.file
 
-    def read_from(
-        self, file: str, lines: tuple[tuple[int, ...], ...], denied_lines: tuple[int, ...]
-    ) -> Policy:
-        """This policy, once told its file, for each registry entry the entry's line and the lines of its
-        `also` items, and the line of each denied pattern. For the loader."""
-        self._file = file
-        self._name = PurePath(file).name
-        self._lines = lines
-        self._denied_lines = denied_lines
+    def read_from(self, source: PolicySource) -> Policy:
+        """This policy, once told where it was read from. For the loader."""
+        self._source = source
         return self
 
     def line_of(self, entry: int, also: int | None = None) -> int:
-        """The line (from 1) of a registry entry or of one of its `also` items; 0 when not from a file."""
-        entries = self._lines
-        if entry >= len(entries):
-            return 0
-        lines = entries[entry]
-        position = 0 if also is None else also + 1
-        return lines[position] if position < len(lines) else lines[0]
+        """See PolicySource."""
+        return self._source.line_of(entry, also)
 
     def origin_of(self, entry: int, also: int | None = None) -> str:
-        """`policy.yaml:12`, or `registries[3]` when not from a file."""
-        return self._origin(self.line_of(entry, also), f"registries[{entry}]")
+        """See PolicySource."""
+        return self._source.origin_of(entry, also)
 
     def origin_of_denied(self, index: int) -> str:
-        """As `origin_of`, for an item of `denied`."""
-        lines = self._denied_lines
-        line = lines[index] if index < len(lines) else 0
-        return self._origin(line, f"denied[{index}]")
-
-    def _origin(self, line: int, path: str) -> str:
-        return f"{self._name}:{line}" if line else path
+        """See PolicySource."""
+        return self._source.origin_of_denied(index)

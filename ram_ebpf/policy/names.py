@@ -23,7 +23,7 @@ MAX_LABEL = 63
 MAX_NAME = 253
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_PLAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_PLAIN = re.compile(rf"(?P<wildcard>\*\*?\.)?{_LABEL}(?:\.{_LABEL})*")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 _PATTERN_LABEL = re.compile(r"[a-z0-9_*-]+")
 _IDNA_DOTS = re.compile("[.\u3002\uff0e\uff61]")  # UTS 46, section 4: all of them separate labels
@@ -36,6 +36,9 @@ class PatternKind(Enum):
     ONE = "one"  # `*` and a literal rest
     DEEP = "deep"  # `**` and a literal rest
     GLOB = "glob"  # anything else
+
+
+_KIND_OF_WILDCARD = {None: PatternKind.EXACT, "*.": PatternKind.ONE, "**.": PatternKind.DEEP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +60,14 @@ class HostPattern:
         `*` is exactly one label, a leading `**` one or more, and `*` inside a label any number of
         that label's characters, none included. Raises PatternError, which says what to write instead.
         """
-        # Nearly every rule of a long policy is a plain name, so that case must be quick.
+        # Nearly every rule of a long policy is a plain name, perhaps with a wildcard in front: that must be
+        # quick.
         name = text[:-1] if text.endswith(".") else text
-        if name.isascii():
+        if name.isascii() and len(name) <= MAX_NAME:
             lower = name.lower()
-            if len(lower) <= MAX_NAME and _PLAIN.fullmatch(lower) and not lower.replace(".", "").isdigit():
-                return cls(lower, tuple(lower.split(".")), PatternKind.EXACT)
+            plain = _PLAIN.fullmatch(lower)
+            if plain and not lower.lstrip("*").replace(".", "").isdigit():
+                return cls(lower, tuple(lower.split(".")), _KIND_OF_WILDCARD[plain["wildcard"]])
         return cls._parse_slowly(text, name)
 
     @classmethod

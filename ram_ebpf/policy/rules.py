@@ -247,14 +247,15 @@ def _too_many_port_lists(policy: Policy, mentions: Iterable[_Mention]) -> Iterat
 
 
 def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -> Iterator[_Mention]:
+    source = policy.source
     for index, entry in enumerate(policy.registries):
-        line = policy.line_of(index)
+        line = source.line_of(index)
         if isinstance(entry, CatalogueEntry):
             registry = catalogue.by_id.get(entry.id)
             if registry is None:
                 where = f"registries[{index}]"
                 problem = f"{entry.id} is not in the catalogue"
-                errors.append(PolicyError(policy.file, line, where, problem, "write host: for its hosts"))
+                errors.append(PolicyError(source.file, line, where, problem, "write host: for its hosts"))
             else:
                 yield from _catalogue_mentions(registry, index, line)
         elif isinstance(entry, HostEntry):
@@ -263,7 +264,7 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
             yield _Mention(
                 entry.host,
                 entry.ports,
-                (policy.origin_of(index),),
+                (source.origin_of(index),),
                 line,
                 index,
                 catalogue.is_shared(entry.host),
@@ -274,8 +275,8 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
                 yield _Mention(
                     also.host,
                     also.ports or entry.ports,
-                    (policy.origin_of(index, position),),
-                    policy.line_of(index, position),
+                    (source.origin_of(index, position),),
+                    source.line_of(index, position),
                     index,
                     catalogue.is_shared(also.host),
                     private,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
+from functools import partial
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -143,3 +145,26 @@ def test_host_patterns(text: str) -> None:
     assert HostPattern.parse(pattern.text).labels == pattern.labels
     assert pattern.text.isascii()
     assert len(pattern.text) <= 253
+
+
+_PIECES = st.sampled_from(
+    ["a", "B1", "x-y", "_", "-", "1", "10", "*", "**", ".", "..", "\u00fc", "a" * 63, ""]
+)
+
+
+@given(st.lists(_PIECES, max_size=8).map("".join) | st.lists(_PIECES, max_size=6).map(".".join))
+@example("**.a.example.")
+@example("*.10.0.0.1")
+@example("*." + ".".join(["a" * 50] * 5))
+def test_the_quick_way_gives_what_the_slow_one_gives(text: str) -> None:
+    """HostPattern.parse() has a short cut for what nearly every pattern looks like."""
+
+    def outcome(parse: Callable[[], HostPattern]) -> object:
+        try:
+            found = parse()
+        except PatternError as error:
+            return str(error)
+        return found.text, found.labels, found.kind
+
+    slowly = partial(HostPattern._parse_slowly, text, text[:-1] if text.endswith(".") else text)
+    assert outcome(partial(HostPattern.parse, text)) == outcome(slowly)
