@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,8 +32,10 @@ from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
 
 _log = logging.getLogger(__name__)
 
-_QUEUE_PERIOD = 0.1  # seconds between looks into the queue, which cannot wake us
+_QUEUE_PERIOD = 0.1  # seconds between looks into the queue of events that can wait, which wakes nobody
 _CLEANING_PERIOD = 60.0
+_HTTPS = 443
+_LAST_WORDS = 2.0  # seconds in which events are still told after a signal
 _SEEDING_PATIENCE = 5.0  # seconds that the first round may take before enforcement begins anyway
 # Replies from which it is known which name an address belongs to, whether or not it is allowed.
 _TELLING = frozenset({abi.Reason.DNS_LEARNED, abi.Reason.DNS_NOT_LISTED, abi.Reason.DNS_PRIVATE_ADDRESS})
@@ -86,6 +88,8 @@ class Controller:
         )
         self._learner = Learner(self._plane, self._settings, self._history, lambda: self._trust.resolvers)
         self._told_lost = 0
+        self._untold = 0
+        self._last_moment = float("inf")
         self._failed: set[Path] = set()
 
     def run(self, cgroups: Sequence[Path]) -> None:
@@ -191,8 +195,8 @@ class Controller:
                     self._learner.remove_expired()
 
     def _drain(self) -> None:
-        self._events.drain(self._take)
-        lost = self._events.lost + self._events.malformed
+        self._events.drain(self._take_in_time)
+        lost = self._events.lost + self._events.malformed + self._untold
         if lost > self._told_lost:
             self._say(
                 "events-lost",
@@ -200,6 +204,15 @@ class Controller:
                 count=lost - self._told_lost,
             )
             self._told_lost = lost
+
+    def _take_in_time(self, event: Event) -> None:
+        """At the end whoever has asked for it does not wait until thousands of events are told."""
+        if self._stop.is_set():
+            self._last_moment = min(self._last_moment, time.monotonic() + _LAST_WORDS)
+            if time.monotonic() > self._last_moment:
+                self._untold += 1
+                return
+        self._take(event)
 
     def _take(self, event: Event) -> None:
         """Tells of one event. Packets are written by strangers: no surprise in one may end enforcement."""
@@ -217,6 +230,7 @@ class Controller:
         if answer is not None and event.reason in _TELLING:
             self._history.note(answer)
             self._note_encrypted(answer)
+        event = self._with_encrypted(event)
         record = self._describer.describe(event, answer)
         if event.reason in HANDED_OVER and event.rule and record.get("host"):
             self._learner.ask_again(record["host"], event)
@@ -231,6 +245,15 @@ class Controller:
         if self._encrypted.serves(answer.name):
             with contextlib.suppress(OSError):  # no room: such a refusal then only says "unknown address"
                 self._plane.know_encrypted_resolvers(address for address, _ in answer.addresses)
+
+    def _with_encrypted(self, event: Event) -> Event:
+        """A connection may come before the kernel knows what the reply told; the reason is the same."""
+        if event.reason is not abi.Reason.DENIED_UNKNOWN_ADDRESS or event.port != _HTTPS:
+            return event
+        name = self._history.name_of(event.address)
+        if name is None or not self._encrypted.serves(name):
+            return event
+        return replace(event, reason=abi.Reason.DENIED_DNS_OVER_HTTPS)
 
     def _shut_down(self) -> None:
         self._learner.stop()

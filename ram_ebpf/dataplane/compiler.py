@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -49,9 +50,11 @@ def bcc_version() -> str:
         return ""
     version_file = Path(spec.origin).with_name("version.py")
     try:
-        return version_file.read_text(encoding="utf-8").strip()
+        text = version_file.read_text(encoding="utf-8").strip()
     except OSError:
         return "unknown"
+    written = re.fullmatch(r"__version__ = '([^']+)'", text)
+    return written[1] if written else text
 
 
 def compile_source(name: str, flags: Sequence[str]) -> Bytecode:

@@ -9,6 +9,7 @@ import shutil
 PACKAGES = {
     "containerd": "containerd",
     "dnsmasq": "dnsmasq-base",
+    "dnsperf": "dnsperf",
     "docker-registry": "docker-registry",
     "skopeo": "skopeo",
     "curl": "curl",
@@ -18,6 +19,7 @@ PACKAGES = {
     "iptables": "iptables",
     "mount": "mount",
     "musl-gcc": "musl-tools",
+    "nft": "nftables",
     "nsenter": "util-linux",
     "setpriv": "util-linux",
     "sh": "dash",

@@ -433,7 +433,10 @@ def test_local_resolver_that_is_not_found(lab: Lab, scope: Path, inside: Actor) 
 
     with governed(lab, policy, scopes=[scope]) as daemon:
         (warning,) = warnings()
-        assert f"the resolver {address} is on this host, but which process it is" in warning["explanation"]
+        assert (
+            f"the resolver {address} is on this host, but it is not served by a process"
+            in warning["explanation"]
+        )
         assert "name the resolvers behind it in the policy" in warning["explanation"]
         time.sleep(5.0)  # it looks again, every two seconds
         assert len(warnings()) == 1

@@ -137,6 +137,38 @@ def test_settings() -> None:
     )
 
 
+class FullSource:
+    """Events without end, as a flood of refusals makes."""
+
+    lost = malformed = 0
+
+    def drain(self, take: Callable[[Event], None]) -> None:
+        for _ in range(1000):
+            take(EVENT)
+
+
+def test_a_signal_is_not_kept_waiting(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is counted, not told."""
+    taken: list[Event] = []
+    now = 1000.0
+
+    def slowly(event: Event) -> None:
+        nonlocal now
+        taken.append(event)
+        now += 0.1
+
+    monkeypatch.setattr(running.controller, "_events", FullSource())
+    monkeypatch.setattr(running.controller, "_take", slowly)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    running.controller._drain()
+    assert len(taken) == 1000
+    running.controller._stop.set()
+    running.controller._drain()
+    assert 1015 <= len(taken) <= 1025
+    assert [line["event"] for line in running.log] == ["events-lost"]
+    assert running.log[0]["count"] == 2000 - len(taken)
+
+
 def test_names_are_asked_again_before_the_policys_longest_time_is_over(
     lookups: Lookups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +315,25 @@ def test_addresses_of_their_names_are_learned(
 ) -> None:
     running.take(replace(DNS_EVENT, reason=reason, dns_message=reply(name, "192.0.2.77")))
     assert known_as_encrypted(running.plane, "192.0.2.77") is known
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "reason"),
+    [
+        ("dns.google", 443, "denied-dns-over-https"),
+        ("dns.google", 8443, "denied-unknown-address"),
+        ("evil.example", 443, "denied-unknown-address"),
+    ],
+)
+def test_who_connects_before_the_kernel_knows_is_told_the_same(
+    running: Running, name: str, port: int, reason: str
+) -> None:
+    """A client connects as soon as it has the reply, and that reply waits in the queue."""
+    running.take(replace(DNS_EVENT, reason=Reason.DNS_NOT_LISTED, dns_message=reply(name, "192.0.2.77")))
+    refused = replace(EVENT, reason=Reason.DENIED_UNKNOWN_ADDRESS, address=ip("192.0.2.77"), port=port)
+    running.take(refused)
+    line = running.log[-1]
+    assert (line["event"], line["host"], line["reason"]) == ("denied", name, reason)
 
 
 # --- queries over TCP, whose messages have a length in front
