@@ -18,7 +18,7 @@ def wait_open(
     port: int,
     tables: Collection[str],
     log: Path,
-    patience: float = 15.0,
+    patience: float = 60.0,
 ) -> None:
     """Wait until a server has its port open in all the tables (udp, udp6, tcp, tcp6) named."""
     deadline = time.monotonic() + patience
