@@ -16,6 +16,7 @@ from tests.lab.lab import Lab
 from tests.lab.node import Node
 
 SILENT = "10.77.0.57"  # takes queries and never answers
+_ANSWERED = " and their addresses"  # so end the ids of tests that ask TALKATIVE
 TALKATIVE = "10.77.0.58"  # answers each with an address that no other has
 FEW = 20_000
 MANY = 1_000_000
@@ -59,8 +60,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def resolvers(field: Field, done: Path) -> Iterator[None]:
+def resolvers(request: pytest.FixtureRequest, field: Field, done: Path) -> Iterator[None]:
     node: Node = field.lab.dns.node
+    asked = any(f"{_ANSWERED}]" in item.nodeid for item in request.session.items)
     node.add_addresses(SILENT, TALKATIVE)
     with Actor(node) as silent, Actor(node) as talkative:
         # Nobody reads what it gets, and nobody says that the port is closed.
@@ -70,13 +72,13 @@ def resolvers(field: Field, done: Path) -> Iterator[None]:
         talkative.start("answer", item.number, str(done))
         yield
         done.touch()
-        assert talkative.finish() > 0
+        assert (talkative.finish() > 0) == asked
 
 
 def pull(field: Field, scope: Path, host: str) -> None:
     done = field.lab.client.pull(f"{host}/{field.lab.image_name}", cgroup=scope)
     done.check()
-    assert done.seconds < 5
+    assert done.seconds < 15  # 0.1 on a host; a guest without acceleration takes 5 by itself
 
 
 @pytest.mark.parametrize(
@@ -85,8 +87,8 @@ def pull(field: Field, scope: Path, host: str) -> None:
         pytest.param(SILENT, "evil.test", FEW, id="some unlisted names", marks=pytest.mark.core),
         pytest.param(SILENT, "flood.test", FEW, id="some listed names", marks=pytest.mark.core),
         pytest.param(SILENT, "evil.test", MANY, id="a million unlisted names", marks=pytest.mark.heavy),
-        pytest.param(TALKATIVE, "evil.test", FEW, id="unlisted names and their addresses"),
-        pytest.param(TALKATIVE, "flood.test", FEW * 5, id="listed names and their addresses"),
+        pytest.param(TALKATIVE, "evil.test", FEW, id=f"unlisted names{_ANSWERED}"),
+        pytest.param(TALKATIVE, "flood.test", FEW * 5, id=f"listed names{_ANSWERED}"),
     ],
 )
 def test_queries(

@@ -98,7 +98,6 @@ class Asking:
         assert self.item.recv() == wire
 
 
-@core
 def test_all_identifiers(field: Field, rogue: RogueDns, spoofer: Actor) -> None:
     """All 65 536 ids to the right port, for a name that the client did not ask for."""
     asking = Asking(field, "silent-40.lies.test")

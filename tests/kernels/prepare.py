@@ -49,6 +49,14 @@ def bytecode(directory: Path) -> None:
             path.unlink()
 
 
+def servers() -> None:
+    """Unpacks the programs that the lab takes from packages: the guest has no network to fetch them by."""
+    command = [sys.executable, "-m", "tests.lab.servers.aside"]
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise RunError(f"the lab's servers cannot be fetched:\n{result.stdout}{result.stderr}")
+
+
 def tests(arguments: Sequence[str]) -> list[list[str]]:
     """The arguments of each pytest in the guest: those given, and what to run unless they name a path.
 
