@@ -26,6 +26,7 @@
 #define RAM_ALIAS_DEPTH_MAX 8  /* aliases asked in queries of their own, one behind the other */
 #define RAM_DATAGRAM_MAX 4352  /* bytes of a reply from this host's own resolver that is looked into */
 #define RAM_SCOPES_MAX 1024
+#define RAM_SCOPE_MASK 0x0fff /* the bits of a scope's number, which is RAM_SCOPES_MAX for none */
 #define RAM_COMM_LEN 16
 
 /* One in each of the two modes of a policy; see ram_verdict. */
@@ -91,7 +92,7 @@ enum ram_reason {
 	RAM_REASON_COUNT = 56,
 };
 
-/* Where an event comes from, named as in enum bpf_attach_type. */
+/* Where an event comes from; the hooks of a cgroup named as in enum bpf_attach_type. */
 enum ram_hook {
 	RAM_HOOK_INET_INGRESS = 0,
 	RAM_HOOK_INET_EGRESS = 1,
@@ -99,6 +100,15 @@ enum ram_hook {
 	RAM_HOOK_INET6_CONNECT = 3,
 	RAM_HOOK_UDP4_SENDMSG = 4,
 	RAM_HOOK_UDP6_SENDMSG = 5,
+	/* Of a device, by where the packet goes as seen from what is governed: incoming, outgoing. */
+	RAM_HOOK_DEVICE_INCOMING = 6,
+	RAM_HOOK_DEVICE_OUTGOING = 7,
+};
+
+/* Beside the number of the scope, in the value of `scope_self`. */
+enum ram_place_flag {
+	RAM_PLACE_NO_LINK_HEADER = 0x4000, /* the device carries IP packets without a header of its own */
+	RAM_PLACE_OWN_TRAFFIC = 0x8000,	   /* of this host's own, not of what is behind the device */
 };
 
 /* Flags of a trusted resolver. */
@@ -222,13 +232,13 @@ struct ram_alias {
 	__u32 depth;
 };
 
-/* inbound, held and released: connections, as a socket of the scope sees them. */
+/* inbound, held, released and established: connections, as a socket of the scope sees them. */
 struct ram_flow {
 	__u32 local[4];
 	__u32 remote[4];
 	__u16 local_port;
 	__u16 remote_port;
-	__u32 zero;
+	__u32 protocol; /* of `established`; the others hold TCP only, and have 0 here */
 };
 
 /* held: queries over TCP; replies wait until as many were dealt with (released). */
@@ -256,14 +266,15 @@ struct ram_event {
 	__u32 rule;
 	__u32 scope;	  /* its number */
 	__u32 detail;	  /* RAM_REASON_DNS_OVER_TCP: how many queries the connection has sent */
-	__u32 packet_len; /* bytes of the packet, from its IP header, that follow this structure */
+	__u32 packet_len; /* bytes of the packet that follow this structure */
 	__u16 port;
 	__u16 dns_offset; /* where in the packet the DNS message begins */
 	__u16 reason;	  /* enum ram_reason */
 	__u8 verdict;	  /* enum ram_verdict */
 	__u8 hook;	  /* enum ram_hook */
 	__u8 protocol;	  /* IANA protocol number */
-	__u8 zero[7];
+	__u8 link_len;	  /* bytes of the packet in front of its IP header */
+	__u8 zero[6];
 	char comm[RAM_COMM_LEN];
 };
 
@@ -280,7 +291,9 @@ enum ram_egress_program {
 	RAM_EGRESS_PROGRAM_MAIN = 0,
 	RAM_EGRESS_PROGRAM_QUERY = 1,
 	RAM_EGRESS_PROGRAM_RULE = 2,
-	RAM_EGRESS_PROGRAM_COUNT = 3,
+	RAM_EGRESS_PROGRAM_REFUSE = 3,	     /* on devices only */
+	RAM_EGRESS_PROGRAM_REFUSE_QUERY = 4, /* likewise */
+	RAM_EGRESS_PROGRAM_COUNT = 5,
 };
 
 #endif

@@ -17,6 +17,7 @@
 #define RAM_DNS_OPCODE 0x78
 #define RAM_DNS_TC 0x02
 #define RAM_DNS_RCODE 0x0f
+#define RAM_DNS_REFUSED 5
 #define RAM_DNS_HEADER 12
 #define RAM_DNS_POINTER 0xc0
 

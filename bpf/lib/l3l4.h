@@ -11,10 +11,9 @@
 #include <linux/in6.h>
 
 #include "lib/endian.h"
+#include "lib/link.h"
 #include "lib/maps.h"
 
-#define RAM_ETH_P_IP 0x0800
-#define RAM_ETH_P_IPV6 0x86dd
 #define RAM_IPV6_EXTENSIONS_MAX 8
 
 #define RAM_TCP_FIN 0x01
@@ -25,6 +24,7 @@
 enum ram_parsed {
 	RAM_PARSED_PORTS,	 /* TCP or UDP, ports read */
 	RAM_PARSED_OTHER,	 /* another protocol, complete */
+	RAM_PARSED_ARP,		 /* RFC 826; seen on devices only */
 	RAM_PARSED_FRAGMENT,	 /* a fragment other than the first: no ports */
 	RAM_PARSED_SOURCE_ROUTE, /* its destination field is not where it ends */
 	RAM_PARSED_MALFORMED,
@@ -33,8 +33,10 @@ enum ram_parsed {
 struct ram_packet {
 	u32 source[4];
 	u32 destination[4];
-	u32 payload_offset; /* of the TCP or UDP payload, from the IP header */
-	u32 end;	    /* where the UDP datagram ends, from the IP header */
+	u32 network;   /* offset of the IP header; 0 in a cgroup's hooks, as are those below from there */
+	u32 transport; /* offset of the TCP or UDP header */
+	u32 payload_offset; /* of the TCP or UDP payload */
+	u32 end;	    /* where the TCP segment or UDP datagram ends */
 	u16 source_port;
 	u16 destination_port;
 	u8 protocol;
@@ -49,8 +51,25 @@ static __always_inline void ram_map_ipv4(u32 *address, u32 ipv4_be)
 	address[3] = ipv4_be;
 }
 
-static __always_inline int ram_parse_ports(struct __sk_buff *skb, u32 offset, struct ram_packet *p)
+/*
+ * Where a packet ends. A cgroup's hooks see packets that the kernel has cut to their length. What crosses a
+ * device may have padding behind it; a length of 0 stands for more than the field can hold (RFC 2675, and
+ * the kernel's segmentation offload).
+ */
+static __always_inline u32 ram_packet_end(struct __sk_buff *skb, u32 network, u32 header, const u8 *length)
 {
+#ifdef RAM_TC
+	u32 said = (u32)length[0] << 8 | length[1];
+
+	if (said && network + header + said < skb->len)
+		return network + header + said;
+#endif
+	return skb->len;
+}
+
+static __always_inline int ram_parse_ports(struct __sk_buff *skb, u32 offset, u32 end, struct ram_packet *p)
+{
+	p->transport = offset;
 	if (p->protocol == IPPROTO_TCP) {
 		u8 tcp[20];
 
@@ -60,7 +79,7 @@ static __always_inline int ram_parse_ports(struct __sk_buff *skb, u32 offset, st
 		p->destination_port = (u16)tcp[2] << 8 | tcp[3];
 		p->tcp_flags = tcp[13];
 		p->payload_offset = offset + (tcp[12] >> 4) * 4;
-		p->end = skb->len;
+		p->end = end;
 		return RAM_PARSED_PORTS;
 	}
 	if (p->protocol == IPPROTO_UDP) {
@@ -76,7 +95,7 @@ static __always_inline int ram_parse_ports(struct __sk_buff *skb, u32 offset, st
 		/* With segmentation offload one buffer holds several datagrams and its length field lies. */
 		p->end = offset + length;
 		if (length < sizeof(udp) || p->end > skb->len)
-			p->end = skb->len;
+			p->end = end;
 		return RAM_PARSED_PORTS;
 	}
 	return RAM_PARSED_OTHER;
@@ -84,17 +103,18 @@ static __always_inline int ram_parse_ports(struct __sk_buff *skb, u32 offset, st
 
 static __always_inline int ram_parse_ipv4(struct __sk_buff *skb, struct ram_packet *p)
 {
+	u32 network = p->network;
 	u8 ip[20];
 	u32 header;
 
-	if (bpf_skb_load_bytes(skb, 0, ip, sizeof(ip)))
+	if (bpf_skb_load_bytes(skb, network, ip, sizeof(ip)))
 		return RAM_PARSED_MALFORMED;
 	header = (ip[0] & 0x0f) * 4;
 	if ((ip[0] >> 4) != 4 || header < sizeof(ip))
 		return RAM_PARSED_MALFORMED;
 	p->protocol = ip[9];
-	if (bpf_skb_load_bytes(skb, 12, &p->source[3], 4) ||
-	    bpf_skb_load_bytes(skb, 16, &p->destination[3], 4))
+	if (bpf_skb_load_bytes(skb, network + 12, &p->source[3], 4) ||
+	    bpf_skb_load_bytes(skb, network + 16, &p->destination[3], 4))
 		return RAM_PARSED_MALFORMED;
 	ram_map_ipv4(p->source, p->source[3]);
 	ram_map_ipv4(p->destination, p->destination[3]);
@@ -106,25 +126,28 @@ static __always_inline int ram_parse_ipv4(struct __sk_buff *skb, struct ram_pack
 	 */
 	if (header > sizeof(ip) && (p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP))
 		return RAM_PARSED_SOURCE_ROUTE;
-	return ram_parse_ports(skb, header, p);
+	return ram_parse_ports(skb, network + header, ram_packet_end(skb, network, 0, &ip[2]), p);
 }
 
 static __always_inline int ram_parse_ipv6(struct __sk_buff *skb, struct ram_packet *p)
 {
-	u32 offset = 40;
-	u8 next;
+	u32 network = p->network, offset = network + 40, end;
+	u8 start[8], next;
 	int i;
 
-	if (bpf_skb_load_bytes(skb, 6, &next, 1) || bpf_skb_load_bytes(skb, 8, p->source, 16) ||
-	    bpf_skb_load_bytes(skb, 24, p->destination, 16))
+	if (bpf_skb_load_bytes(skb, network, start, sizeof(start)) ||
+	    bpf_skb_load_bytes(skb, network + 8, p->source, 16) ||
+	    bpf_skb_load_bytes(skb, network + 24, p->destination, 16))
 		return RAM_PARSED_MALFORMED;
+	end = ram_packet_end(skb, network, 40, &start[4]);
+	next = start[6];
 	for (i = 0; i < RAM_IPV6_EXTENSIONS_MAX; i++) {
 		u8 extension[8];
 
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT &&
 		    next != IPPROTO_ROUTING && next != IPPROTO_AH) {
 			p->protocol = next;
-			return ram_parse_ports(skb, offset, p);
+			return ram_parse_ports(skb, offset, end, p);
 		}
 		if (bpf_skb_load_bytes(skb, offset, extension, sizeof(extension)))
 			return RAM_PARSED_MALFORMED;
@@ -145,16 +168,22 @@ static __always_inline int ram_parse_ipv6(struct __sk_buff *skb, struct ram_pack
 	return RAM_PARSED_MALFORMED;
 }
 
-/* Reads the packet from its IP header, which is where a cgroup_skb program sees it begin. */
+/* Reads the headers of a packet. */
 static __always_inline int ram_parse(struct __sk_buff *skb, struct ram_config *cfg, struct ram_packet *p)
 {
-	u16 ethertype = RAM_NTOHS((u16)skb->protocol);
 	int parsed = RAM_PARSED_MALFORMED;
+	struct ram_link link;
 
-	if (ethertype == RAM_ETH_P_IP)
+	ram_read_link(skb, cfg, &link);
+	p->network = link.length;
+	if (link.ethertype == RAM_ETH_P_IP)
 		parsed = ram_parse_ipv4(skb, p);
-	else if (ethertype == RAM_ETH_P_IPV6)
+	else if (link.ethertype == RAM_ETH_P_IPV6)
 		parsed = ram_parse_ipv6(skb, p);
+#ifdef RAM_TC
+	else if (link.ethertype == RAM_ETH_P_ARP)
+		parsed = RAM_PARSED_ARP;
+#endif
 	if (parsed == RAM_PARSED_PORTS) {
 		/* From here on it no longer matters by which of many ways the packet was read: see
 		 * ram_forget(). */

@@ -4,7 +4,7 @@
  * max_entries by the policy (ram_ebpf/dataplane/maps.py).
  *
  * What traffic fills is kept per scope, in maps of maps that are indexed by the scope's number: a flood in
- * one scope finds nothing of another one to evict. Their inner maps are described in dataplane/scopes.py.
+ * one scope finds nothing of another one to evict. Their inner maps are described in dataplane/scope_maps.py.
  */
 #ifndef RAM_MAPS_H
 #define RAM_MAPS_H
@@ -45,8 +45,8 @@ BPF_PERF_OUTPUT(questions);
 /* Connect hooks have no perf events before Linux 5.15 or so: there they leave their events here. */
 BPF_QUEUE(connect_events, struct ram_event, 4096);
 
-/* The number of the scope that a program is attached to. Each scope's programs are loaded with a map of
- * their own in this place. */
+/* The number of the scope that a program is attached to, with enum ram_place_flag. Each scope's programs are
+ * loaded with a map of their own in this place. */
 BPF_ARRAY(scope_self, u32, 1);
 
 /*
@@ -60,6 +60,11 @@ BPF_ARRAY(aliases, u32, RAM_SCOPES_MAX);  /* u64 to struct ram_alias */
 BPF_ARRAY(inbound, u32, RAM_SCOPES_MAX);  /* struct ram_flow to u64, the time */
 BPF_ARRAY(held, u32, RAM_SCOPES_MAX);	  /* struct ram_flow to struct ram_hold */
 BPF_ARRAY(released, u32, RAM_SCOPES_MAX); /* struct ram_flow to u32, written by user space alone */
+#ifdef RAM_TC
+BPF_ARRAY(established, u32, RAM_SCOPES_MAX); /* struct ram_flow to u32, the rule */
+/* Numbers of devices behind which something is governed: what comes in by one is no resolver's reply. */
+BPF_F_TABLE("hash", u32, u32, governed_devices, 8192, BPF_F_NO_PREALLOC);
+#endif
 
 /*
  * Two arrays, as newer kernels want one attach type in all programs of an array. A program of its own has its
@@ -75,11 +80,16 @@ BPF_PROG_ARRAY(egress_programs, RAM_EGRESS_PROGRAM_COUNT);
 #define RAM_CB_IDENTITY_LOW 1 /* of a query's name */
 #define RAM_CB_IDENTITY_HIGH 2
 #define RAM_CB_ALIAS 3
-#define RAM_CB_SCOPE 4 /* its number; in the upper half, how many aliases led to the question */
+#define RAM_CB_SCOPE 4 /* its number and the place's flags; above that, how many aliases led here */
 
 static __always_inline u32 ram_scope_of(struct __sk_buff *skb)
 {
-	return skb->cb[RAM_CB_SCOPE] & 0xffff;
+	return skb->cb[RAM_CB_SCOPE] & RAM_SCOPE_MASK;
+}
+
+static __always_inline void ram_pass_depth(struct __sk_buff *skb, u32 depth)
+{
+	skb->cb[RAM_CB_SCOPE] = (skb->cb[RAM_CB_SCOPE] & 0xffff) | depth << 16;
 }
 
 static __always_inline u32 ram_depth_of(struct __sk_buff *skb)

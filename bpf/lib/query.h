@@ -92,13 +92,13 @@ static __always_inline void ram_read_query(struct __sk_buff *skb, struct ram_con
 }
 
 /* Leaves what was read so far for the program that looks for the rule. */
-static __always_inline void ram_pass_query(struct __sk_buff *skb, u32 scope, const struct ram_asked *asked)
+static __always_inline void ram_pass_query(struct __sk_buff *skb, const struct ram_asked *asked)
 {
 	skb->cb[RAM_CB_MESSAGE] = asked->message | asked->relevant << 16;
 	skb->cb[RAM_CB_IDENTITY_LOW] = asked->identity;
 	skb->cb[RAM_CB_IDENTITY_HIGH] = asked->identity >> 32;
 	skb->cb[RAM_CB_ALIAS] = asked->alias;
-	skb->cb[RAM_CB_SCOPE] = (scope & 0xffff) | asked->depth << 16;
+	ram_pass_depth(skb, asked->depth);
 }
 
 static __always_inline void ram_take_query(struct __sk_buff *skb, struct ram_config *cfg,

@@ -19,6 +19,29 @@ struct ram_reply {
 };
 
 /* Whether the reply came from where it should. */
+#ifdef RAM_TC
+static __always_inline u32 ram_check_sender(struct __sk_buff *skb, struct ram_config *cfg,
+					    const struct ram_packet *p, u32 flags, u32 asked_by)
+{
+	u32 from = skb->ingress_ifindex;
+	u64 cookie;
+
+	if (!cfg->loopback_ifindex)
+		return RAM_REASON_DNS_LEARNED;
+	if (skb->ifindex != asked_by)
+		return RAM_REASON_DNS_WRONG_INTERFACE;
+	if (flags & RAM_RESOLVER_LOCAL) {
+		/* Sent by a process of this host, so its socket is still known. */
+		cookie = bpf_get_socket_cookie(skb);
+		return !from && resolver_sockets.lookup(&cookie) ? RAM_REASON_DNS_LEARNED
+								 : RAM_REASON_DNS_UNTRUSTED_SENDER;
+	}
+	/* Neither this host nor somebody else who is governed speaks for a resolver elsewhere. */
+	if (!from || governed_devices.lookup(&from))
+		return RAM_REASON_DNS_WRONG_INTERFACE;
+	return RAM_REASON_DNS_LEARNED;
+}
+#else
 static __always_inline u32 ram_check_sender(struct __sk_buff *skb, struct ram_config *cfg,
 					    const struct ram_packet *p, u32 flags, u32 asked_by)
 {
@@ -33,6 +56,17 @@ static __always_inline u32 ram_check_sender(struct __sk_buff *skb, struct ram_co
 	if (loopback || skb->ifindex != asked_by)
 		return RAM_REASON_DNS_WRONG_INTERFACE;
 	return RAM_REASON_DNS_LEARNED;
+}
+#endif
+
+/* On a device, what lib/refusal.h answers passes here on its way. Others' refusals say as little. */
+static __always_inline bool ram_is_own_refusal(const struct ram_dns_header *header)
+{
+#ifdef RAM_TC
+	return (header->flags[1] & RAM_DNS_RCODE) == RAM_DNS_REFUSED;
+#else
+	return false;
+#endif
 }
 
 /*
@@ -72,7 +106,7 @@ static __always_inline u32 ram_match_reply(struct __sk_buff *skb, struct ram_con
 	query = ram_map_lookup(listed_here, &key);
 	if (!query) {
 		if (!ram_map_lookup(unlisted_here, &key))
-			return RAM_REASON_DNS_NO_QUERY;
+			return ram_is_own_refusal(&header) ? RAM_REASON_NONE : RAM_REASON_DNS_NO_QUERY;
 		ram_map_delete(unlisted_here, &key);
 		return RAM_REASON_DNS_NOT_LISTED;
 	}

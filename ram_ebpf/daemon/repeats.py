@@ -13,7 +13,7 @@ from ram_ebpf.dataplane.events import Event
 _PERIOD = 1.0  # seconds
 _MOST = 4096
 # What makes two lines the same in a reader's eyes: a name stands for all its addresses.
-_SAME = ("event", "reason", "port", "protocol", "pid", "cgroup", "resolver")
+_SAME = ("event", "reason", "port", "protocol", "pid", "cgroup", "scope", "resolver")
 _BY_NETWORK = ("ignored-reply", "not-understood")
 
 
@@ -21,7 +21,8 @@ class Repeats:
     """Passes the first of equal lines about one process, and holds back the rest for a second.
 
     The next one that passes says in `repeated` how many were held back. Decisions whose process the kernel
-    could not tell always pass: two clients must not be taken for one. A connection that was already
+    could not tell always pass: two clients must not be taken for one. (Of a device it is never known, and the
+    scope stands for it.) A connection that was already
     decided at connect() is not told again when its first packet leaves (in audit mode it does).
     """
 
@@ -34,7 +35,8 @@ class Repeats:
         """Whether to write the record; adds `repeated` to it where others were held back before it."""
         if self._is_told(event):
             return False
-        if "pid" not in record and record["event"] not in _BY_NETWORK:
+        nameless = "pid" not in record and event.hook is not Hook.DEVICE_OUTGOING
+        if nameless and record["event"] not in _BY_NETWORK:
             return True
         key = (record.get("host") or record.get("address"), *(record.get(name) for name in _SAME))
         now = self._clock()
@@ -52,9 +54,9 @@ class Repeats:
 
     def _is_told(self, event: Event) -> bool:
         key = (event.socket_cookie, event.address, event.port, event.verdict)
-        if event.hook is Hook.INET_EGRESS:
+        if event.outgoing:
             return key in self._connected
-        if event.hook is not Hook.INET_INGRESS:
+        if not event.incoming:
             self._connected[key] = None
             while len(self._connected) > _MOST:
                 self._connected.popitem(last=False)

@@ -24,6 +24,7 @@ ANSWER_PROGRAMS = 28
 ALIAS_DEPTH_MAX = 8
 DATAGRAM_MAX = 4352
 SCOPES_MAX = 1024
+SCOPE_MASK = 0x0FFF
 COMM_LEN = 16
 
 
@@ -106,6 +107,15 @@ class Hook(IntEnum):
     INET6_CONNECT = 3
     UDP4_SENDMSG = 4
     UDP6_SENDMSG = 5
+    DEVICE_INCOMING = 6
+    DEVICE_OUTGOING = 7
+
+
+class PlaceFlag(IntFlag):
+    """enum ram_place_flag."""
+
+    NO_LINK_HEADER = 0x4000
+    OWN_TRAFFIC = 0x8000
 
 
 class ResolverFlag(IntFlag):
@@ -151,6 +161,8 @@ class EgressProgram(IntEnum):
     MAIN = 0
     QUERY = 1
     RULE = 2
+    REFUSE = 3
+    REFUSE_QUERY = 4
 
 
 _Address = ctypes.c_uint32 * 4
@@ -273,7 +285,7 @@ class Flow(ctypes.Structure):
         ("remote", _Address),
         ("local_port", ctypes.c_uint16),
         ("remote_port", ctypes.c_uint16),
-        ("zero", ctypes.c_uint32),
+        ("protocol", ctypes.c_uint32),
     ]
 
 
@@ -314,7 +326,8 @@ class Event(ctypes.Structure):
         ("verdict", ctypes.c_uint8),
         ("hook", ctypes.c_uint8),
         ("protocol", ctypes.c_uint8),
-        ("zero", ctypes.c_uint8 * 7),
+        ("link_len", ctypes.c_uint8),
+        ("zero", ctypes.c_uint8 * 6),
         ("comm", ctypes.c_char * COMM_LEN),
     ]
 

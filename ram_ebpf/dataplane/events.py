@@ -11,6 +11,8 @@ from ram_ebpf.dataplane.plane import Plane
 
 _SIZE = len(bytes(abi.Event()))
 _UNKNOWN_UID = 2**32 - 1
+_INCOMING = frozenset({abi.Hook.INET_INGRESS, abi.Hook.DEVICE_INCOMING})
+_OUTGOING = frozenset({abi.Hook.INET_EGRESS, abi.Hook.DEVICE_OUTGOING})
 _QUESTIONS_AFTER = 50  # other events, at most, before it is looked again who waits
 
 
@@ -36,6 +38,16 @@ class Event:
     packet: bytes  # from its IP header; empty where the event brings none
     dns_message: bytes | None  # what the packet carries, for events about DNS
 
+    @property
+    def incoming(self) -> bool:
+        """Whether it is about a packet on its way to what is governed."""
+        return self.hook in _INCOMING
+
+    @property
+    def outgoing(self) -> bool:
+        """Whether it is about a packet on its way out, as opposed to a system call."""
+        return self.hook in _OUTGOING
+
 
 class MalformedEventError(ValueError):
     """Bytes that are no event of this version."""
@@ -50,7 +62,8 @@ def parse_event(raw: bytes) -> Event:
         verdict, reason, hook = abi.Verdict(event.verdict), abi.Reason(event.reason), abi.Hook(event.hook)
     except ValueError as error:
         raise MalformedEventError(str(error)) from error
-    packet = raw[_SIZE : _SIZE + event.packet_len]
+    message = event.dns_offset - event.link_len
+    packet = raw[_SIZE + event.link_len : _SIZE + event.packet_len]
     return Event(
         time_ns=event.time_ns,
         verdict=verdict,
@@ -68,7 +81,7 @@ def parse_event(raw: bytes) -> Event:
         uid=None if event.uid == _UNKNOWN_UID else event.uid,
         cgroup_id=event.cgroup_id or None,
         packet=packet,
-        dns_message=packet[event.dns_offset :] if event.packet_len and event.dns_offset else None,
+        dns_message=packet[message:] if event.packet_len and message > 0 else None,
     )
 
 

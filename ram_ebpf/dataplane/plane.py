@@ -7,21 +7,35 @@ import fcntl
 import ipaddress
 import os
 import secrets
+import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ram_ebpf.dataplane import abi, cache, clock, features, programs
+from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, features, programs
 from ram_ebpf.dataplane.clock import NANOSECONDS
-from ram_ebpf.dataplane.maps import create_maps, raise_memlock_limit
+from ram_ebpf.dataplane.device_side import DeviceSide
+from ram_ebpf.dataplane.devices import Device
+from ram_ebpf.dataplane.maps import Map, create_maps, raise_memlock_limit
 from ram_ebpf.dataplane.namehash import draw_multipliers
-from ram_ebpf.dataplane.scopes import SCOPE_MAPS, ScopeMaps, free_number
+from ram_ebpf.dataplane.pins import Pins
+from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS, RESOLVER_HOOKS, Programs
+from ram_ebpf.dataplane.scope import Scope
+from ram_ebpf.dataplane.scope_maps import (
+    ESTABLISHED,
+    ESTABLISHED_SHAPE,
+    SCOPE_MAPS,
+    TAUGHT,
+    ScopeMaps,
+    free_number,
+    place_map,
+)
+from ram_ebpf.dataplane.syscall import MapType
 from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.policy.classes import class_table
 from ram_ebpf.policy.rules import RuleSet
 
-SOURCE = "cgroup.c"
 _LOOPBACK_IFINDEX = 1  # in every network namespace: net/core/net_namespace.c, loopback_net_init
 _DNS_PORT = 53
 _FIRST = struct.pack("=I", 0)
@@ -65,30 +79,31 @@ class TrustedResolver:
         return flags
 
 
+def _arrays(maps: Mapping[str, Map]) -> dict[str, Map]:
+    """The arrays of programs."""
+    return {name: item for name, item in maps.items() if item.shape.type == MapType.PROG_ARRAY}
+
+
 class BusyCgroupError(RuntimeError):
     """Another instance of ram-ebpf governs the cgroup."""
 
 
 @dataclass
-class Scope:
-    """One governed place: its maps, its programs, and, once it is attached, the lock on its directory."""
+class Place:
+    """A cgroup that is governed: its scope, and the lock on its directory."""
 
-    maps: ScopeMaps
-    programs: programs.Programs
-    lock: int | None = None
+    scope: Scope
+    lock: int
+    alone: bool  # the scope was opened for this place, and ends with it
 
-    @property
-    def number(self) -> int:
-        """By which the programs know it."""
-        return self.maps.number
 
-    def close(self) -> None:
-        """Gives everything back."""
-        self.programs.close()
-        self.maps.close()
-        if self.lock is not None:
-            os.close(self.lock)
-            self.lock = None
+@dataclass
+class DevicePlace:
+    """A device that is governed."""
+
+    scope: Scope
+    lock: socket.socket
+    alone: bool
 
 
 class Plane:
@@ -111,15 +126,19 @@ class Plane:
         raise_memlock_limit()
         self.tables = Tables(rules, multipliers or draw_multipliers())
         self._identity_key = (secrets.randbits(64), secrets.randbits(64))
+        self._cache_directory = cache_directory
         self._bytecode, self.from_cache = cache.load_or_compile(
-            SOURCE, features.compiler_flags(), cache_directory
+            CGROUP_PROGRAMS.source, features.compiler_flags(), cache_directory
         )
         self._settings = settings
         self._scopes: dict[int, Scope] = {}
-        self._attached: dict[Path, Scope] = {}
+        self._attached: dict[Path, Place] = {}
+        self._devices: dict[Device, DevicePlace] = {}
+        self._device_side: DeviceSide | None = None
         self._watched: dict[Path, int] = {}
         sizes = {**self.tables.entries(), **(map_sizes or {})}
         self.maps = create_maps(self._bytecode.maps, sizes, SCOPE_MAPS)
+        self._pins: Pins | None = None
         try:
             self._fill(settings, resolvers)
             self.shared = self._load()
@@ -127,8 +146,40 @@ class Plane:
             self._close_maps()
             raise
 
-    def _load(self) -> programs.Programs:
-        return programs.load_shared(self._bytecode, self.maps)
+    def pin(self) -> None:
+        """Has what is attached go on working when this process is killed. Raises OSError where it cannot."""
+        if self._pins is None:
+            self._pins = Pins()
+            self._pins.add("", _arrays(self.maps))
+            if self._device_side is not None:
+                self._pins.add("device_", _arrays(self._device_side.maps))
+
+    def remove_unused_pins(self) -> None:
+        """Removes those of dead instances whose places others have taken over."""
+        if self._pins is not None:
+            self._pins.remove_unused()
+
+    def _load(self) -> Programs:
+        return programs.load_shared(CGROUP_PROGRAMS, self._bytecode, self.maps)
+
+    def _load_for_cgroups(self, scope: ScopeMaps) -> Programs:
+        with contextlib.closing(place_map(scope.number)) as myself:
+            return programs.load_attached(CGROUP_PROGRAMS, self._bytecode, self.maps, myself)
+
+    def _load_for_devices(self, scope: ScopeMaps, flags: abi.PlaceFlag) -> Programs:
+        side = self.device_side
+        scope.add(ESTABLISHED, ESTABLISHED_SHAPE, side.maps[ESTABLISHED])
+        with contextlib.closing(place_map(scope.number, flags)) as myself:
+            return programs.load_attached(DEVICE_PROGRAMS, side.bytecode, side.maps, myself)
+
+    @property
+    def device_side(self) -> DeviceSide:
+        """The programs for devices, and the maps that only they have; loaded when first asked for."""
+        if self._device_side is None:
+            self._device_side = DeviceSide(self.maps, self._cache_directory)
+            if self._pins is not None:
+                self._pins.add("device_", _arrays(self._device_side.maps))
+        return self._device_side
 
     def _fill(self, settings: Settings, resolvers: Iterable[TrustedResolver]) -> None:
         self.maps["rules"].update(self.tables.rule_entries())
@@ -209,14 +260,15 @@ class Plane:
         """Says that user space is there; replies over TCP wait for nobody who has not said so lately."""
         self.maps["alive"][_FIRST] = struct.pack("=Q", clock.now_ns())
 
-    def open_scope(self) -> Scope:
-        """A new scope that is attached to nothing yet."""
-        maps = ScopeMaps(free_number(set(self._scopes)), self.maps)
-        try:
-            scope = Scope(maps, programs.load_scope(self._bytecode, self.maps, maps.myself))
-        except BaseException:
-            maps.close()
-            raise
+    def open_scope(self, twin: Scope | None = None) -> Scope:
+        """A new scope that is attached to nothing yet.
+
+        `twin`: what one of the two learns opens in the other one as well. The same packets pass cgroup and
+        device of a container, so each of them must count them for itself. The twin is closed later.
+        """
+        shared = {name: twin.maps[name] for name in TAUGHT} if twin is not None else None
+        maps = ScopeMaps(free_number(set(self._scopes)), self.maps, shared)
+        scope = Scope(maps, self._load_for_cgroups, self._load_for_devices)
         self._scopes[scope.number] = scope
         return scope
 
@@ -229,61 +281,112 @@ class Plane:
         """The scope of a number that the kernel gave; None when it is gone."""
         return self._scopes.get(number)
 
-    def attach(self, cgroup: Path) -> int:
+    @contextlib.contextmanager
+    def _scope_for(self, scope: Scope | None) -> Iterator[tuple[Scope, bool]]:
+        """The scope, or a new one, which does not stay if what follows fails."""
+        chosen = scope or self.open_scope()
+        try:
+            yield chosen, scope is None
+        except BaseException:
+            if scope is None:
+                self.close_scope(chosen)
+            raise
+
+    def attach(self, cgroup: Path, scope: Scope | None = None) -> int:
         """Governs a cgroup2 directory. Returns how many programs of a killed instance were replaced.
 
-        New programs are attached before old ones go, so there is no moment without enforcement. Raises
-        BusyCgroupError when another living instance governs it, OSError where the kernel refuses.
+        `scope`: that it belongs to; None: one of its own. New programs are attached before old ones go, so
+        there is no moment without enforcement. Raises BusyCgroupError when another living instance governs
+        it, OSError where the kernel refuses.
         """
         lock = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with self._scope_for(scope) as (chosen, alone):
+                leftovers = cgroups.ours_attached(cgroup)
+                cgroups.attach(chosen.programs, cgroup)
         except BlockingIOError as error:
             os.close(lock)
             raise BusyCgroupError(f"{cgroup} is already governed by another instance of ram-ebpf") from error
-        try:
-            scope = self.open_scope()
         except BaseException:
             os.close(lock)
             raise
-        scope.lock = lock
-        try:
-            leftovers = programs.ours_attached(cgroup)
-            programs.attach(scope.programs, cgroup)
-        except BaseException:
-            self.close_scope(scope)
-            raise
-        self._attached[cgroup] = scope
-        return programs.detach_leftovers(leftovers, cgroup)
+        self._attached[cgroup] = Place(chosen, lock, alone)
+        return cgroups.detach_leftovers(leftovers, cgroup)
 
     def is_current(self, cgroup: Path) -> bool:
         """Whether the directory that was attached to is still the one of that name."""
-        lock = self._attached[cgroup].lock
-        assert lock is not None
         try:
-            return os.path.samestat(os.fstat(lock), cgroup.stat())
+            return os.path.samestat(os.fstat(self._attached[cgroup].lock), cgroup.stat())
         except OSError:
             return False
 
     def detach(self, cgroup: Path) -> None:
         """Lets go of one cgroup; one that was removed has let go already."""
-        scope = self._attached[cgroup]
-        if self.is_current(cgroup):
-            programs.detach(scope.programs, cgroup)
-        del self._attached[cgroup]
-        self.close_scope(scope)
+        current = self.is_current(cgroup)
+        place = self._attached.pop(cgroup)
+        if current:
+            cgroups.detach(place.scope.programs, cgroup)
+        os.close(place.lock)
+        if place.alone:
+            self.close_scope(place.scope)
 
     @property
     def attached(self) -> tuple[Path, ...]:
         """The cgroups governed now."""
         return tuple(self._attached)
 
-    def watch(self, cgroups: Iterable[Path]) -> None:
+    def scope_of(self, cgroup: Path) -> Scope:
+        """The scope that a governed cgroup belongs to."""
+        return self._attached[cgroup].scope
+
+    def attach_device(self, device: Device, scope: Scope | None = None) -> int:
+        """The same for a network device. Raises BusyDeviceError, CompileError, VerifierError or OSError."""
+        lock = devices.lock(device)
+        try:
+            with self._scope_for(scope) as (chosen, alone):
+                loaded = chosen.programs_for(device.flags)
+                self._mark_governed(device, True)
+                leftovers = devices.ours_attached(device)
+                devices.attach(loaded, device)
+        except BaseException:
+            self._mark_governed(device, False)
+            lock.close()
+            raise
+        self._devices[device] = DevicePlace(chosen, lock, alone)
+        return devices.detach_leftovers(leftovers, device)
+
+    def _mark_governed(self, device: Device, governed: bool) -> None:
+        """What comes from behind a governed device speaks for no resolver; see bpf/lib/reply.h."""
+        if device.flags & abi.PlaceFlag.OWN_TRAFFIC or device.namespace is not None:
+            return
+        numbers = self.device_side.maps["governed_devices"]
+        key = struct.pack("=I", device.index)
+        if governed:
+            numbers[key] = struct.pack("=I", 1)
+        else:
+            numbers.discard(key)
+
+    def detach_device(self, device: Device) -> None:
+        """Lets go of a device; one that is gone has let go already."""
+        place = self._devices.pop(device)
+        devices.detach(place.scope.programs_for(device.flags), device)
+        self._mark_governed(device, False)
+        place.lock.close()
+        if place.alone:
+            self.close_scope(place.scope)
+
+    @property
+    def attached_devices(self) -> tuple[Device, ...]:
+        """The devices governed now."""
+        return tuple(self._devices)
+
+    def watch(self, directories: Iterable[Path]) -> None:
         """Makes these the cgroups of resolvers whose replies are recognised by their sockets.
 
         Raises OSError where the kernel refuses; the others are watched all the same.
         """
-        wanted = set(cgroups)
+        wanted = set(directories)
         for cgroup in set(self._watched):
             # A service that restarts gets a new cgroup of the same name, with nothing attached to it.
             if cgroup not in wanted or not self._is_watched(cgroup):
@@ -307,9 +410,9 @@ class Plane:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 alone = True
         try:
-            leftovers = programs.ours_attached(cgroup, programs.RESOLVER_HOOKS) if alone else {}
-            programs.attach(self.shared, cgroup, programs.RESOLVER_HOOKS)
-            programs.detach_leftovers(leftovers, cgroup)
+            leftovers = cgroups.ours_attached(cgroup, RESOLVER_HOOKS) if alone else {}
+            cgroups.attach(self.shared, cgroup, RESOLVER_HOOKS)
+            cgroups.detach_leftovers(leftovers, cgroup)
         finally:
             # Others may watch it too, and govern it: a lock that outlived this would stand in their way.
             if lock is not None:
@@ -327,7 +430,7 @@ class Plane:
         del self._watched[cgroup]
         if there:
             with contextlib.suppress(FileNotFoundError):
-                programs.detach(self.shared, cgroup, programs.RESOLVER_HOOKS)
+                cgroups.detach(self.shared, cgroup, RESOLVER_HOOKS)
 
     @property
     def watched(self) -> tuple[Path, ...]:
@@ -348,9 +451,15 @@ class Plane:
             self._unwatch(cgroup)
         for cgroup in self.attached:
             self.detach(cgroup)
-        for scope in list(self._scopes.values()):
+        for device in self.attached_devices:
+            self.detach_device(device)
+        for scope in reversed(list(self._scopes.values())):
             self.close_scope(scope)
+        if self._pins is not None:
+            self._pins.close()
         self.shared.close()
+        if self._device_side is not None:
+            self._device_side.close()
         self._close_maps()
 
     def __enter__(self) -> Plane:

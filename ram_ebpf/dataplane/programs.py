@@ -1,14 +1,12 @@
-"""Loading the programs and attaching them to cgroups."""
+"""Which programs there are, and loading them. Attaching them is for cgroups.py and devices.py."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from ram_ebpf.dataplane import abi, syscall
 from ram_ebpf.dataplane.bytecode import Bytecode
@@ -25,7 +23,7 @@ class Hook:
     function: str
     label: str
     program_type: ProgramType
-    attach_type: AttachType
+    attach_type: AttachType | None = None  # None: the caller of the hook decides
 
     @property
     def object_name(self) -> str:
@@ -65,7 +63,34 @@ def _on_egress(function: str, label: str, place: int) -> SharedProgram:
     return SharedProgram(hook, "egress_programs", place)
 
 
-SHARED_PROGRAMS = (
+def _of_device(function: str, label: str) -> Hook:
+    return Hook(function, label, ProgramType.SCHED_CLS)
+
+
+def _as_device(shared: SharedProgram) -> SharedProgram:
+    return SharedProgram(
+        _of_device(shared.hook.function, f"d_{shared.hook.label}"), shared.array, shared.place
+    )
+
+
+@dataclass(frozen=True)
+class ProgramSet:
+    """What one C source file makes. `attached` lead to `shared` by tail calls; `others` stand alone."""
+
+    source: str
+    shared: tuple[SharedProgram, ...]
+    attached: tuple[Hook, ...]
+    others: tuple[Hook, ...] = ()
+
+    def hooks(self) -> Iterator[Hook]:
+        """All that is loaded, whether it is attached or called by another one."""
+        for shared in self.shared:
+            yield shared.hook
+        yield from self.others
+        yield from self.attached
+
+
+_SHARED = (
     _on_ingress("ram_ingress", "ing", abi.IngressProgram.MAIN),
     _on_ingress("ram_answers", "ans", abi.IngressProgram.ANSWERS),
     _on_ingress("ram_hints", "hint", abi.IngressProgram.HINTS),
@@ -74,14 +99,18 @@ SHARED_PROGRAMS = (
     _on_egress("ram_query", "qry", abi.EgressProgram.QUERY),
     _on_egress("ram_query_rule", "rule", abi.EgressProgram.RULE),
 )
+_REFUSALS = (
+    SharedProgram(_of_device("ram_refuse", "d_no"), "egress_programs", abi.EgressProgram.REFUSE),
+    SharedProgram(_of_device("ram_refuse_query", "d_noq"), "egress_programs", abi.EgressProgram.REFUSE_QUERY),
+)
+DEVICE_INCOMING = _of_device("ram_device_incoming", "d_in")
+DEVICE_OUTGOING = _of_device("ram_device_outgoing", "d_out")
 
-
-def every_program() -> Iterator[Hook]:
-    """All that is loaded, whether it is attached or called by another one."""
-    for shared in SHARED_PROGRAMS:
-        yield shared.hook
-    yield from RESOLVER_HOOKS
-    yield from CGROUP_HOOKS
+CGROUP_PROGRAMS = ProgramSet("cgroup.c", _SHARED, CGROUP_HOOKS, RESOLVER_HOOKS)
+DEVICE_PROGRAMS = ProgramSet(
+    "tc.c", (*map(_as_device, _SHARED), *_REFUSALS), (DEVICE_INCOMING, DEVICE_OUTGOING)
+)
+PROGRAM_SETS = (CGROUP_PROGRAMS, DEVICE_PROGRAMS)
 
 
 class Programs:
@@ -115,101 +144,22 @@ def _load_all(hooks: Sequence[Hook], bytecode: Bytecode, maps: Mapping[str, int]
     return programs
 
 
-def load_shared(bytecode: Bytecode, maps: Mapping[str, Map]) -> Programs:
+def load_shared(programs: ProgramSet, bytecode: Bytecode, maps: Mapping[str, Map]) -> Programs:
     """Loads what all scopes share, and puts it into the arrays."""
     fds = {name: item.fd for name, item in maps.items()}
-    hooks = [*(shared.hook for shared in SHARED_PROGRAMS), *RESOLVER_HOOKS]
-    programs = _load_all(hooks, bytecode, fds)
+    hooks = [*(shared.hook for shared in programs.shared), *programs.others]
+    loaded = _load_all(hooks, bytecode, fds)
     try:
-        for shared in SHARED_PROGRAMS:
-            fd = programs.fds[shared.hook.function]
+        for shared in programs.shared:
+            fd = loaded.fds[shared.hook.function]
             maps[shared.array][struct.pack("=I", shared.place)] = struct.pack("=I", fd)
     except BaseException:
-        programs.close()
+        loaded.close()
         raise
-    return programs
+    return loaded
 
 
-def load_scope(bytecode: Bytecode, maps: Mapping[str, Map], myself: Map) -> Programs:
-    """Loads what is attached to one scope. `myself` tells these programs the scope's number."""
+def load_attached(programs: ProgramSet, bytecode: Bytecode, maps: Mapping[str, Map], myself: Map) -> Programs:
+    """Loads what is attached for one scope. `myself` tells these programs where they are."""
     fds = {name: item.fd for name, item in maps.items()} | {"scope_self": myself.fd}
-    return _load_all(CGROUP_HOOKS, bytecode, fds)
-
-
-@contextlib.contextmanager
-def _open_directory(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def attach(programs: Programs, cgroup: Path, hooks: Sequence[Hook] = CGROUP_HOOKS) -> None:
-    """Attaches the hooks to a cgroup2 directory, beside whatever others have attached there.
-
-    Raises OSError that names the cure where somebody's program refuses company.
-    """
-    attached: list[Hook] = []
-    with _open_directory(cgroup) as directory:
-        try:
-            for hook in hooks:
-                syscall.program_attach(
-                    directory, programs.fds[hook.function], hook.attach_type, syscall.F_ALLOW_MULTI
-                )
-                attached.append(hook)
-        except OSError as error:
-            for done in reversed(attached):
-                syscall.program_detach(directory, programs.fds[done.function], done.attach_type)
-            if isinstance(error, PermissionError):
-                raise PermissionError(
-                    error.errno,
-                    f"{cgroup}: the kernel refused to attach ({error.strerror}): a program there or above "
-                    "was attached without BPF_F_ALLOW_MULTI; `bpftool cgroup tree` shows it",
-                ) from error
-            raise
-
-
-def detach(programs: Programs, cgroup: Path, hooks: Sequence[Hook] = CGROUP_HOOKS) -> None:
-    """Detaches what attach() attached; a cgroup that is gone took its attachments along."""
-    try:
-        with _open_directory(cgroup) as directory:
-            for hook in reversed(hooks):
-                with contextlib.suppress(FileNotFoundError):
-                    syscall.program_detach(directory, programs.fds[hook.function], hook.attach_type)
-    except FileNotFoundError:
-        return
-
-
-def ours_attached(cgroup: Path, hooks: Sequence[Hook] = CGROUP_HOOKS) -> dict[Hook, list[int]]:
-    """Ids of programs of ram-ebpf attached to a cgroup, whoever loaded them."""
-    found: dict[Hook, list[int]] = {}
-    with _open_directory(cgroup) as directory:
-        for hook in hooks:
-            for identifier in syscall.program_query(directory, hook.attach_type):
-                try:
-                    fd = syscall.program_fd_by_id(identifier)
-                except FileNotFoundError:
-                    continue
-                try:
-                    if syscall.program_info(fd).name == hook.object_name:
-                        found.setdefault(hook, []).append(identifier)
-                finally:
-                    os.close(fd)
-    return found
-
-
-def detach_leftovers(found: Mapping[Hook, list[int]], cgroup: Path) -> int:
-    """Detaches programs that an earlier, killed instance left; returns how many."""
-    count = 0
-    with _open_directory(cgroup) as directory:
-        for hook, identifiers in found.items():
-            for identifier in identifiers:
-                with contextlib.suppress(FileNotFoundError):
-                    fd = syscall.program_fd_by_id(identifier)
-                    try:
-                        syscall.program_detach(directory, fd, hook.attach_type)
-                        count += 1
-                    finally:
-                        os.close(fd)
-    return count
+    return _load_all(programs.attached, bytecode, fds)

@@ -31,6 +31,7 @@ class Command(IntEnum):
     PROG_ATTACH = 8
     PROG_DETACH = 9
     PROG_TEST_RUN = 10
+    PROG_GET_NEXT_ID = 11
     PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
     PROG_QUERY = 16
@@ -57,6 +58,7 @@ class MapType(IntEnum):
 class ProgramType(IntEnum):
     """enum bpf_prog_type, those in use."""
 
+    SCHED_CLS = 3
     CGROUP_SKB = 8
     CGROUP_SOCK_ADDR = 18
 
@@ -70,12 +72,16 @@ class AttachType(IntEnum):
     INET6_CONNECT = 11
     UDP4_SENDMSG = 14
     UDP6_SENDMSG = 15
+    TCX_INGRESS = 46
+    TCX_EGRESS = 47
 
 
 F_NO_PREALLOC = 1
 F_ALLOW_MULTI = 2
+F_BEFORE = 8
 OBJECT_NAME_MAX = 15
 LOG_SIZE = 16 << 20
+_ATTRIBUTES_ROOM = 512
 
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -107,7 +113,9 @@ def _bpf_with_answer(command: Command, attributes: bytes) -> tuple[int, bytes]:
     """The result, and the attributes as the kernel left them: some commands answer in there."""
     if _SYSCALL_NUMBER is None:
         raise OSError(f"bpf(2) on {platform.machine()} is not known to ram-ebpf")
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    # The kernel answers some commands behind what it was told the size of, such as the revision of a query of
+    # tcx (bpf_mprog_query in kernel/bpf/mprog.c): there must be room for the whole of union bpf_attr.
+    buffer = ctypes.create_string_buffer(attributes, max(len(attributes), _ATTRIBUTES_ROOM))
     result: int = _libc.syscall(_SYSCALL_NUMBER, int(command), buffer, len(attributes))
     if result < 0:
         number = ctypes.get_errno()
@@ -211,12 +219,13 @@ def program_load(
     name: str,
     program_type: ProgramType,
     instructions: bytes,
-    attach_type: AttachType,
+    attach_type: AttachType | None,
     want_log: bool = False,
 ) -> tuple[int, str]:
     """Loads a program; returns its file descriptor and, where asked for, the verifier's log.
 
-    Raises VerifierError with the log when the kernel refuses.
+    `attach_type`: None for types of programs that can be attached in one way only. Raises VerifierError with
+    the log when the kernel refuses.
     """
     code, licence = _Buffer(instructions), _Buffer(b"GPL\0")
 
@@ -225,7 +234,7 @@ def program_load(
             "=IIQQIIQII16sII",
             program_type, len(instructions) // 8, code.address, licence.address,
             level, len(log.memory) if log else 0, log.address if log else 0,
-            0, 0, _name(name), 0, attach_type,
+            0, 0, _name(name), 0, attach_type or 0,
         )  # fmt: skip
         return _bpf(Command.PROG_LOAD, attributes)
 
@@ -247,7 +256,10 @@ def program_load(
 
 
 def program_attach(target_fd: int, program_fd: int, attach_type: AttachType, flags: int) -> None:
-    """Attaches to a cgroup (directory file descriptor). EPERM when flags differ from what is attached."""
+    """Attaches to a cgroup (directory file descriptor), or by tcx to a device (its number).
+
+    EPERM when a cgroup's flags differ from those of what is attached.
+    """
     _bpf(Command.PROG_ATTACH, struct.pack("=IIIII", target_fd, program_fd, attach_type, flags, 0))
 
 
@@ -301,6 +313,7 @@ class MapInfo:
     """The head of struct bpf_map_info."""
 
     type: int
+    id: int
     key_size: int
     value_size: int
     max_entries: int
@@ -310,10 +323,10 @@ class MapInfo:
 
 def map_info(fd: int) -> MapInfo:
     """What the kernel says of a map."""
-    map_type, _, key_size, value_size, entries, flags, name = struct.unpack_from(
+    map_type, identifier, key_size, value_size, entries, flags, name = struct.unpack_from(
         "=IIIIII16s", _object_info(fd, 40)
     )
-    return MapInfo(map_type, key_size, value_size, entries, flags, name.rstrip(b"\0").decode())
+    return MapInfo(map_type, identifier, key_size, value_size, entries, flags, name.rstrip(b"\0").decode())
 
 
 @dataclass(frozen=True)
@@ -333,24 +346,57 @@ def program_info(fd: int) -> ProgramInfo:
     return ProgramInfo(program_type, identifier, name.rstrip(b"\0").decode())
 
 
+def program_ids() -> Iterator[int]:
+    """The ids of all loaded programs; what comes or goes meanwhile may be missed."""
+    current = 0
+    while True:
+        try:
+            _, answer = _bpf_with_answer(Command.PROG_GET_NEXT_ID, struct.pack("=III", current, 0, 0))
+        except FileNotFoundError:
+            return
+        (current,) = struct.unpack_from("=I", answer, 4)
+        yield current
+
+
+def program_maps(fd: int) -> list[int]:
+    """The ids of the maps that a program uses."""
+    room = 64
+    while True:
+        ids = _Buffer(4 * room)
+        info = _Buffer(struct.pack("=52xIQ", room, ids.address).ljust(80, b"\0"))
+        _bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, 80, info.address))
+        (count,) = struct.unpack_from("=I", info.memory.raw, 52)
+        if count <= room:
+            return list(struct.unpack_from(f"={count}I", ids.memory.raw))
+        room = count
+
+
 @dataclass(frozen=True)
 class TestRun:
-    """What BPF_PROG_TEST_RUN gave: the return value, and nanoseconds for one run."""
+    """What BPF_PROG_TEST_RUN gave: the return value, nanoseconds for one run, and the packet afterwards."""
 
     __test__ = False  # not a test class, whatever its name
 
     retval: int
     duration_ns: int
+    packet: bytes = b""
 
 
-def program_test_run(fd: int, packet: bytes, repeat: int = 1) -> TestRun:
-    """Runs a program on a packet that begins with an Ethernet header (net/bpf/test_run.c)."""
-    data = _Buffer(packet)
-    attributes = struct.pack("=IIIIQQIIIIQQ", fd, 0, len(packet), 0, data.address, 0, repeat, 0, 0, 0, 0, 0)
+def program_test_run(fd: int, packet: bytes, repeat: int = 1, room: int = 0) -> TestRun:
+    """Runs a program on a packet that begins with an Ethernet header (net/bpf/test_run.c).
+
+    `room`: bytes for the packet as the program leaves it; 0: nobody wants it.
+    """
+    data, left = _Buffer(packet), _Buffer(room or 1)
+    attributes = struct.pack(
+        "=IIIIQQIIIIQQ",
+        fd, 0, len(packet), room, data.address, left.address if room else 0, repeat, 0, 0, 0, 0, 0,
+    )  # fmt: skip
     _, answer = _bpf_with_answer(Command.PROG_TEST_RUN, attributes)
     (retval,) = struct.unpack_from("=I", answer, 4)
+    (size,) = struct.unpack_from("=I", answer, 12)
     (duration,) = struct.unpack_from("=I", answer, 36)
-    return TestRun(retval, duration)
+    return TestRun(retval, duration, left.memory.raw[: min(size, room)])
 
 
 def instructions(*encoded: tuple[int, int, int, int, int]) -> bytes:

@@ -8,6 +8,8 @@ import pytest
 
 pytest.register_assert_rewrite(f"{__package__}.exchanges", f"{__package__}.support")
 
+from ram_ebpf.dataplane.devices import BEHIND  # noqa: E402
+
 from .support import Bench, rules_of  # noqa: E402 - its assertions are to be rewritten
 
 Load = Callable[[str, str], Bench]
@@ -34,8 +36,27 @@ def loaded(request: pytest.FixtureRequest, load: Load) -> Bench:
     return load(request.module.REGISTRIES, getattr(request.module, "DENIED_NAMES", ""))
 
 
+# What is about sockets and cgroups themselves.
+_OF_CGROUPS = frozenset({"test_senders", "test_sockets", "test_scopes", "test_syscall", "test_devices"})
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Devices decide as cgroups do: what holds for the ones is tried with the others."""
+    name = metafunc.module.__name__.rpartition(".")[2]
+    if "bench" in metafunc.fixturenames and name not in _OF_CGROUPS:
+        of_device = pytest.param("device", marks=pytest.mark.heavy)
+        metafunc.parametrize("place", ["cgroup", of_device], indirect=True)
+
+
 @pytest.fixture
-def bench(loaded: Bench) -> Bench:
+def place(request: pytest.FixtureRequest) -> str:
+    """Whose programs a test asks."""
+    return getattr(request, "param", "cgroup")
+
+
+@pytest.fixture
+def bench(loaded: Bench, place: str) -> Bench:
     """The module's plane, with nothing left of other tests."""
+    loaded.device = BEHIND if place == "device" else None
     loaded.reset()
     return loaded

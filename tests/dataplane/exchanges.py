@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ram_ebpf.dataplane.abi import Reason
-from ram_ebpf.dataplane.plane import Scope
+from ram_ebpf.dataplane.scope import Scope
 
 from . import messages as m
 from .messages import Datagram, Query, Reply, message, question

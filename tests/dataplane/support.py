@@ -18,7 +18,9 @@ from scapy.packet import Packet
 from ram_ebpf.dataplane import abi, clock, syscall
 from ram_ebpf.dataplane.clock import NANOSECONDS
 from ram_ebpf.dataplane.maps import Map
-from ram_ebpf.dataplane.plane import Plane, Scope, Settings, TrustedResolver
+from ram_ebpf.dataplane.plane import Plane, Settings, TrustedResolver
+from ram_ebpf.dataplane.scope import Scope
+from ram_ebpf.dataplane.scope_maps import ESTABLISHED
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.rules import AddressRule, RuleSet, compile_rules
@@ -31,6 +33,9 @@ _LIVE_MAPS = ("seeded", "witnessed", "walks", "resolver_sockets", "encrypted_res
 
 # Packets of a test run are always on the loopback interface, which is not to be told from others then.
 SETTINGS = Settings(loopback=0)
+
+# include/uapi/linux/pkt_cls.h: TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT.
+_UNSPEC, _SHOT, _REDIRECT = 0xFFFFFFFF, 2, 7
 
 Openings = dict[tuple[str, int], tuple[float, int]]
 
@@ -64,7 +69,8 @@ class Bench:
     """One loaded plane and what is needed to ask it: loading takes long, so tests share one and reset it.
 
     Packets enter by the programs that are attached to a scope, and go the whole way of tail calls from
-    there. Where no scope is named, it is the first one.
+    there. Where no scope is named, it is the first one. With `device` they are those of a device instead of
+    a cgroup's.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Bench:
         self.scope = self.plane.open_scope()
         self._scopes = [self.scope]
         self._counted: Counter[abi.Reason] = Counter()
+        self.device: abi.PlaceFlag | None = None
 
     @cached_property
     def other(self) -> Scope:
@@ -104,11 +111,28 @@ class Bench:
 
     def egress(self, packet: Packet | bytes, repeat: int = 1, scope: Scope | None = None) -> bool:
         """Whether the packet may leave."""
-        return self._run((scope or self.scope).programs.fds["ram_scope_egress"], packet, repeat)
+        return self._enter("egress", packet, scope, repeat)
 
     def ingress(self, packet: Packet | bytes, scope: Scope | None = None) -> bool:
         """Whether the packet may come in now, which only DNS over TCP sometimes may not."""
-        return self._run((scope or self.scope).programs.fds["ram_scope_ingress"], packet)
+        return self._enter("ingress", packet, scope)
+
+    def _enter(self, way: str, packet: Packet | bytes, scope: Scope | None = None, repeat: int = 1) -> bool:
+        chosen = scope or self.scope
+        if self.device is None:
+            return self._run(chosen.programs.fds[f"ram_scope_{way}"], packet, repeat)
+        name = {"egress": "ram_device_outgoing", "ingress": "ram_device_incoming"}[way]
+        data = packet if isinstance(packet, bytes) else frame(packet)
+        program = chosen.programs_for(self.device).fds[name]
+        for _ in range(repeat):  # one by one: what is refused is another packet afterwards
+            retval = syscall.program_test_run(program, data).retval
+            assert retval in (_UNSPEC, _SHOT, _REDIRECT)
+        return retval == _UNSPEC
+
+    def forget_connections(self) -> None:
+        """Those that devices know; a cgroup's lie with sockets, which test runs have not."""
+        if self.device is not None:
+            self.map(ESTABLISHED).clear()
 
     def witness(self, packet: Packet | bytes) -> None:
         """What a resolver on this host sends, on its own egress."""

@@ -337,6 +337,7 @@ def test_packet(openings: Bench, packet: Packet | bytes, reason: Reason) -> None
     data = packet if isinstance(packet, bytes) else frame(packet)
     assert openings.egress(data) is reason.name.startswith("ALLOWED_")
     assert openings.counted() == {reason: 1}
+    openings.forget_connections()
     # Audit differs in the verdict alone.
     with openings.configured(Settings(mode=abi.Mode.AUDIT, grace=GRACE)):
         assert openings.egress(data)

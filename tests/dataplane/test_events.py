@@ -12,7 +12,7 @@ from scapy.layers.inet import TCP, UDP
 from scapy.packet import Raw
 
 from ram_ebpf.dataplane import abi, clock
-from ram_ebpf.dataplane.abi import Hook, Reason, Verdict
+from ram_ebpf.dataplane.abi import Reason, Verdict
 from ram_ebpf.dataplane.events import Event, EventSource
 from ram_ebpf.dataplane.plane import Settings
 
@@ -43,10 +43,10 @@ def test_denial(bench: Bench, source: EventSource) -> None:
     bench.egress(ip("198.51.100.1") / TCP(dport=5000, flags="S"))
     (event,) = taken(source)
     assert before <= event.time_ns <= clock.now_ns()
-    assert (event.verdict, event.reason, event.hook) == (
+    assert (event.verdict, event.reason, event.outgoing) == (
         Verdict.DENY,
         Reason.DENIED_UNKNOWN_ADDRESS,
-        Hook.INET_EGRESS,
+        True,
     )
     assert (event.address, event.port, event.protocol) == (ip_address("198.51.100.1"), 5000, 6)
     # On its way out a packet belongs to no process that could be named.
@@ -77,10 +77,10 @@ def test_reply_comes_with_its_whole_message(
     reply = Reply(payload, (), client=client, server=server, udp_length=8 + len(payload), trailer=b"behind")
     bench.ingress(reply.frame())
     (event,) = taken(source)
-    assert (event.verdict, event.reason, event.hook) == (
+    assert (event.verdict, event.reason, event.incoming) == (
         Verdict.NONE,
         Reason.DNS_LEARNED,
-        Hook.INET_INGRESS,
+        True,
     )
     assert (event.address, event.port, event.rule) == (ip_address(server), 53, bench.rule_of(m.NAME))
     assert (event.protocol, event.detail) == (17, 0)

@@ -9,7 +9,7 @@ from scapy.layers.inet import UDP
 from scapy.packet import Packet, Raw
 
 from ram_ebpf.dataplane import abi
-from ram_ebpf.dataplane.abi import Hook, Reason, Verdict
+from ram_ebpf.dataplane.abi import Reason, Verdict
 from ram_ebpf.dataplane.events import Event, EventSource
 from ram_ebpf.dataplane.plane import Settings
 
@@ -206,7 +206,7 @@ def test_event(strict: Bench, packet: Packet, reason: Reason, payload: bytes) ->
     finally:
         source.close()
     (event,) = events
-    assert (event.reason, event.verdict, event.hook) == (reason, Verdict.DENY, Hook.INET_EGRESS)
+    assert (event.reason, event.verdict, event.outgoing) == (reason, Verdict.DENY, True)
     assert (str(event.address), event.port) == (RESOLVER, 53)
     assert event.dns_message == payload
     assert event.packet == bytes(packet)

@@ -11,7 +11,7 @@ from scapy.layers.inet import TCP
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import Event, EventSource
-from ram_ebpf.dataplane.scopes import SCOPE_MAPS, ScopeNumbersExhaustedError, free_number
+from ram_ebpf.dataplane.scope_maps import SCOPE_MAPS, ScopeNumbersExhaustedError, free_number
 
 from . import messages as m
 from .exchanges import DENIED_NAMES, ONE, REGISTRIES, TWO, ask, check, exchange, many, opened, play, tell

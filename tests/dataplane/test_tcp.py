@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ram_ebpf.dataplane import abi, clock
-from ram_ebpf.dataplane.abi import Hook, Reason, Verdict
+from ram_ebpf.dataplane.abi import Reason, Verdict
 from ram_ebpf.dataplane.clock import NANOSECONDS
 from ram_ebpf.dataplane.events import Event, EventSource
 from ram_ebpf.dataplane.plane import Settings
@@ -106,10 +106,10 @@ def test_segment(bench: Bench, payload: bytes, is_held: bool) -> None:
 def test_event_of_a_query(bench: Bench, source: EventSource) -> None:
     sends(bench, QUERY, Reason.DNS_OVER_TCP)
     (event,) = taken(source)
-    assert (event.reason, event.verdict, event.hook) == (
+    assert (event.reason, event.verdict, event.outgoing) == (
         Reason.DNS_OVER_TCP,
         Verdict.NONE,
-        Hook.INET_EGRESS,
+        True,
     )
     assert (str(event.address), event.port, event.protocol) == (RESOLVER, 53, 6)
     assert (event.detail, event.scope, event.rule) == (1, 0, bench.rule_of(m.NAME))

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from ram_ebpf.dataplane import abi
-from ram_ebpf.dataplane.plane import Scope
+from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount, of_process
 
 from .support import Bench
@@ -184,7 +183,7 @@ def governed(bench: Bench, family: int = socket.AF_INET) -> Iterator[Wire]:
     with own_cgroup("scope") as cgroup, own_network():
         bench.plane.attach(cgroup)
         try:
-            scope = next(item for item in map(bench.plane.scope, range(abi.SCOPES_MAX)) if item and item.lock)
+            scope = bench.plane.scope_of(cgroup)
             with inside(cgroup):
                 client = socket.socket(family, socket.SOCK_DGRAM)
             with client, socket.socket(family, socket.SOCK_DGRAM) as resolver:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ram_ebpf.dataplane import cache
 from ram_ebpf.dataplane.compiler import CompileError
-from ram_ebpf.dataplane.plane import SOURCE
+from ram_ebpf.dataplane.programs import PROGRAM_SETS
 
 from .errors import RunError
 
@@ -38,12 +38,13 @@ def bytecode(directory: Path) -> None:
             for flags in itertools.combinations(_FLAGS, size)
         ),
     ]
+    jobs = [(programs.source, flags) for programs in PROGRAM_SETS for flags in combinations]
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda flags: cache.load_or_compile(SOURCE, flags, directory), combinations))
+            list(pool.map(lambda job: cache.load_or_compile(job[0], job[1], directory), jobs))
     except CompileError as error:
         raise RunError(f"the programs do not compile (bcc makes maps, so be root): {error}") from error
-    wanted = {f"{cache.cache_key(SOURCE, flags)}.json" for flags in combinations}
+    wanted = {f"{cache.cache_key(*job)}.json" for job in jobs}
     for path in directory.iterdir():
         if path.name not in wanted:
             path.unlink()

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 
 from ram_ebpf.dataplane import cache, features, maps, syscall
 from ram_ebpf.dataplane.bytecode import INSTRUCTION_SIZE
-from ram_ebpf.dataplane.plane import SOURCE
-from ram_ebpf.dataplane.programs import every_program
-from ram_ebpf.dataplane.scopes import SCOPE_MAPS
+from ram_ebpf.dataplane.programs import PROGRAM_SETS, ProgramSet
+from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE, SCOPE_MAPS
 
 _PROCESSED = re.compile(r"processed (\d+) insns")
 _LOG_LINES = 30
@@ -26,8 +25,9 @@ _LOG_LINES = 30
 
 @dataclass(frozen=True)
 class Load:
-    """What became of one program. `error` is empty where it was loaded."""
+    """What became of one program of a source file. `error` is empty where it was loaded."""
 
+    source: str
     program: str
     instructions: int
     processed: int
@@ -36,35 +36,42 @@ class Load:
 
     def __str__(self) -> str:
         if self.error:
-            return f"{self.program}: DOES NOT LOAD\n{self.error}"
+            return f"{self.source}: {self.program}: DOES NOT LOAD\n{self.error}"
         return (
-            f"{self.program:<18}{self.instructions:>6} instructions, {self.processed:>7} verified, "
-            f"{self.seconds:5.1f} s"
+            f"{self.source:<9} {self.program:<19}{self.instructions:>6} instructions, "
+            f"{self.processed:>7} verified, {self.seconds:5.1f} s"
         )
 
 
 def load_all() -> Iterator[Load]:
     """Loads the programs one after the other, each only for as long as it takes."""
     maps.raise_memlock_limit()
+    for programs in PROGRAM_SETS:
+        yield from _load(programs)
+
+
+def _load(programs: ProgramSet) -> Iterator[Load]:
     flags = features.compiler_flags()
-    bytecode, cached = cache.load_or_compile(SOURCE, flags)
+    bytecode, cached = cache.load_or_compile(programs.source, flags)
     print(f"flags: {' '.join(flags) or 'none'}{'' if cached else ' (not in the cache: compiled just now)'}")
-    created = maps.create_maps(bytecode.maps, {}, SCOPE_MAPS)
+    inner = {**SCOPE_MAPS, ESTABLISHED: ESTABLISHED_SHAPE}
+    created = maps.create_maps(bytecode.maps, {}, inner)
     fds = {name: item.fd for name, item in created.items()}
-    for hook in every_program():
+    for hook in programs.hooks():
         code = bytecode.programs[hook.function].with_maps(fds)
         size = len(code) // INSTRUCTION_SIZE
         started = time.monotonic()
+        error = ""
         try:
             fd, log = syscall.program_load(
                 hook.object_name, hook.program_type, code, hook.attach_type, want_log=True
             )
-        except syscall.VerifierError as error:
-            said = "\n".join([*error.log.splitlines()[-_LOG_LINES:], str(error)])
-            yield Load(hook.function, size, _processed(error.log), time.monotonic() - started, said)
-            continue
-        os.close(fd)
-        yield Load(hook.function, size, _processed(log), time.monotonic() - started)
+            os.close(fd)
+        except syscall.VerifierError as refusal:
+            log = refusal.log
+            error = "\n".join([*log.splitlines()[-_LOG_LINES:], str(refusal)])
+        seconds = time.monotonic() - started
+        yield Load(programs.source, hook.function, size, _processed(log), seconds, error)
     for item in created.values():
         item.close()
 

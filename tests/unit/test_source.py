@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ram_ebpf.dataplane import source
+from ram_ebpf.dataplane.programs import PROGRAM_SETS
 from ram_ebpf.dataplane.source import flatten, source_directory
 
 _MARKER = re.compile(r'#line (\d+) "bpf/(.+)"')
@@ -67,12 +68,16 @@ def test_missing_file_is_named(tmp_path: Path, main: str) -> None:
         flatten(main, tmp_path)
 
 
-def test_markers_of_the_real_sources_are_right() -> None:
+SOURCES = [programs.source for programs in PROGRAM_SETS]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_markers_of_the_real_sources_are_right(source: str) -> None:
     """Every line of the flattened text is the line of the file that the markers say it is."""
     root = source_directory()
     files: dict[str, list[str]] = {}
     name, number = "", 0
-    for line in flatten("cgroup.c").splitlines():
+    for line in flatten(source).splitlines():
         if marker := _MARKER.fullmatch(line):
             number, name = int(marker[1]), marker[2]
             files.setdefault(name, (root / name).read_text(encoding="utf-8").splitlines())
@@ -80,12 +85,19 @@ def test_markers_of_the_real_sources_are_right() -> None:
         original = files[name][number - 1]
         assert line == original or (line == "" and original.startswith('#include "')), f"{name}:{number}"
         number += 1
-    written_out = {name.removeprefix("bpf/") for name in files}
-    assert written_out == {"cgroup.c", "abi.h", *(f"lib/{path.name}" for path in (root / "lib").iterdir())}
 
 
-def test_no_quoted_include_is_left() -> None:
-    assert not re.search(r'^\s*#include\s+"', flatten("cgroup.c"), re.MULTILINE)
+def test_every_header_is_used() -> None:
+    root = source_directory()
+    lines = [line for source in SOURCES for line in flatten(source).splitlines()]
+    written_out = {marker[2].removeprefix("bpf/") for line in lines if (marker := _MARKER.fullmatch(line))}
+    headers = {f"lib/{path.name}" for path in (root / "lib").iterdir()}
+    assert written_out == {"abi.h", *SOURCES, *headers}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_no_quoted_include_is_left(source: str) -> None:
+    assert not re.search(r'^\s*#include\s+"', flatten(source), re.MULTILINE)
 
 
 def test_nothing_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ram_ebpf.dataplane.abi import SCOPES_MAX
-from ram_ebpf.dataplane.plane import Plane, Scope, Settings
+from ram_ebpf.dataplane.plane import Place, Plane, Settings
 from ram_ebpf.dataplane.programs import Programs
-from ram_ebpf.dataplane.scopes import SCOPE_MAPS, ScopeMaps
+from ram_ebpf.dataplane.scope import Scope
+from ram_ebpf.dataplane.scope_maps import SCOPE_MAPS, ScopeMaps
 from ram_ebpf.dataplane.syscall import MapType
 from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.policy.rules import RuleSet
@@ -56,8 +57,9 @@ class FakePlane(Plane):
         """Opens a scope of this number, and attaches it to a cgroup of the same name."""
         assert 0 <= number < SCOPES_MAX
         maps = FakeScopeMaps(number)
-        self._scopes[number] = Scope(maps, Programs())
-        self._attached[Path(f"/cgroup/{number}")] = self._scopes[number]
+        scope = Scope(maps, lambda _: Programs(), lambda *_: Programs())
+        self._scopes[number] = scope
+        self._attached[Path(f"/cgroup/{number}")] = Place(scope, lock=-1, alone=True)
         return maps
 
     def abandon(self, number: int) -> None:

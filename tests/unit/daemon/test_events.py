@@ -24,6 +24,16 @@ def raw_event(packet: bytes = b"", **fields: Any) -> bytes:
     return bytes(event) + packet
 
 
+def test_packet_with_a_frame_in_front() -> None:
+    """As of a device: the packet begins at its IP header, wherever that stands."""
+    packet = b"e" * 18 + b"i" * 28 + b"the message"
+    event = parse_event(raw_event(packet, dns_offset=46, link_len=18))
+    assert event.packet == b"i" * 28 + b"the message"
+    assert event.dns_message == b"the message"
+    assert parse_event(raw_event(packet, dns_offset=18, link_len=18)).dns_message is None
+    assert parse_event(raw_event(packet, dns_offset=7, link_len=18)).dns_message is None
+
+
 def test_every_field() -> None:
     raw = raw_event(
         time_ns=7,
@@ -94,7 +104,7 @@ def test_short(length: int) -> None:
         {"reason": max(abi.Reason) + 1},
         {"reason": abi.REASON_COUNT},
         {"reason": 65535},
-        {"hook": 6},
+        {"hook": 8},
     ],
 )
 def test_unknown_numbers(fields: dict[str, Any]) -> None:

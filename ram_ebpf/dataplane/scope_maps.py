@@ -37,6 +37,14 @@ SCOPE_MAPS: Mapping[str, MapShape] = {
 """By the name of the outer map. About 2.5 MB of kernel memory for a scope."""
 
 
+TAUGHT = ("learned", "aliases")
+"""What one scope may learn for another one as well."""
+
+# Only of scopes that have a place at a device; see bpf/lib/established.h.
+ESTABLISHED = "established"
+ESTABLISHED_SHAPE = _shape(ctypes.sizeof(abi.Flow), 4, 8192)
+
+
 class ScopeNumbersExhaustedError(RuntimeError):
     """More scopes than the data plane has numbers for."""
 
@@ -44,34 +52,57 @@ class ScopeNumbersExhaustedError(RuntimeError):
 class ScopeMaps:
     """The inner maps of one scope, in their places in the outer maps for as long as this is not closed."""
 
-    def __init__(self, number: int, outer: Mapping[str, Map]) -> None:
-        """Creates the maps. Raises OSError; nothing is left behind then."""
+    def __init__(
+        self, number: int, outer: Mapping[str, Map], shared: Mapping[str, Map] | None = None
+    ) -> None:
+        """Creates the maps, but for those that it shares with another scope. Raises OSError.
+
+        Nothing is left behind then.
+        """
         self.number = number
         self._outer = {name: outer[name] for name in SCOPE_MAPS}
+        self._shared = frozenset(shared or ())
         self.maps: dict[str, Map] = {}
         try:
             for name, shape in SCOPE_MAPS.items():
-                self.maps[name] = Map(name, shape)
+                self.maps[name] = (shared or {}).get(name) or Map(name, shape)
                 self._outer[name][struct.pack("=I", number)] = struct.pack("=I", self.maps[name].fd)
-            # By this the scope's own programs know its number.
-            self.myself = Map("scope_self", MapShape(MapType.ARRAY, 4, 4, 1, 0))
-            self.myself[struct.pack("=I", 0)] = struct.pack("=I", number)
         except BaseException:
-            self._close_maps()
+            self.close()
             raise
 
     def __getitem__(self, name: str) -> Map:
         return self.maps[name]
 
-    def _close_maps(self) -> None:
-        for name, item in self.maps.items():
-            self._outer[name].discard(struct.pack("=I", self.number))
-            item.close()
+    def add(self, name: str, shape: MapShape, outer: Map) -> None:
+        """One more, that not every scope has. Raises OSError."""
+        if name in self.maps:
+            return
+        inner = Map(name, shape)
+        try:
+            outer[struct.pack("=I", self.number)] = struct.pack("=I", inner.fd)
+        except BaseException:
+            inner.close()
+            raise
+        self._outer[name], self.maps[name] = outer, inner
 
     def close(self) -> None:
         """Takes the maps out of their places and gives them back to the kernel."""
-        self._close_maps()
-        self.myself.close()
+        for name, item in self.maps.items():
+            self._outer[name].discard(struct.pack("=I", self.number))
+            if name not in self._shared:
+                item.close()
+
+
+def place_map(number: int, flags: int = 0) -> Map:
+    """By which attached programs know their scope's number and, by abi.PlaceFlag, where they are."""
+    result = Map("scope_self", MapShape(MapType.ARRAY, 4, 4, 1, 0))
+    try:
+        result[struct.pack("=I", 0)] = struct.pack("=I", number | flags)
+    except BaseException:
+        result.close()
+        raise
+    return result
 
 
 def free_number(taken: set[int]) -> int:

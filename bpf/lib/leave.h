@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a program for packets ends, which differs between the hooks of a cgroup and those of a device. */
+#ifndef RAM_LEAVE_H
+#define RAM_LEAVE_H
+
+#include "lib/maps.h"
+#include "lib/verdict.h"
+
+#ifdef RAM_TC
+/* include/uapi/linux/pkt_cls.h: on to whatever else is attached here, and dropped. */
+#define RAM_PASS -1
+#define RAM_DROP 2
+
+#define RAM_HOOK_INCOMING RAM_HOOK_DEVICE_INCOMING
+#define RAM_HOOK_OUTGOING RAM_HOOK_DEVICE_OUTGOING
+
+/* What is refused gets an answer, by a program of its own. */
+static __always_inline int ram_leave(struct __sk_buff *skb, u32 verdict, u32 reason)
+{
+	if (verdict != RAM_VERDICT_DENY)
+		return RAM_PASS;
+	skb->cb[RAM_CB_TICKET] = reason;
+	egress_programs.call(skb, RAM_EGRESS_PROGRAM_REFUSE);
+	return RAM_DROP;
+}
+#else
+/* What a cgroup_skb program returns (kernel/bpf/cgroup.c, __cgroup_bpf_run_filter_skb). */
+#define RAM_PASS 1
+#define RAM_DROP 0
+
+#define RAM_HOOK_INCOMING RAM_HOOK_INET_INGRESS
+#define RAM_HOOK_OUTGOING RAM_HOOK_INET_EGRESS
+
+static __always_inline int ram_leave(struct __sk_buff *skb, u32 verdict, u32 reason)
+{
+	return ram_return(verdict);
+}
+#endif
+
+#endif

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The programs that see what leaves a scope: DNS queries are remembered, everything else is judged. */
+#ifndef RAM_OUTGOING_H
+#define RAM_OUTGOING_H
+
+#include "lib/established.h"
+#include "lib/events.h"
+#include "lib/inbound.h"
+#include "lib/leave.h"
+#include "lib/query.h"
+#include "lib/scope.h"
+#include "lib/translation.h"
+#include "lib/verdict.h"
+#include "lib/witness.h"
+
+/* Events are made in functions of their own, so that they share the stack with what came before them. */
+static __always_inline void ram_tell_packet(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
+					    u32 reason, u32 verdict, u32 rule)
+{
+	bool dns = reason == RAM_REASON_DENIED_QUERY_NAME || reason == RAM_REASON_DENIED_NOT_A_QUERY;
+	struct ram_event event = {};
+
+	__builtin_memcpy(event.address, p->destination, 16);
+	event.port = p->destination_port;
+	event.protocol = p->protocol;
+	event.hook = RAM_HOOK_OUTGOING;
+	event.link_len = p->network;
+	event.reason = reason;
+	event.verdict = verdict;
+	event.rule = rule;
+	event.scope = scope;
+	if (dns)
+		event.dns_offset = p->payload_offset;
+	ram_emit_skb(skb, &event, dns ? p->end : 0);
+}
+
+/* Of a query over TCP, which user space is to look into. */
+static __always_inline void ram_tell_query(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
+					   u32 rule, u32 queries_sent)
+{
+	struct ram_event event = {};
+
+	__builtin_memcpy(event.address, p->destination, 16);
+	event.port = p->destination_port;
+	event.protocol = p->protocol;
+	event.hook = RAM_HOOK_OUTGOING;
+	event.link_len = p->network;
+	event.reason = RAM_REASON_DNS_OVER_TCP;
+	event.rule = rule;
+	event.scope = scope;
+	event.dns_offset = p->payload_offset;
+	event.detail = queries_sent;
+	ram_emit_question(skb, &event, p->end);
+}
+
+/* Why a packet may leave. */
+static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_config *cfg,
+					     struct ram_packet *p, u32 scope, u32 *rule)
+{
+	struct ram_request request = {};
+	bool opening;
+	u32 reason;
+
+	switch (ram_parse(skb, cfg, p)) {
+	case RAM_PARSED_PORTS:
+		break;
+	case RAM_PARSED_OTHER:
+		/* Reachability and group membership, without which nothing works, carry no image. */
+		if (p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6 ||
+		    p->protocol == IPPROTO_IGMP)
+			return RAM_REASON_ALLOWED_PROTOCOL;
+		return RAM_REASON_DENIED_PROTOCOL;
+	case RAM_PARSED_ARP:
+		return RAM_REASON_ALLOWED_PROTOCOL;
+	case RAM_PARSED_FRAGMENT:
+		return RAM_REASON_DENIED_FRAGMENT;
+	case RAM_PARSED_SOURCE_ROUTE:
+		return RAM_REASON_DENIED_SOURCE_ROUTE;
+	default:
+		return RAM_REASON_DENIED_MALFORMED;
+	}
+
+	/* The packet that opens a connection is decided afresh each time. */
+	opening = ram_opens_connection(p);
+	if (!opening && ram_is_established(skb, p, scope, rule))
+		return RAM_REASON_ALLOWED_ESTABLISHED;
+
+	__builtin_memcpy(request.remote.address, p->destination, 16);
+	request.remote.port = p->destination_port;
+	request.protocol = p->protocol;
+	request.scope = scope;
+	reason = ram_reason_for(cfg, &request, rule);
+	if (reason >= RAM_REASON_DENIED_UNKNOWN_ADDRESS) {
+		if (ram_is_translated_resolver(skb, cfg, p))
+			return RAM_REASON_ALLOWED_RESOLVER;
+		if (!opening && ram_is_from_local_resolver(skb, cfg, p))
+			return RAM_REASON_ALLOWED_RESOLVER_REPLY;
+	}
+	/*
+	 * What is let through is remembered, so that the rest of the connection passes by that memory; in
+	 * audit mode also what was only reported, or each of its packets would be. A resolver's packets are
+	 * looked into one by one, so they are never a known connection.
+	 */
+	if (reason != RAM_REASON_ALLOWED_RESOLVER && ram_verdict_for(cfg, reason) != RAM_VERDICT_DENY)
+		ram_establish(skb, p, scope, *rule);
+	if (p->protocol == IPPROTO_TCP && !opening && ram_is_inbound(p, scope))
+		return RAM_REASON_ALLOWED_INBOUND;
+	return reason;
+}
+
+int ram_egress(struct __sk_buff *skb)
+{
+	struct ram_config *cfg = ram_config();
+	struct ram_packet p = {};
+	u32 scope = ram_scope_of(skb);
+	u32 reason, verdict, rule = 0;
+
+	if (!cfg)
+		return RAM_PASS;
+	reason = ram_egress_reason(skb, cfg, &p, scope, &rule);
+	if (reason == RAM_REASON_ALLOWED_RESOLVER && p.payload_offset < p.end) {
+		egress_programs.call(skb, RAM_EGRESS_PROGRAM_QUERY);
+		/* A call that succeeds does not return. */
+		reason = RAM_REASON_DENIED_NOT_A_QUERY;
+	}
+	verdict = ram_verdict_for(cfg, reason);
+	ram_count(reason);
+	if (verdict != RAM_VERDICT_ALLOW)
+		ram_tell_packet(skb, &p, scope, reason, verdict, rule);
+	return ram_leave(skb, verdict, reason);
+}
+
+/* What becomes of a packet with data to a trusted resolver. */
+static __always_inline int ram_conclude_query(struct __sk_buff *skb, struct ram_config *cfg,
+					      const struct ram_packet *p, u32 scope, u32 reason)
+{
+	u32 verdict = ram_verdict_for(cfg, reason);
+
+	ram_count(reason);
+	if (verdict != RAM_VERDICT_ALLOW)
+		ram_tell_packet(skb, p, scope, reason, verdict, 0);
+	return ram_leave(skb, verdict, reason);
+}
+
+/* A segment whose reply, or the reply to which it belongs, is to wait until user space has looked into it. */
+static __always_inline void ram_hand_over_query(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
+						u32 rule)
+{
+	ram_count(RAM_REASON_DNS_OVER_TCP);
+	ram_tell_query(skb, p, scope, rule, ram_hold_replies(p, scope));
+}
+
+int ram_query(struct __sk_buff *skb)
+{
+	struct ram_config *cfg = ram_config();
+	struct ram_asked asked = {};
+	struct ram_packet p = {};
+	u32 scope = ram_scope_of(skb);
+	u32 strict;
+
+	if (!cfg)
+		return RAM_PASS;
+	if (ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
+		return RAM_DROP; /* it had ports a moment ago */
+	ram_undo_translation(skb, cfg, &p);
+	strict = ram_forget(cfg, cfg->flags & RAM_CONFIG_ALLOWED_NAMES_ONLY);
+	ram_read_query(skb, cfg, &p, &asked);
+	/* What is neither learned from nor refused need not be looked up. */
+	if (asked.message && (asked.relevant || strict)) {
+		ram_find_alias(scope, &asked);
+		ram_pass_query(skb, &asked);
+		egress_programs.call(skb, RAM_EGRESS_PROGRAM_RULE);
+		/* A call that succeeds does not return. */
+		asked.message = 0;
+	}
+	if (!asked.message && p.protocol == IPPROTO_UDP)
+		ram_count(RAM_REASON_DNS_NOT_A_QUERY);
+	if (!asked.message && strict)
+		return ram_conclude_query(skb, cfg, &p, scope, RAM_REASON_DENIED_NOT_A_QUERY);
+	/* What nothing can be learned from need not wait, unless it may be a piece of something else. */
+	if (p.protocol == IPPROTO_TCP && (!asked.message || ram_is_held(&p, scope)))
+		ram_hand_over_query(skb, &p, scope, 0);
+	return ram_conclude_query(skb, cfg, &p, scope, RAM_REASON_ALLOWED_RESOLVER);
+}
+
+int ram_query_rule(struct __sk_buff *skb)
+{
+	struct ram_config *cfg = ram_config();
+	u32 reason = RAM_REASON_ALLOWED_RESOLVER;
+	struct ram_asked asked = {};
+	struct ram_packet p = {};
+	u32 scope = ram_scope_of(skb);
+	u32 listed;
+
+	if (!cfg)
+		return RAM_PASS;
+	if (ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
+		return RAM_DROP;
+	ram_undo_translation(skb, cfg, &p);
+	ram_take_query(skb, cfg, &asked);
+	ram_find_rule(skb, cfg, p.end, &asked);
+	listed = ram_forget(cfg, asked.rule | asked.alias);
+	if (!listed && (cfg->flags & RAM_CONFIG_ALLOWED_NAMES_ONLY))
+		reason = RAM_REASON_DENIED_QUERY_NAME;
+	if (ram_verdict_for(cfg, reason) == RAM_VERDICT_DENY)
+		return ram_conclude_query(skb, cfg, &p, scope, reason);
+	if (p.protocol == IPPROTO_UDP) {
+		if (asked.relevant)
+			ram_await_reply(skb, &p, scope, &asked);
+	} else if ((listed && asked.relevant) || ram_is_held(&p, scope)) {
+		ram_hand_over_query(skb, &p, scope, asked.rule ? asked.rule : asked.alias);
+	}
+	return ram_conclude_query(skb, cfg, &p, scope, reason);
+}
+
+#endif

@@ -1,0 +1,45 @@
+"""The data plane's part for network devices: compiled and loaded when the first one is governed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ram_ebpf.dataplane import cache, features, programs
+from ram_ebpf.dataplane.maps import Map, create_maps
+from ram_ebpf.dataplane.programs import DEVICE_PROGRAMS
+from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE
+from ram_ebpf.dataplane.syscall import MapType
+
+
+class DeviceSide:
+    """The programs of bpf/tc.c: compiled and loaded when the first device is governed.
+
+    They share all maps with those of the cgroups but the arrays of programs, in which only one type may be.
+    """
+
+    def __init__(self, shared: Mapping[str, Map], cache_directory: Path) -> None:
+        self.bytecode, self.from_cache = cache.load_or_compile(
+            DEVICE_PROGRAMS.source, features.compiler_flags(), cache_directory
+        )
+        own = {
+            name: shape
+            for name, shape in self.bytecode.maps.items()
+            if name not in shared or shape.type == MapType.PROG_ARRAY
+        }
+        self._own = create_maps(own, {}, {ESTABLISHED: ESTABLISHED_SHAPE})
+        self.maps: dict[str, Map] = {**shared, **self._own}
+        try:
+            self.programs = programs.load_shared(DEVICE_PROGRAMS, self.bytecode, self.maps)
+        except BaseException:
+            self._close_maps()
+            raise
+
+    def _close_maps(self) -> None:
+        for item in self._own.values():
+            item.close()
+
+    def close(self) -> None:
+        """Gives everything back."""
+        self.programs.close()
+        self._close_maps()

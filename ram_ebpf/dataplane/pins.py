@@ -1,0 +1,128 @@
+"""What keeps the programs working when this process is killed.
+
+What is attached outlives us, but an array of programs is emptied by the kernel when no file descriptor and no
+pin holds it any more (prog_array_map_clear in kernel/bpf/arraymap.c), and attached programs that call into an
+empty array let nothing pass. So the arrays are pinned in the BPF file system, in a directory for each
+instance. A clean end removes it, and a start removes those of dead instances that nothing attached needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ram_ebpf.dataplane import syscall
+from ram_ebpf.dataplane.maps import Map
+from ram_ebpf.dataplane.programs import PROGRAM_SETS
+
+# RAM_EBPF_BPFFS moves it, for hosts whose /sys is read-only and for tests.
+FILE_SYSTEM = Path(os.environ.get("RAM_EBPF_BPFFS") or "/sys/fs/bpf")
+_MAGIC = 0xCAFE4A11  # BPF_FS_MAGIC, include/uapi/linux/magic.h
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Statfs(ctypes.Structure):
+    """The head of struct statfs, with room for the rest (statfs(2))."""
+
+    _fields_ = [("type", ctypes.c_long), ("rest", ctypes.c_long * 31)]
+
+
+def _is_bpf(directory: Path) -> bool:
+    answer = _Statfs()
+    if _libc.statfs(os.fsencode(directory), ctypes.byref(answer)) != 0:
+        return False
+    return bool(answer.type & 0xFFFFFFFF == _MAGIC)
+
+
+def mount(directory: Path = FILE_SYSTEM) -> None:
+    """Mounts the BPF file system where systemd would have, if it is not there. Raises OSError."""
+    if _is_bpf(directory):
+        return
+    if _libc.mount(b"bpf", os.fsencode(directory), b"bpf", 0, b"mode=0700") != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mount -t bpf bpf {directory}: {os.strerror(number)}")
+
+
+class Pins:
+    """The pins of this instance. The directory is locked for as long as the process lives."""
+
+    def __init__(self, file_system: Path = FILE_SYSTEM) -> None:
+        """Raises OSError where there is no BPF file system and none can be mounted."""
+        mount(file_system)
+        top = file_system / "ram-ebpf"
+        top.mkdir(mode=0o700, exist_ok=True)
+        self._directory = top / f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._directory.mkdir(mode=0o700)
+        self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def add(self, prefix: str, arrays: Mapping[str, Map]) -> None:
+        """Pins maps, under their names with something in front. Raises OSError."""
+        for name, item in arrays.items():
+            syscall.object_pin(str(self._directory / f"{prefix}{name}"), item.fd)
+
+    def remove_unused(self) -> int:
+        """Removes what dead instances left and nothing attached needs any more; returns how many."""
+        needed: set[int] | None = None
+        count = 0
+        for directory in self._directory.parent.iterdir():
+            if directory == self._directory or _is_alive(directory):
+                continue
+            if needed is None:
+                needed = set(_maps_of_attached())
+            if not needed.intersection(_pinned(directory)):
+                shutil.rmtree(directory, ignore_errors=True)
+                count += 1
+        return count
+
+    def close(self) -> None:
+        """Removes the pins: what is attached then is attached by nobody."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._directory.parent.rmdir()  # others' are still in there
+        os.close(self._lock)
+
+
+def _is_alive(directory: Path) -> bool:
+    """Whether the process that made it still lives, by its lock."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _pinned(directory: Path) -> Iterator[int]:
+    """The ids of the maps that are pinned in a directory."""
+    for path in directory.iterdir():
+        with contextlib.suppress(OSError):
+            fd = syscall.object_get(str(path))
+            try:
+                yield syscall.map_info(fd).id
+            finally:
+                os.close(fd)
+
+
+def _maps_of_attached() -> Iterator[int]:
+    """The ids of the maps that programs use which are there to be attached, whoever loaded them."""
+    names = {hook.object_name for programs in PROGRAM_SETS for hook in programs.attached}
+    for identifier in syscall.program_ids():
+        with contextlib.suppress(OSError):
+            fd = syscall.program_fd_by_id(identifier)
+            try:
+                if syscall.program_info(fd).name in names:
+                    yield from syscall.program_maps(fd)
+            finally:
+                os.close(fd)
