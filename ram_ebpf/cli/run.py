@@ -38,7 +38,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="SCOPE",
         action="append",
         default=[],
-        help="cgroup:PATH or engine:NAME, repeatable; instead of the policy's scopes",
+        help=(
+            "cgroup:PATH, unit:NAME, device:NAME, netns:NAME (or a path, or pid:N), "
+            "container:NAME (or an id, or label=KEY=VALUE) or engine:NAME, "
+            "repeatable; instead of the policy's scopes"
+        ),
     )
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
     parser.add_argument("--log-dns", action="store_true", help="also log lookups that changed nothing")
@@ -75,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     from ram_ebpf.daemon.controller import Controller, Options
     from ram_ebpf.daemon.records import RecordWriter
     from ram_ebpf.dataplane.compiler import CompileError
+    from ram_ebpf.dataplane.devices import BusyDeviceError
     from ram_ebpf.dataplane.plane import BusyCgroupError
     from ram_ebpf.dataplane.syscall import VerifierError
     from ram_ebpf.scopes.cgroup import ScopeError
@@ -86,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         return _fail(os.EX_CONFIG, str(error))
     for note in selection.notes:
         print(f"ram-ebpf: {note}", file=sys.stderr)
-    if not selection.cgroups:
+    if not selection.targets:
         return _fail(os.EX_UNAVAILABLE, "there is nothing to govern; name a scope with --scope cgroup:PATH")
     try:
         with building_for_good():
@@ -96,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
                 RecordWriter(args.log_format == "json"),
                 Options(log_dns=args.log_dns, cache_directory=args.cache),
             )
-        controller.run(selection.cgroups)
-    except BusyCgroupError as error:
+        controller.run(selection.targets, selection.watches())
+    except (BusyCgroupError, BusyDeviceError) as error:
         return _fail(os.EX_TEMPFAIL, str(error))
     except VerifierError as error:
         return _fail(os.EX_SOFTWARE, f"{error.strerror}\n{error.log}")

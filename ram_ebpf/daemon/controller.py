@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ram_ebpf.daemon.following import Following, LinkWatch, Watch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
 from ram_ebpf.daemon.records import Describer, RecordWriter, event_name
@@ -23,12 +24,13 @@ from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.events import Event, EventSource
-from ram_ebpf.dataplane.plane import BusyCgroupError, Plane, Settings
+from ram_ebpf.dataplane.plane import Plane, Settings
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.policy.model import Mode, Policy
 from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
+from ram_ebpf.scopes.target import Target
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ def settings_of(policy: Policy) -> Settings:
 
 
 class Controller:
-    """One policy on some cgroups, from `run` until a signal."""
+    """One policy on some scopes, from `run` until a signal."""
 
     def __init__(
         self, policy: Policy, rules: RuleSet, writer: RecordWriter, options: Options | None = None
@@ -90,23 +92,26 @@ class Controller:
         self._told_lost = 0
         self._untold = 0
         self._last_moment = float("inf")
-        self._failed: set[Path] = set()
 
-    def run(self, cgroups: Sequence[Path]) -> None:
-        """Governs the cgroups until SIGTERM or SIGINT; detaches everything on the way out.
+    def run(self, targets: Sequence[Target], watches: Sequence[Watch] = ()) -> None:
+        """Governs the targets until SIGTERM or SIGINT; detaches everything on the way out.
 
-        Raises what Plane.attach raises; nothing stays attached then either.
+        `watches` tell when the targets may have changed, beside devices that come and go.
+        Raises what Plane.attach and Plane.attach_device raise; nothing stays attached then either.
         """
+        following = Following(self._plane, targets, self._say, lambda: self._trust.apply(self._plane))
+        self._describer.scope_label = following.label_of
         with self._signals() as wake:
             try:
                 self._trust.apply(self._plane)
                 self._learner.start()
                 self._wait_for_seeds()
                 if not self._stop.is_set():
-                    for cgroup in cgroups:
-                        self._attach(cgroup)
-                    self._ready(cgroups)
-                    self._serve(wake, cgroups)
+                    self._pin()
+                    following.begin()
+                    self._plane.remove_unused_pins()
+                    self._ready()
+                    self._serve(wake, following, watches)
             finally:
                 self._shut_down()
 
@@ -116,45 +121,38 @@ class Controller:
             if self._learner.wait_first_round(_QUEUE_PERIOD):
                 return
 
-    def _attach(self, cgroup: Path) -> None:
-        replaced = self._plane.attach(cgroup)
-        self._trust.apply(self._plane)
-        if replaced:
-            self._say("replaced", f"{replaced} programs left by an earlier instance on {cgroup}")
+    def _pin(self) -> None:
+        try:
+            self._plane.pin()
+        except OSError as error:
+            self._say(
+                "unpinned",
+                "if ram-ebpf is killed, everything in its scopes is refused until it is started again: "
+                f"{error}",
+            )
 
-    def _follow_cgroups(self, cgroups: Sequence[Path]) -> None:
-        """A service that restarts gets a new cgroup of the same name, with nothing attached to it."""
-        for cgroup in cgroups:
-            if cgroup in self._plane.attached:
-                if self._plane.is_current(cgroup):
-                    continue
-                self._plane.detach(cgroup)
-                self._say("scope-gone", f"{cgroup} was removed; it is governed again when it comes back")
-            try:
-                self._attach(cgroup)
-            except FileNotFoundError:
-                continue
-            except (OSError, BusyCgroupError) as error:
-                if cgroup not in self._failed:
-                    self._failed.add(cgroup)
-                    self._say("scope-failed", f"{cgroup} cannot be governed, and is tried again: {error}")
-                continue
-            self._failed.discard(cgroup)
-            self._say("scope-back", f"{cgroup} is governed again")
-
-    def _ready(self, cgroups: Sequence[Path]) -> None:
+    def _ready(self) -> None:
         tables = self._plane.tables
+        places = self._governed()
         self._writer.write(
             {
                 "event": "ready",
                 "mode": self._policy.mode.value,
-                "scopes": [str(cgroup) for cgroup in cgroups],
+                "scopes": places,
                 "resolvers": [str(resolver.address) for resolver in self._trust.resolvers],
                 "rules": len(tables.rules.names) + len(tables.rules.addresses),
                 "compiled": not self._plane.from_cache,
-                "explanation": f"governing {', '.join(str(c) for c in cgroups)} ({self._policy.mode.value})",
+                "explanation": (
+                    f"governing {', '.join(places) or 'nothing yet'} ({self._policy.mode.value})"
+                ),
             }
         )
+
+    def _governed(self) -> list[str]:
+        return [
+            *map(str, self._plane.attached),
+            *(f"device {device}" for device in self._plane.attached_devices),
+        ]
 
     def _say(self, event: str, explanation: str, **more: Any) -> None:
         self._writer.write({"event": event, "explanation": explanation, **more})
@@ -178,16 +176,19 @@ class Controller:
             os.close(reader)
             os.close(writer)
 
-    def _serve(self, wake: int, cgroups: Sequence[Path]) -> None:
+    def _serve(self, wake: int, following: Following, watches: Sequence[Watch]) -> None:
         next_cleaning = time.monotonic()
-        with selectors.DefaultSelector() as selector:
-            for descriptor in (wake, *self._events.descriptors):
+        with selectors.DefaultSelector() as selector, contextlib.closing(LinkWatch()) as links:
+            watches = [links, *watches]
+            for descriptor in (wake, *(watch.fileno() for watch in watches), *self._events.descriptors):
                 selector.register(descriptor, selectors.EVENT_READ)
+            following.follow(hurry=True)  # what came before anybody watched
             while not self._stop.is_set():
                 selector.select(_QUEUE_PERIOD)
                 self._plane.show_alive()
+                news = [watch.has_news() for watch in watches]
+                following.follow(any(news))
                 self._drain()
-                self._follow_cgroups(cgroups)
                 self._trust.follow(self._plane)
                 now = time.monotonic()
                 if now >= next_cleaning:
@@ -225,7 +226,7 @@ class Controller:
         if event.reason is abi.Reason.DNS_OVER_TCP:
             self._learner.take_query(event)
         # What leaves is a client's, whatever it looks like: only what comes in may be an answer.
-        incoming = event.dns_message if event.hook is abi.Hook.INET_INGRESS else None
+        incoming = event.dns_message if event.incoming else None
         answer = read_message(incoming) if incoming else None
         if answer is not None and event.reason in _TELLING:
             self._history.note(answer)
@@ -257,7 +258,7 @@ class Controller:
 
     def _shut_down(self) -> None:
         self._learner.stop()
-        attached = self._plane.attached
+        attached = self._governed()
         counters = {}
         with contextlib.suppress(OSError):
             self._drain()
@@ -265,7 +266,7 @@ class Controller:
         self._events.close()
         self._plane.close()
         if attached:
-            where = ", ".join(str(cgroup) for cgroup in attached)
+            where = ", ".join(attached)
             self._say(
                 "stopped", f"detached from {where}; nothing is enforced there any more", counters=counters
             )

@@ -71,6 +71,7 @@ class Describer:
     history: NameHistory
     cgroup_path: Callable[[int], str | None]
     message: str | None = None
+    scope_label: Callable[[int], str | None] = lambda number: None
 
     def describe(self, event: Event, answer: Answer | None) -> dict[str, Any]:
         """The line of an event, without what is not known."""
@@ -93,6 +94,7 @@ class Describer:
             "pid": event.pid,
             "uid": event.uid,
             "cgroup": self.cgroup_path(event.cgroup_id) if event.cgroup_id else None,
+            "scope": self.scope_label(event.scope),
             "rule": rule or None,
             "explanation": explain(
                 event.reason,

@@ -118,16 +118,19 @@ class DeviceScope(ScopeModel):
     ]
 
 
+LABEL_PREFIX = "label="
+
+
 class ContainerScope(ScopeModel):
-    """A container, by name or identifier."""
+    """Containers, by name, identifier or label."""
 
     kind: ClassVar[str] = "container"
     container: Annotated[
         str,
         text_like(
-            r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}",
-            "the name or identifier of a container",
-            "write one, such as buildkit0",
+            r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}|label=[!-<>-~]{1,255}(=[!-~]{0,255})?",
+            "the name, identifier or label of a container",
+            "write one, such as buildkit0 or label=team=builds",
         ),
     ]
 

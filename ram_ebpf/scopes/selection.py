@@ -1,68 +1,139 @@
-"""From the scopes of a policy or a command line to cgroups that exist on this host."""
+"""From the scopes of a policy or a command line to what they mean on this host."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ram_ebpf.policy.scope import CgroupScope, Engine, EngineScope, Posture, Scope
+from pydantic import TypeAdapter, ValidationError
+
+from ram_ebpf.policy.messages import explain
+from ram_ebpf.policy.scope import (
+    CgroupScope,
+    ContainerScope,
+    DeviceScope,
+    Engine,
+    EngineScope,
+    NetnsScope,
+    Posture,
+    Scope,
+    UnitScope,
+)
 from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount, resolve
+from ram_ebpf.scopes.device import DeviceTarget
 from ram_ebpf.scopes.engines import find_engines
+from ram_ebpf.scopes.netns import NetnsTarget
+from ram_ebpf.scopes.target import CgroupTarget, Target
+from ram_ebpf.scopes.unit import UnitTarget
+
+if TYPE_CHECKING:
+    from ram_ebpf.scopes.docker import DockerContainers
+
+_KINDS = (
+    "cgroup:PATH, unit:NAME, device:NAME, netns:NAME, netns:PATH or netns:pid:N, container:NAME, "
+    "container:ID or container:label=KEY=VALUE, or engine:docker, engine:containerd, "
+    "engine:podman, engine:crio or engine:all"
+)
+_WRITE = "cgroup: PATH, unit: NAME, device: NAME, netns: NAME, container: NAME or engine: NAME"
+_PARSED = ("unit", "device", "netns", "container")
 
 
 @dataclass
 class Selection:
-    """The cgroups to govern, and what a person should know about how they were found."""
+    """What to govern, and what a person should know about how it was found."""
 
-    cgroups: list[Path] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    containers: DockerContainers | None = None  # of the Docker daemon, where a scope names any
 
-    def add(self, cgroup: Path, note: str) -> None:
+    def watches(self) -> list[DockerContainers]:
+        """What tells that something has changed."""
+        return [self.containers] if self.containers is not None else []
+
+    def add_container(self, wanted: str) -> None:
+        """Adds containers of the Docker daemon, which is watched from now on."""
+        # Here, as it takes a while to import.
+        from ram_ebpf.scopes.docker import ContainerTarget, DockerContainers
+
+        if self.containers is None:
+            self.containers = DockerContainers()
+            self.containers.start()
+        self.add(ContainerTarget(wanted, self.containers, find_cgroup2_mount()))
+
+    def close(self) -> None:
+        """Stops watching."""
+        for watch in self.watches():
+            watch.close()
+
+    def add_cgroup(self, cgroup: Path, note: str) -> None:
         """Adds a cgroup once, however many scopes lead to it."""
-        if cgroup not in self.cgroups:
-            self.cgroups.append(cgroup)
+        if cgroup not in (t.directory for t in self.targets if isinstance(t, CgroupTarget)):
+            self.targets.append(CgroupTarget(cgroup))
         self.notes.append(note)
 
+    def add(self, target: Target) -> None:
+        """Adds what may come and go."""
+        self.targets.append(target)
+        places = target.find()
+        if places:
+            found = [*map(str, sorted(places.cgroups)), *sorted(f"device {d}" for d in places.devices)]
+            self.notes.append(f"{target.label}: {', '.join(found)}")
+        else:
+            self.notes.append(f"{target.label}: is not there; it is governed as soon as it is")
 
-def parse_scope(text: str) -> CgroupScope | EngineScope:
-    """`cgroup:PATH` or `engine:NAME` of a command line. Raises ScopeError."""
+
+def parse_scope(text: str) -> Scope:
+    """A scope of a command line, `KIND:VALUE`. Raises ScopeError."""
     kind, colon, value = text.partition(":")
-    if not colon or not value or kind not in ("cgroup", "engine"):
-        raise ScopeError(
-            f"--scope {text}: is no scope of this version; write cgroup:PATH, or engine:docker, "
-            "engine:containerd, engine:podman, engine:crio or engine:all"
-        )
+    if not colon or not value or kind not in ("cgroup", "engine", *_PARSED):
+        raise ScopeError(f"--scope {text}: is no scope of this version; write {_KINDS}")
     if kind == "cgroup":
         return CgroupScope.model_construct(cgroup=value, posture=Posture.STRICT)
+    if kind == "engine":
+        try:
+            return EngineScope(engine=Engine(value))
+        except ValueError as error:
+            known = ", ".join(engine.value for engine in Engine)
+            raise ScopeError(f"--scope {text}: there is no engine {value!r}; write one of {known}") from error
     try:
-        return EngineScope(engine=Engine(value))
-    except ValueError as error:
-        known = ", ".join(engine.value for engine in Engine)
-        raise ScopeError(f"--scope {text}: there is no engine {value!r}; write one of {known}") from error
+        return _SCOPE.validate_python({kind: value})
+    except ValidationError as error:
+        _, problem, cure = explain(error.errors(include_url=False)[0])
+        raise ScopeError(f"--scope {text}: {problem}; {cure}") from error
+
+
+_Supported = CgroupScope | EngineScope | UnitScope | NetnsScope | DeviceScope | ContainerScope
+_SCOPE: TypeAdapter[Scope] = TypeAdapter(Scope)
 
 
 def select(scopes: Sequence[Scope]) -> Selection:
-    """Finds the cgroups of all scopes. Raises ScopeError for one that this version or host cannot govern."""
+    """Finds out what all scopes mean. Raises ScopeError for one that this version or host cannot govern."""
     selection = Selection()
     for scope in scopes:
-        if isinstance(scope, CgroupScope | EngineScope):
-            if scope.posture is not Posture.STRICT:
-                raise ScopeError(
-                    f"scope {scope.kind}: {scope.target}: posture {scope.posture.value} is not in this "
-                    "version; write strict, or leave posture out"
-                )
-            if isinstance(scope, CgroupScope):
-                cgroup = resolve(scope.cgroup)
-                selection.add(cgroup, f"cgroup {cgroup}")
-            else:
-                _select_engine(scope.engine, selection)
-        else:
-            kind = next(iter(scope.model_dump(exclude={"posture"})))
+        if not isinstance(scope, _Supported):
             raise ScopeError(
-                f"scope {kind}: scopes of this kind are not in this version; "
-                "write cgroup: PATH or engine: NAME"
+                f"scope {scope.kind}: scopes of this kind are not in this version; write {_WRITE}"
             )
+        if scope.posture is not Posture.STRICT:
+            raise ScopeError(
+                f"scope {scope.kind}: {scope.target}: posture {scope.posture.value} is not in this "
+                "version; write strict, or leave posture out"
+            )
+        if isinstance(scope, CgroupScope):
+            cgroup = resolve(scope.cgroup)
+            selection.add_cgroup(cgroup, f"cgroup {cgroup}")
+        elif isinstance(scope, EngineScope):
+            _select_engine(scope.engine, selection)
+        elif isinstance(scope, UnitScope):
+            selection.add(UnitTarget(scope.unit, find_cgroup2_mount()))
+        elif isinstance(scope, NetnsScope):
+            selection.add(NetnsTarget(scope.netns))
+        elif isinstance(scope, ContainerScope):
+            selection.add_container(scope.container)
+        else:
+            selection.add(DeviceTarget(scope.device))
     return selection
 
 
@@ -75,7 +146,7 @@ def _select_engine(engine: Engine, selection: Selection) -> None:
                 f"{item.engine.value} (pid {item.pid}) runs in the root cgroup, which holds this whole host; "
                 "start it in a cgroup of its own, as its systemd unit does"
             )
-        selection.add(item.cgroup, f"{item.engine.value} (pid {item.pid}) in {item.cgroup}")
+        selection.add_cgroup(item.cgroup, f"{item.engine.value} (pid {item.pid}) in {item.cgroup}")
     if not found:
         wanted = "container engine" if engine is Engine.ALL else engine.value
         selection.notes.append(

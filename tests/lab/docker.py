@@ -174,12 +174,28 @@ class Docker:
             code, said = 1, str(error)
         return Finished(("docker", "pull", reference), code, "", said, time.perf_counter() - started)
 
-    def run(self, image: str, argv: Sequence[str]) -> Container:
+    @property
+    def url(self) -> str:
+        """Where its API is."""
+        return f"unix://{self._socket}"
+
+    def run(
+        self,
+        image: str,
+        argv: Sequence[str],
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
+        network: str = _NETWORK,
+    ) -> Container:
         """Run a container in the background, as `docker run --detach` does."""
-        host = {"NetworkMode": _NETWORK}
-        created = self.call("POST", "/containers/create", {"Image": image, "Cmd": argv, "HostConfig": host})
+        wanted = {"Image": image, "Cmd": argv, "Labels": labels or {}, "HostConfig": {"NetworkMode": network}}
+        created = self.call("POST", f"/containers/create{f'?name={name}' if name else ''}", wanted)
         self.call("POST", f"/containers/{created['Id']}/start")
         return Container(self, created["Id"])
+
+    def remove(self, container: Container) -> None:
+        """Kill and remove a container."""
+        self.call("DELETE", f"/containers/{container.identifier}?force=true")
 
     def call(self, method: str, path: str, content: object = None) -> Any:
         """Call Docker's API and return the JSON that it answers, None for nothing."""

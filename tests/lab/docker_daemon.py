@@ -22,15 +22,18 @@ class HostDaemon(ScopedDaemon):
     It watches every dockerd that it finds, and the machine's own and those of other labs are not for it.
     """
 
-    def __init__(self, lab: Lab, docker: Docker, policy: str, scopes: Sequence[Path]) -> None:
+    def __init__(self, lab: Lab, docker: Docker, policy: str, scopes: Sequence[Path | str]) -> None:
+        """`scopes`: control groups, or scopes as on the command line."""
         self._services = lab.client.services
         command = [
             *("nsenter", f"--net={docker.node.namespace.path}", f"--pid=/proc/{docker.pid}/ns/pid", "--"),
             # Killed, nsenter would leave it behind.
             *("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--mount-proc", "--"),
+            *("env", f"DOCKER_HOST={docker.url}"),
             *COMMAND,
         ]
-        super().__init__(lab, policy, ["--log-dns"], scopes, command)
+        super().__init__(lab, policy, ["--log-dns"], [s for s in scopes if isinstance(s, Path)], command)
+        self._argv += [word for scope in scopes if isinstance(scope, str) for word in ("--scope", scope)]
 
     @property
     def pid(self) -> int:
@@ -60,8 +63,8 @@ class HostDaemon(ScopedDaemon):
 
 
 @contextlib.contextmanager
-def governed(lab: Lab, docker: Docker, policy: str, *scopes: Path) -> Iterator[HostDaemon]:
-    """ram-ebpf on some cgroups of a dockerd's host; it is asked to end."""
+def governed(lab: Lab, docker: Docker, policy: str, *scopes: Path | str) -> Iterator[HostDaemon]:
+    """ram-ebpf on some scopes of a dockerd's host; it is asked to end."""
     daemon = HostDaemon(lab, docker, policy, scopes)
     with daemon:
         try:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from . import certificates, cgroups, cleanup, image, namespaces, network, owner, topology
+from . import bpffs, certificates, cgroups, cleanup, image, namespaces, network, owner, topology
 from .client import Client
 from .dns import Dns
 from .node import Node
@@ -121,6 +121,7 @@ class Lab:
         self.client = Client(
             role, members[role], services, self.directory / role.name, self.ca, client_cgroup
         )
+        self.client.env[bpffs.VARIABLE] = str(bpffs.mount(self.directory))
         self._nodes.append(self.client)
         # All servers start side by side, and only then is any of them waited for.
         for registry in (self.allowed, self.blocked):

@@ -15,6 +15,8 @@ import re
 import shutil
 from pathlib import Path
 
+from . import bpffs
+
 PREFIX = "ramlab-"
 STATE_ROOT = Path("/run/ramlab")
 
@@ -50,6 +52,7 @@ def claim() -> tuple[str, Path]:
 def release(label: str) -> None:
     """Remove the state directories of a label: the last step of a lab."""
     for path, _ in _states(label):
+        bpffs.unmount(path)
         shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):  # another lab is still there
         STATE_ROOT.rmdir()

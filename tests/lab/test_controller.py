@@ -16,7 +16,8 @@ import dns.message
 import dns.rdatatype
 import pytest
 
-from ram_ebpf.dataplane.programs import CGROUP_HOOKS, RESOLVER_HOOKS, ours_attached
+from ram_ebpf.dataplane.cgroups import ours_attached
+from ram_ebpf.dataplane.programs import CGROUP_HOOKS, RESOLVER_HOOKS
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount
 from tests.adversarial.actor import Actor
 from tests.adversarial.field import PATIENCE, ScopedDaemon, eventually, governed, tcp_connect, wait_line
@@ -102,12 +103,20 @@ def test_end(lab: Lab, scope: Path, inside: Actor, number: signal.Signals) -> No
 @pytest.mark.core
 def test_killed(lab: Lab, scope: Path, inside: Actor, tmp_path: Path) -> None:
     """Enforcement outlives the daemon, and the next one takes it over without a gap."""
-    with ScopedDaemon(lab, POLICY, scopes=[scope]) as first:
+    wild = '  - host: "*.wild.registry.test"\n    private: true\n'
+    policy = POLICY.replace("registries:\n", f"registries:\n{wild}")
+    with ScopedDaemon(lab, policy, scopes=[scope]) as first:
         assert is_refused(inside)
         left = ours_attached(scope)
         assert first.signal(signal.SIGKILL) == -signal.SIGKILL
     assert ours_attached(scope) == left
     assert is_refused(inside)
+    tcp_connect(inside, topology.ALLOWED)
+    # Names are resolved and learned without it, too.
+    address = topology.MANY[7]
+    lab.dns.set_records("killed.wild.registry.test", [address])
+    assert inside.resolve("killed.wild.registry.test") == [address]
+    tcp_connect(inside, address)
     connections = lab.blocked.counters()["Tcp.PassiveOpens"]
     done = tmp_path / "done"
     with Actor(lab.client, scope) as hammering:
@@ -121,10 +130,46 @@ def test_killed(lab: Lab, scope: Path, inside: Actor, tmp_path: Path) -> None:
             assert [len(found) for found in now.values()] == [1] * len(CGROUP_HOOKS)
             assert not {i for ids in now.values() for i in ids} & {i for ids in left.values() for i in ids}
             tcp_connect(inside, topology.ALLOWED)
+            assert len(pins(lab)) == 1
     assert set(outcomes) == {"EPERM"}
     assert outcomes["EPERM"] > 10
     assert lab.blocked.counters()["Tcp.PassiveOpens"] == connections
     assert ours_attached(scope) == {}
+    assert pins(lab) == []
+
+
+def pins(lab: Lab) -> list[Path]:
+    """The directories with pins, one for each instance."""
+    return list((lab.directory / "bpf").glob("ram-ebpf/*"))
+
+
+def test_killed_on_one_scope_and_started_on_another(lab: Lab, scope: Path, inside: Actor) -> None:
+    """What still governs is not pulled from under it."""
+    other = lab.new_cgroup("another-scope")
+    with ScopedDaemon(lab, POLICY, scopes=[scope]) as first:
+        first.signal(signal.SIGKILL)
+    with governed(lab, POLICY, scopes=[other]):
+        assert len(pins(lab)) == 2
+        assert is_refused(inside)
+        tcp_connect(inside, topology.ALLOWED)
+    tcp_connect(inside, topology.ALLOWED)
+    assert len(pins(lab)) == 1
+    with governed(lab, POLICY, scopes=[scope]):
+        assert len(pins(lab)) == 1
+    assert pins(lab) == []
+
+
+def test_no_bpf_file_system(lab: Lab, scope: Path, inside: Actor, tmp_path: Path) -> None:
+    """It is said, and enforced all the same."""
+    lab.client.env["RAM_EBPF_BPFFS"] = f"{tmp_path}/missing"
+    try:
+        with governed(lab, POLICY, scopes=[scope]) as daemon:
+            (line,) = [line for line in daemon.lines() if line["event"] == "unpinned"]
+            assert "mount -t bpf bpf" in line["explanation"]
+            assert is_refused(inside)
+            tcp_connect(inside, topology.ALLOWED)
+    finally:
+        lab.client.env["RAM_EBPF_BPFFS"] = str(lab.directory / "bpf")
 
 
 def test_second_instance(lab: Lab, scope: Path, inside: Actor) -> None:
@@ -210,7 +255,11 @@ def test_policy_is_missing(lab: Lab, scope: Path) -> None:
         pytest.param("cgroup:a/../..", "leads out of", id="outside"),
         pytest.param("cgroup:", "write cgroup:PATH", id="no path"),
         pytest.param("engine:lxc", "write one of docker, containerd", id="unknown engine"),
-        pytest.param("netns:blue", "write cgroup:PATH", id="unknown kind"),
+        pytest.param("room:blue", "write cgroup:PATH", id="unknown kind"),
+        pytest.param("netns:../blue", "is no network namespace", id="no namespace"),
+        pytest.param("device:lo", "is the loopback interface", id="loopback"),
+        pytest.param("device:a/b", "the name of a network device", id="no device"),
+        pytest.param("unit:docker", "the full name of a systemd unit", id="no unit"),
     ],
 )
 def test_scope_is_wrong(lab: Lab, given: str, said: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ram_ebpf.dataplane.programs import ours_attached
+from ram_ebpf.dataplane.cgroups import ours_attached
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount
 from tests.adversarial.actor import Actor
 from tests.adversarial.field import governed, tcp_connect, wait_denied, wait_line

@@ -21,6 +21,7 @@ from ram_ebpf.policy.model import Policy
 from ram_ebpf.policy.scope import Engine, EngineScope, Scope
 from ram_ebpf.scopes import cgroup, selection
 from ram_ebpf.scopes.selection import Selection
+from ram_ebpf.scopes.target import CgroupTarget, Target
 
 NINE_PORTS = """version: 1
 registries:
@@ -43,8 +44,8 @@ class FakeController:
         if self.at_start:
             raise self.at_start
 
-    def run(self, cgroups: Sequence[Path]) -> None:
-        type(self).governed = cgroups
+    def run(self, targets: Sequence[Target], watches: Sequence[object] = ()) -> None:
+        type(self).governed = [t.directory for t in targets if isinstance(t, CgroupTarget)]
         if self.at_run:
             raise self.at_run
 
@@ -68,7 +69,9 @@ def scopes(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
 
     def select(scopes: Sequence[Scope]) -> Selection:
         seen.extend(scopes)
-        return Selection([Path("/sys/fs/cgroup/docker")], ["docker (pid 7) in /sys/fs/cgroup/docker"])
+        return Selection(
+            [CgroupTarget(Path("/sys/fs/cgroup/docker"))], ["docker (pid 7) in /sys/fs/cgroup/docker"]
+        )
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(selection, "select", select)
@@ -155,7 +158,7 @@ def test_rules_that_cannot_be_made(
 # --- scopes
 
 
-@pytest.mark.parametrize("scope", ["nonsense", "engine:lxc", "cgroup:", "unit:docker.service", ""])
+@pytest.mark.parametrize("scope", ["nonsense", "engine:lxc", "cgroup:", "unit:docker", ""])
 def test_a_wrong_scope(
     scope: str, scopes: list[Scope], capsys: pytest.CaptureFixture[str], fake: type[FakeController]
 ) -> None:

@@ -7,11 +7,22 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from ram_ebpf.policy.scope import CgroupScope, Engine, EngineScope, Posture, Scope
+from ram_ebpf.policy.scope import (
+    CgroupScope,
+    DeviceScope,
+    Engine,
+    EngineScope,
+    NetnsScope,
+    Posture,
+    Scope,
+    ScopeModel,
+    UnitScope,
+)
 from ram_ebpf.scopes import cgroup, selection
 from ram_ebpf.scopes.cgroup import ScopeError
 from ram_ebpf.scopes.engines import FoundEngine
-from ram_ebpf.scopes.selection import parse_scope, select
+from ram_ebpf.scopes.selection import Selection, parse_scope, select
+from ram_ebpf.scopes.target import CgroupTarget
 
 
 @pytest.mark.parametrize("path", ["docker/abc", "/docker", "/sys/fs/cgroup/docker", "a:b", "..", " "])
@@ -36,7 +47,8 @@ def test_parse_an_engine(engine: Engine) -> None:
         "engine:",
         "engine",
         "docker",
-        "unit:docker.service",
+        "unit:",
+        "host:x",
         "Engine:docker",
         ":x",
     ],
@@ -45,8 +57,9 @@ def test_parse_no_scope(text: str) -> None:
     with pytest.raises(ScopeError) as caught:
         parse_scope(text)
     assert str(caught.value) == (
-        f"--scope {text}: is no scope of this version; write cgroup:PATH, or engine:docker, "
-        "engine:containerd, engine:podman, engine:crio or engine:all"
+        f"--scope {text}: is no scope of this version; write cgroup:PATH, unit:NAME, device:NAME, "
+        "netns:NAME, netns:PATH or netns:pid:N, container:NAME, container:ID or container:label=KEY=VALUE, "
+        "or engine:docker, engine:containerd, engine:podman, engine:crio or engine:all"
     )
 
 
@@ -70,6 +83,12 @@ def mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def cgroups(chosen: Selection) -> list[Path]:
+    """The directories of what was chosen, which are all there is."""
+    assert all(isinstance(target, CgroupTarget) for target in chosen.targets)
+    return [target.directory for target in chosen.targets if isinstance(target, CgroupTarget)]
+
+
 def running(monkeypatch: pytest.MonkeyPatch, *found: FoundEngine) -> None:
     def find_engines(wanted: Engine) -> list[FoundEngine]:
         return [item for item in found if wanted in (Engine.ALL, item.engine)]
@@ -79,16 +98,16 @@ def running(monkeypatch: pytest.MonkeyPatch, *found: FoundEngine) -> None:
 
 def test_select_nothing() -> None:
     chosen = select([])
-    assert (chosen.cgroups, chosen.notes) == ([], [])
+    assert (cgroups(chosen), chosen.notes) == ([], [])
 
 
 def test_select_a_cgroup(mount: Path) -> None:
     chosen = select([CgroupScope(cgroup="/docker")])
-    assert (chosen.cgroups, chosen.notes) == ([mount / "docker"], [f"cgroup {mount / 'docker'}"])
+    assert (cgroups(chosen), chosen.notes) == ([mount / "docker"], [f"cgroup {mount / 'docker'}"])
 
 
 def test_select_a_relative_cgroup_of_the_command_line(mount: Path) -> None:
-    assert select([parse_scope("cgroup:docker")]).cgroups == [mount / "docker"]
+    assert cgroups(select([parse_scope("cgroup:docker")])) == [mount / "docker"]
 
 
 def test_select_a_missing_cgroup(mount: Path) -> None:
@@ -103,9 +122,9 @@ def test_select_engines(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         FoundEngine(Engine.CRIO, 8, mount / "crio"),
     )
     chosen = select([EngineScope(engine=Engine.ALL)])
-    assert chosen.cgroups == [mount / "docker", mount / "crio"]
+    assert cgroups(chosen) == [mount / "docker", mount / "crio"]
     assert chosen.notes == [f"docker (pid 7) in {mount}/docker", f"crio (pid 8) in {mount}/crio"]
-    assert select([EngineScope(engine=Engine.CRIO)]).cgroups == [mount / "crio"]
+    assert cgroups(select([EngineScope(engine=Engine.CRIO)])) == [mount / "crio"]
 
 
 def test_select_a_cgroup_once(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +134,7 @@ def test_select_a_cgroup_once(mount: Path, monkeypatch: pytest.MonkeyPatch) -> N
         FoundEngine(Engine.CONTAINERD, 8, mount / "docker"),
     )
     chosen = select([EngineScope(engine=Engine.ALL), CgroupScope(cgroup="/docker")])
-    assert chosen.cgroups == [mount / "docker"]
+    assert cgroups(chosen) == [mount / "docker"]
     assert len(chosen.notes) == 3
 
 
@@ -130,7 +149,7 @@ def test_select_a_cgroup_once(mount: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_engine_is_a_note(mount: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine, text: str) -> None:
     running(monkeypatch)
     chosen = select([EngineScope(engine=engine)])
-    assert chosen.cgroups == []
+    assert cgroups(chosen) == []
     assert chosen.notes == [f"{text} (looked for dockerd, containerd, crio and podman's API service)"]
 
 
@@ -150,10 +169,6 @@ def test_an_engine_in_the_root_cgroup(mount: Path, monkeypatch: pytest.MonkeyPat
         ({"builders": "buildx"}, "builders"),
         ({"host": {}}, "host"),
         ({"host": {"posture": "registries"}}, "host"),
-        ({"unit": "docker.service"}, "unit"),
-        ({"netns": "lab", "posture": "registries"}, "netns"),
-        ({"device": "eth0"}, "device"),
-        ({"container": "buildkit0"}, "container"),
     ],
 )
 def test_kinds_of_later_versions(scope: object, kind: str) -> None:
@@ -161,7 +176,8 @@ def test_kinds_of_later_versions(scope: object, kind: str) -> None:
     with pytest.raises(ScopeError) as caught:
         select([adapter.validate_python(scope)])
     assert str(caught.value) == (
-        f"scope {kind}: scopes of this kind are not in this version; write cgroup: PATH or engine: NAME"
+        f"scope {kind}: scopes of this kind are not in this version; write cgroup: PATH, unit: NAME, "
+        "device: NAME, netns: NAME, container: NAME or engine: NAME"
     )
 
 
@@ -170,11 +186,30 @@ def test_kinds_of_later_versions(scope: object, kind: str) -> None:
     [
         (CgroupScope(cgroup="/docker", posture=Posture.REGISTRIES), "cgroup: /docker"),
         (EngineScope(engine=Engine.ALL, posture=Posture.REGISTRIES), "engine: all"),
+        (DeviceScope(device="eth0", posture=Posture.REGISTRIES), "device: eth0"),
+        (UnitScope(unit="a.service", posture=Posture.REGISTRIES), "unit: a.service"),
+        (NetnsScope(netns="lab", posture=Posture.REGISTRIES), "netns: lab"),
     ],
 )
-def test_postures_of_later_versions(scope: CgroupScope | EngineScope, shown: str) -> None:
+def test_postures_of_later_versions(scope: ScopeModel, shown: str) -> None:
     with pytest.raises(ScopeError) as caught:
-        select([scope])
+        select([TypeAdapter(Scope).validate_python(scope)])
     assert str(caught.value) == (
         f"scope {shown}: posture registries is not in this version; write strict, or leave posture out"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("unit:docker", "is not the full name of a systemd unit with a control group"),
+        ("device:a/b", "is not the name of a network device"),
+        ("container:a/b", "is not the name, identifier or label of a container"),
+    ],
+)
+def test_scope_of_the_command_line_that_the_file_would_not_take(text: str, said: str) -> None:
+    with pytest.raises(ScopeError) as caught:
+        parse_scope(text)
+    assert str(caught.value).startswith(f"--scope {text}: ")
+    assert said in str(caught.value)
+    assert "; write one" in str(caught.value)

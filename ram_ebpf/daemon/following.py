@@ -1,0 +1,184 @@
+"""Keeps programs attached to the places of each scope, which come and go while the daemon runs."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ram_ebpf.dataplane import devices
+from ram_ebpf.dataplane.devices import BusyDeviceError, Device
+from ram_ebpf.dataplane.plane import BusyCgroupError, Plane
+from ram_ebpf.dataplane.scope import Scope
+from ram_ebpf.scopes.target import Places, Target
+
+_RTMGRP_LINK = 1  # include/uapi/linux/rtnetlink.h
+
+
+class Watch(Protocol):
+    """Something that knows when to look where a scope is."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when there is news."""
+
+    def has_news(self) -> bool:
+        """Whether there was any since the last call."""
+
+    def close(self) -> None:
+        """Stops watching."""
+
+
+class LinkWatch:
+    """A descriptor that is readable when a device of this network namespace has come, gone or changed."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        self._socket.bind((0, _RTMGRP_LINK))
+
+    def fileno(self) -> int:
+        """For a selector."""
+        return self._socket.fileno()
+
+    def has_news(self) -> bool:
+        """Whether there was something since the last call. What it was is looked up."""
+        news = False
+        while True:
+            try:
+                self._socket.recv(65536)
+            except BlockingIOError:
+                return news
+            except OSError:  # ENOBUFS: so much that some of it was lost
+                pass
+            news = True
+
+    def close(self) -> None:
+        """Stops watching."""
+        self._socket.close()
+
+
+@dataclass
+class _Followed:
+    """A target, its scope in the data plane, and where that is attached."""
+
+    target: Target
+    scope: Scope | None = None  # of its cgroups
+    device_scope: Scope | None = None
+    cgroups: set[Path] = field(default_factory=set)
+    devices: set[Device] = field(default_factory=set)
+    next_look: float = 0.0
+
+
+Say = Callable[[str, str], None]
+
+
+class Following:
+    """All targets. One thread calls all of this."""
+
+    def __init__(
+        self, plane: Plane, targets: Sequence[Target], say: Say, changed: Callable[[], None]
+    ) -> None:
+        """`changed` is called when something was attached."""
+        self._plane = plane
+        self._followed = [_Followed(target) for target in targets]
+        self._say = say
+        self._changed = changed
+        self._failed: set[Path | Device] = set()
+        self._seen: set[Path | str] = set()  # places that were governed before: cgroups, names of devices
+
+    def begin(self) -> None:
+        """Attaches to all places that there are. Raises what Plane.attach and attach_device raise."""
+        for item in self._followed:
+            places = item.target.find()
+            for cgroup in sorted(places.cgroups):
+                self._attach_cgroup(item, cgroup)
+            for device in sorted(places.devices, key=str):
+                self._attach_device(item, device)
+
+    def label_of(self, scope: int) -> str | None:
+        """How the policy names the scope of a number."""
+        for item in self._followed:
+            for its in (item.scope, item.device_scope):
+                if its is not None and its.number == scope:
+                    return item.target.label
+        return None
+
+    def follow(self, hurry: bool = False) -> None:
+        """Looks where each scope is now, and lets go and attaches as needed. Raises nothing."""
+        now = time.monotonic()
+        for item in self._followed:
+            if hurry or now >= item.next_look:
+                item.next_look = now + item.target.period
+                self._follow(item)
+
+    def _follow(self, item: _Followed) -> None:
+        places = item.target.find()
+        self._let_go(item, places)
+        for cgroup in sorted(places.cgroups - item.cgroups):
+            if cgroup not in self._plane.attached:
+                self._try(cgroup, lambda cgroup=cgroup: self._attach_cgroup(item, cgroup))  # type: ignore[misc]
+        for device in sorted(places.devices - item.devices, key=str):
+            if device not in self._plane.attached_devices:
+                self._try(device, lambda device=device: self._attach_device(item, device))  # type: ignore[misc]
+
+    def _let_go(self, item: _Followed, places: Places) -> None:
+        for cgroup in list(item.cgroups):
+            if cgroup in places.cgroups and self._plane.is_current(cgroup):
+                continue
+            self._plane.detach(cgroup)
+            item.cgroups.discard(cgroup)
+            self._say("scope-gone", f"{cgroup} was removed; it is governed again when it comes back")
+        for device in item.devices - places.devices:
+            there = devices.exists(device)
+            self._plane.detach_device(device)
+            item.devices.discard(device)
+            what = "no longer belongs to" if there else "was removed from"
+            self._say("scope-gone", f"device {device} {what} {item.target.label}")
+
+    def _try(self, place: Path | Device, attach: Callable[[], None]) -> None:
+        name = place if isinstance(place, Path) else f"device {place}"
+        try:
+            attach()
+        except FileNotFoundError:
+            return
+        except (OSError, BusyCgroupError, BusyDeviceError) as error:
+            if place not in self._failed:
+                self._failed.add(place)
+                self._say("scope-failed", f"{name} cannot be governed, and is tried again: {error}")
+            return
+        self._failed.discard(place)
+        again = " again" if name in self._seen else ""
+        self._seen.add(name)
+        self._say("scope-back", f"{name} is governed{again}")
+
+    def _attach_cgroup(self, item: _Followed, cgroup: Path) -> None:
+        if cgroup in self._plane.attached:  # by another scope of the policy
+            return
+        self._report(self._plane.attach(cgroup, self._scope_of(item)), str(cgroup))
+        item.cgroups.add(cgroup)
+        self._seen.add(cgroup)
+        self._changed()
+
+    def _attach_device(self, item: _Followed, device: Device) -> None:
+        if device in self._plane.attached_devices:
+            return
+        self._report(self._plane.attach_device(device, self._device_scope_of(item)), f"device {device}")
+        item.devices.add(device)
+        self._seen.add(f"device {device}")
+        self._changed()
+
+    def _report(self, replaced: int, where: str) -> None:
+        if replaced:
+            self._say("replaced", f"{replaced} programs left by an earlier instance on {where}")
+
+    def _scope_of(self, item: _Followed) -> Scope:
+        if item.scope is None:
+            item.scope = self._plane.open_scope()
+        return item.scope
+
+    def _device_scope_of(self, item: _Followed) -> Scope:
+        if item.device_scope is None:
+            item.device_scope = self._plane.open_scope(self._scope_of(item))
+        return item.device_scope

@@ -1,0 +1,127 @@
+"""Network devices by name, and what is governed at one: what is behind it, or what this host sends by it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ram_ebpf.dataplane import namespaces
+from ram_ebpf.dataplane.abi import PlaceFlag
+from ram_ebpf.dataplane.devices import BEHIND, Device
+from ram_ebpf.scopes.cgroup import ScopeError
+from ram_ebpf.scopes.target import Places, Target
+
+# Behind these kinds of device is somebody else: a container, the ports of a bridge, a virtual machine.
+_OTHERS_BEHIND = frozenset({"veth", "bridge", "tun", "netkit", "vcan", "openvswitch"})
+# include/uapi/linux/if_arp.h
+_ARPHRD_ETHER = 1
+_ARPHRD_LOOPBACK = 772
+
+
+def describe_link(link: Any) -> Device:
+    """A device as netlink describes it (RTM_NEWLINK)."""
+    flags = BEHIND
+    if _kind(link) not in _OTHERS_BEHIND:
+        flags |= PlaceFlag.OWN_TRAFFIC
+    if link["ifi_type"] not in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK):
+        flags |= PlaceFlag.NO_LINK_HEADER
+    return Device(link.get_attr("IFLA_IFNAME"), link["index"], flags)
+
+
+class DeviceTarget(Target):
+    """One device of this network namespace, by its name."""
+
+    def __init__(self, name: str) -> None:
+        """Raises ScopeError for the loopback interface."""
+        self.label = f"device {name}"
+        self._name = name
+        self._found: Device | None = None
+        if name == "lo":
+            raise ScopeError(
+                "device lo: is the loopback interface, by which this host talks to itself; "
+                "name the device of a container, or the one that leads out"
+            )
+
+    def _look_up(self) -> Device | None:
+        with IPRoute() as netlink:
+            try:
+                (link,) = netlink.get_links(ifname=self._name)
+            except NetlinkError as error:
+                if error.code == errno.ENODEV:
+                    return None
+                raise OSError(error.code, f"device {self._name}: {error}") from error
+        return describe_link(link)
+
+    def find(self) -> Places:
+        """The device, if there is one of the name; another one of the same name is another device."""
+        try:
+            index = socket.if_nametoindex(self._name)
+        except OSError:
+            self._found = None
+            return Places()
+        if self._found is None or self._found.index != index:
+            self._found = self._look_up()
+        return Places(devices=frozenset({self._found} if self._found else ()))
+
+
+def devices_into(namespace: Path) -> frozenset[Device]:
+    """The devices that lead out of another network namespace, to be governed from outside where possible.
+
+    A veth is governed at its end in this namespace, where nobody inside can reach it. What else leads out of
+    there (a macvlan, a physical device, a veth into a third namespace) is governed inside. Raises OSError
+    when the namespace is gone.
+    """
+    with IPRoute() as netlink:
+        number = _number_of(netlink, namespace)
+        ends = {
+            link.get_attr("IFLA_LINK"): describe_link(link)
+            for link in netlink.get_links()
+            if number is not None and _is_pair(link) and link.get_attr("IFLA_LINK_NETNSID") == number
+        }
+    found = set(ends.values())
+    with namespaces.inside(namespace), IPRoute() as netlink:
+        for link in netlink.get_links():
+            if link["index"] not in ends and _leads_out(link, bool(ends)):
+                found.add(_inside(link, namespace))
+    return frozenset(found)
+
+
+def _number_of(netlink: Any, namespace: Path) -> int | None:
+    """By which this namespace knows another one; None when no device leads there."""
+    with namespace.open("rb") as file:
+        try:
+            answer = netlink.get_netnsid(fd=file.fileno())
+        except NetlinkError as error:
+            raise OSError(error.code, f"{namespace}: {error}") from error
+    number = answer["nsid"] if answer else None
+    return None if number in (None, -1, 0xFFFFFFFF) else int(number)
+
+
+def _kind(link: Any) -> str | None:
+    info = link.get_attr("IFLA_LINKINFO")
+    kind: str | None = info.get_attr("IFLA_INFO_KIND") if info is not None else None
+    return kind
+
+
+def _is_pair(link: Any) -> bool:
+    return _kind(link) in ("veth", "netkit")
+
+
+def _leads_out(link: Any, others_do: bool) -> bool:
+    """Not what is made of other devices, and not the near end of a veth into a namespace in there.
+
+    `others_do`: some veth of the namespace leads here, so that its others are taken for such near ends.
+    """
+    if link["ifi_type"] == _ARPHRD_LOOPBACK or _kind(link) in ("bridge", "vlan", "bond", "team", "dummy"):
+        return False
+    return not _is_pair(link) or (not others_do and link.get_attr("IFLA_MASTER") is None)
+
+
+def _inside(link: Any, namespace: Path) -> Device:
+    device = describe_link(link)
+    return Device(device.name, device.index, device.flags | PlaceFlag.OWN_TRAFFIC, namespace)

@@ -1,0 +1,180 @@
+"""Containers of a Docker daemon (or of podman's compatible service), by its API.
+
+Its stream of events says when to look; what is there is always listed anew, so that an event that was lost
+loses no container.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+
+from ram_ebpf.dataplane import namespaces
+from ram_ebpf.dataplane.devices import Device
+from ram_ebpf.policy.scope import LABEL_PREFIX
+from ram_ebpf.scopes.cgroup import of_process
+from ram_ebpf.scopes.device import devices_into
+from ram_ebpf.scopes.target import Places, Target
+
+# DOCKER_HOST names another one, as for Docker's own command line.
+DEFAULT_URL = os.environ.get("DOCKER_HOST") or "unix:///run/docker.sock"
+_TIMEOUT = 5.0  # seconds for one answer
+_RETRY = 1.0  # seconds between two attempts to reach a daemon
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunningContainer:
+    """A container that runs. `pid`: its first process."""
+
+    identifier: str
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    pid: int
+
+
+class DockerContainers:
+    """The running containers of one daemon, kept up to date by a thread. Use as a context manager."""
+
+    def __init__(self, url: str = DEFAULT_URL) -> None:
+        self._url = url
+        self._containers: tuple[RunningContainer, ...] = ()
+        self._stop = threading.Event()
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._client: Any = None
+        self._thread = threading.Thread(target=self._watch, name="docker", daemon=True)
+        self._listed = threading.Event()
+
+    def start(self, patience: float = _TIMEOUT) -> None:
+        """Begins to watch, and waits until the daemon was asked once."""
+        self._thread.start()
+        self._listed.wait(patience)
+
+    @property
+    def containers(self) -> tuple[RunningContainer, ...]:
+        """Those that run now; none while the daemon is away."""
+        return self._containers
+
+    def fileno(self) -> int:
+        """Readable when there was a change; see has_news()."""
+        return self._reader
+
+    def has_news(self) -> bool:
+        """Whether there was a change since the last call."""
+        try:
+            return bool(os.read(self._reader, 4096))
+        except BlockingIOError:
+            return False
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._client = docker.DockerClient(base_url=self._url, version="auto", timeout=_TIMEOUT)
+                with contextlib.closing(self._client):
+                    self._follow(self._client)
+            except (docker.errors.DockerException, requests.RequestException, OSError, ValueError) as error:
+                _log.debug("docker: %s", error)
+            # A daemon that is away says nothing of its containers, which may live on (live-restore). What was
+            # attached to them stays as long as their processes do.
+            self._keep_living()
+            self._listed.set()
+            self._stop.wait(_RETRY)
+
+    def _follow(self, client: Any) -> None:
+        # Subscribed first and listed second: what happens in between is in the stream.
+        events = client.events(decode=True, filters={"type": "container"})
+        with contextlib.closing(events):
+            self._list(client)
+            for event in events:
+                if self._stop.is_set():
+                    return
+                if event.get("Action") in ("start", "die", "restart", "rename", "pause", "unpause"):
+                    self._list(client)
+
+    def _list(self, client: Any) -> None:
+        found = []
+        for container in client.containers.list(ignore_removed=True):
+            pid = container.attrs.get("State", {}).get("Pid", 0)
+            if pid:
+                labels = tuple(sorted((container.labels or {}).items()))
+                found.append(RunningContainer(container.id, container.name, labels, pid))
+        self._change(tuple(found))
+        self._listed.set()
+
+    def _keep_living(self) -> None:
+        self._change(tuple(item for item in self._containers if Path(f"/proc/{item.pid}").exists()))
+
+    def _change(self, containers: tuple[RunningContainer, ...]) -> None:
+        self._containers = containers
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._writer, b"!")
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._stop.set()
+        if self._client is not None:
+            with contextlib.suppress(Exception):
+                self._client.close()
+        if self._thread.is_alive():
+            self._thread.join(0.5)  # it may wait for an answer, and dies with the process
+        os.close(self._reader)
+
+    def __enter__(self) -> DockerContainers:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def matches(container: RunningContainer, wanted: str) -> bool:
+    """Whether a container is meant: by its name, by the beginning of its id (12 digits or more), by a label.
+
+    `label=KEY` or `label=KEY=VALUE`, as for `docker ps --filter`.
+    """
+    if wanted.startswith(LABEL_PREFIX):
+        key, equals, value = wanted.removeprefix(LABEL_PREFIX).partition("=")
+        return any(k == key and (not equals or v == value) for k, v in container.labels)
+    return container.name == wanted or (len(wanted) >= 12 and container.identifier.startswith(wanted))
+
+
+class ContainerTarget(Target):
+    """All running containers that are meant: their cgroups, and what leads out of their networks."""
+
+    period = 1.0
+
+    def __init__(self, wanted: str, containers: DockerContainers, mount: Path) -> None:
+        self.label = f"container {wanted}"
+        self._wanted = wanted
+        self._containers = containers
+        self._mount = mount
+
+    def find(self) -> Places:
+        """Of a container in the host's own network only the cgroup."""
+        cgroups: set[Path] = set()
+        devices: set[Device] = set()
+        for container in self._containers.containers:
+            if matches(container, self._wanted):
+                for places in _places_of(container.pid, self._mount):
+                    cgroups |= places.cgroups
+                    devices |= places.devices
+        return Places(frozenset(cgroups), frozenset(devices))
+
+
+def _places_of(pid: int, mount: Path) -> Iterator[Places]:
+    cgroup = of_process(pid, mount)
+    if cgroup is not None and cgroup != mount:
+        yield Places(cgroups=frozenset({cgroup}))
+    namespace = Path(f"/proc/{pid}/ns/net")
+    with contextlib.suppress(OSError):
+        if namespaces.identity(namespace) != namespaces.identity(namespaces.OWN):
+            yield Places(devices=devices_into(namespace))

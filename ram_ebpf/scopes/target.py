@@ -1,0 +1,47 @@
+"""What a scope means on this host: the places that it has right now, which come and go."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from ram_ebpf.dataplane.devices import Device
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where to attach."""
+
+    cgroups: frozenset[Path] = frozenset()
+    devices: frozenset[Device] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.cgroups or self.devices)
+
+
+class Target(ABC):
+    """One scope. `label` is how the policy or the command line names it.
+
+    `period`: seconds between two looks, 0 where looking is cheap. When a device comes or goes, it is looked
+    at once.
+    """
+
+    label: str
+    period: float = 0.0
+
+    @abstractmethod
+    def find(self) -> Places:
+        """Its places now; none where there is nothing of it."""
+
+
+class CgroupTarget(Target):
+    """One cgroup, by its directory."""
+
+    def __init__(self, directory: Path, label: str = "") -> None:
+        self.directory = directory
+        self.label = label or f"cgroup {directory}"
+
+    def find(self) -> Places:
+        """The directory, if it is there."""
+        return Places(cgroups=frozenset({self.directory} if self.directory.is_dir() else ()))
