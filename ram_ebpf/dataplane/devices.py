@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,30 +89,43 @@ def exists(device: Device) -> bool:
         return False
 
 
-def attach(programs: Programs, device: Device) -> None:
+@dataclass(frozen=True)
+class Attachment:
+    """One program at a device: by tcx, where `program` is its id, or as a filter of the clsact qdisc."""
+
+    way: AttachType
+    program: int = 0
+    handle: int = 0
+    priority: int = 0
+
+
+def attach(programs: Programs, device: Device) -> list[Attachment]:
     """Attaches both programs, beside whatever others have attached. Raises OSError."""
-    attached: list[tuple[Hook, AttachType]] = []
+    attached: list[Attachment] = []
     with namespaces.inside(device.namespace):
         try:
             for hook, way in device.directions():
-                _attach(hook, programs.fds[hook.function], device, way)
-                attached.append((hook, way))
+                attached.append(_attach(hook, programs.fds[hook.function], device, way))
         except BaseException:
-            for hook, way in attached:
-                _detach_one(programs.fds[hook.function], device, way)
+            for attachment in attached:
+                _detach(device, attachment)
             raise
+    return attached
 
 
-def _attach(hook: Hook, fd: int, device: Device, way: AttachType) -> None:
+def _attach(hook: Hook, fd: int, device: Device, way: AttachType) -> Attachment:
     try:
         syscall.program_attach(device.index, fd, way, syscall.F_BEFORE)
     except OSError as error:
         if error.errno not in _NO_TCX:
             raise OSError(error.errno, f"{device}: {error.strerror}") from error
-        _attach_to_clsact(hook, fd, device, way)
+        return _attach_to_clsact(hook, fd, device, way)
+    return Attachment(way, syscall.program_info(fd).id)
 
 
-def _attach_to_clsact(hook: Hook, fd: int, device: Device, way: AttachType) -> None:
+def _attach_to_clsact(hook: Hook, fd: int, device: Device, way: AttachType) -> Attachment:
+    # One of our own choice, by which it is found again; others count from 1.
+    attachment = Attachment(way, handle=secrets.randbits(30) | 1 << 30, priority=_PRIORITY)
     try:
         with IPRoute() as netlink:
             try:
@@ -123,107 +137,83 @@ def _attach_to_clsact(hook: Hook, fd: int, device: Device, way: AttachType) -> N
                 "add-filter",
                 "bpf",
                 device.index,
+                handle=attachment.handle,
                 fd=fd,
                 name=hook.object_name,
                 parent=_CLSACT_PARENTS[way],
-                prio=_PRIORITY,
+                prio=attachment.priority,
                 protocol=_ETH_P_ALL,
                 direct_action=True,
             )
     except NetlinkError as error:
         raise OSError(error.code, f"{device}: tc: {os.strerror(error.code)}") from error
+    return attachment
 
 
-def detach(programs: Programs, device: Device) -> None:
-    """Detaches what attach() attached; a device that is gone took its attachments along."""
+def detach(device: Device, attachments: Iterable[Attachment]) -> None:
+    """Detaches what attach() attached, or an earlier instance; a device that is gone took it along."""
     with contextlib.suppress(OSError), namespaces.inside(device.namespace):
-        for hook, way in reversed(list(device.directions())):
-            _detach_one(programs.fds[hook.function], device, way)
+        for attachment in reversed(list(attachments)):
+            _detach(device, attachment)
 
 
-def _detach_one(fd: int, device: Device, way: AttachType) -> None:
-    identifier = syscall.program_info(fd).id
-    with contextlib.suppress(OSError):
-        syscall.program_detach(device.index, fd, way)
+def _detach(device: Device, attachment: Attachment) -> None:
+    if not attachment.program:
+        _remove_filter(device, attachment)
         return
-    for found in _filters(device, way):
-        if found.identifier == identifier:
-            _remove_filter(device, way, found)
+    with contextlib.suppress(OSError):
+        fd = syscall.program_fd_by_id(attachment.program)
+        try:
+            syscall.program_detach(device.index, fd, attachment.way)
+        finally:
+            os.close(fd)
 
 
-@dataclass(frozen=True)
-class _Filter:
-    """A filter of ours on the clsact qdisc."""
-
-    name: str
-    identifier: int  # of its program
-    handle: int
-    priority: int
-
-
-def _filters(device: Device, way: AttachType) -> list[_Filter]:
-    """Ours. Those of a device without that qdisc, or that is gone, are none."""
-    found = []
-    ours = {hook.object_name for hook in (DEVICE_INCOMING, DEVICE_OUTGOING)}
-    with contextlib.suppress(NetlinkError), IPRoute() as netlink:
-        for message in netlink.get_filters(index=device.index, parent=_CLSACT_PARENTS[way]):
-            options: Any = message.get_attr("TCA_OPTIONS")
-            name = options.get_attr("TCA_BPF_NAME") if hasattr(options, "get_attr") else None
-            if name in ours:
-                identifier = options.get_attr("TCA_BPF_ID")
-                found.append(_Filter(name, int(identifier), message["handle"], message["info"] >> 16))
-    return found
-
-
-def _remove_filter(device: Device, way: AttachType, found: _Filter) -> None:
+def _remove_filter(device: Device, attachment: Attachment) -> None:
     with contextlib.suppress(NetlinkError), IPRoute() as netlink:
         netlink.tc(
             "del-filter",
             "bpf",
             device.index,
-            handle=found.handle,
-            parent=_CLSACT_PARENTS[way],
-            prio=found.priority,
+            handle=attachment.handle,
+            parent=_CLSACT_PARENTS[attachment.way],
+            prio=attachment.priority,
             protocol=_ETH_P_ALL,
         )
 
 
-def ours_attached(device: Device) -> list[int]:
-    """Ids of programs of ram-ebpf attached to a device, whoever loaded them."""
-    found = []
+def ours_attached(device: Device) -> list[Attachment]:
+    """Programs of ram-ebpf attached to a device, whoever loaded them."""
     ours = {hook.object_name for hook in (DEVICE_INCOMING, DEVICE_OUTGOING)}
     with namespaces.inside(device.namespace):
-        for way in _CLSACT_PARENTS:
-            for identifier in _queried(device, way):
-                with contextlib.suppress(OSError):
-                    fd = syscall.program_fd_by_id(identifier)
-                    try:
-                        if syscall.program_info(fd).name in ours:
-                            found.append(identifier)
-                    finally:
-                        os.close(fd)
-            found += [item.identifier for item in _filters(device, way)]
-    return found
+        return [
+            found
+            for way in _CLSACT_PARENTS
+            for find in (_by_tcx, _filters)
+            for found in find(device, way, ours)
+        ]
 
 
-def _queried(device: Device, way: AttachType) -> list[int]:
+def _by_tcx(device: Device, way: AttachType, names: Set[str]) -> Iterator[Attachment]:
     try:
-        return syscall.program_query(device.index, way)
+        identifiers = syscall.program_query(device.index, way)
     except OSError:  # no tcx
-        return []
+        return
+    for identifier in identifiers:
+        with contextlib.suppress(OSError):
+            fd = syscall.program_fd_by_id(identifier)
+            try:
+                if syscall.program_info(fd).name in names:
+                    yield Attachment(way, identifier)
+            finally:
+                os.close(fd)
 
 
-def detach_leftovers(identifiers: list[int], device: Device) -> int:
-    """Detaches programs that an earlier, killed instance left; returns how many."""
-    count = 0
-    with namespaces.inside(device.namespace):
-        for identifier in identifiers:
-            with contextlib.suppress(FileNotFoundError):
-                fd = syscall.program_fd_by_id(identifier)
-                try:
-                    for way in _CLSACT_PARENTS:
-                        _detach_one(fd, device, way)
-                    count += 1
-                finally:
-                    os.close(fd)
-    return count
+def _filters(device: Device, way: AttachType, names: Set[str]) -> Iterator[Attachment]:
+    """On the clsact qdisc. A device without one, or that is gone, has none."""
+    with contextlib.suppress(NetlinkError), IPRoute() as netlink:
+        for message in netlink.get_filters(index=device.index, parent=_CLSACT_PARENTS[way]):
+            options: Any = message.get_attr("TCA_OPTIONS")
+            # The kernel tells of each priority once more without a filter.
+            if options is not None and options.get_attr("TCA_BPF_NAME") in names:
+                yield Attachment(way, handle=message["handle"], priority=message["info"] >> 16)

@@ -16,7 +16,7 @@ from pathlib import Path
 from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, features, programs
 from ram_ebpf.dataplane.clock import NANOSECONDS
 from ram_ebpf.dataplane.device_side import DeviceSide
-from ram_ebpf.dataplane.devices import Device
+from ram_ebpf.dataplane.devices import Attachment, Device
 from ram_ebpf.dataplane.maps import Map, create_maps, raise_memlock_limit
 from ram_ebpf.dataplane.namehash import draw_multipliers
 from ram_ebpf.dataplane.pins import Pins
@@ -104,6 +104,7 @@ class DevicePlace:
     scope: Scope
     lock: socket.socket
     alone: bool
+    attached: list[Attachment]
 
 
 class Plane:
@@ -348,13 +349,14 @@ class Plane:
                 loaded = chosen.programs_for(device.flags)
                 self._mark_governed(device, True)
                 leftovers = devices.ours_attached(device)
-                devices.attach(loaded, device)
+                attached = devices.attach(loaded, device)
         except BaseException:
             self._mark_governed(device, False)
             lock.close()
             raise
-        self._devices[device] = DevicePlace(chosen, lock, alone)
-        return devices.detach_leftovers(leftovers, device)
+        self._devices[device] = DevicePlace(chosen, lock, alone, attached)
+        devices.detach(device, leftovers)
+        return len(leftovers)
 
     def _mark_governed(self, device: Device, governed: bool) -> None:
         """What comes from behind a governed device speaks for no resolver; see bpf/lib/reply.h."""
@@ -370,7 +372,7 @@ class Plane:
     def detach_device(self, device: Device) -> None:
         """Lets go of a device; one that is gone has let go already."""
         place = self._devices.pop(device)
-        devices.detach(place.scope.programs_for(device.flags), device)
+        devices.detach(device, place.attached)
         self._mark_governed(device, False)
         place.lock.close()
         if place.alone:

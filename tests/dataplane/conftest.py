@@ -37,7 +37,9 @@ def loaded(request: pytest.FixtureRequest, load: Load) -> Bench:
 
 
 # What is about sockets and cgroups themselves.
-_OF_CGROUPS = frozenset({"test_senders", "test_sockets", "test_scopes", "test_syscall", "test_devices"})
+_OF_CGROUPS = frozenset(
+    {"test_senders", "test_sockets", "test_scopes", "test_syscall", "test_devices", "test_device_attachments"}
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from pyroute2 import IPRoute
 
 from ram_ebpf.dataplane import devices, namespaces
-from ram_ebpf.dataplane.devices import Device
+from ram_ebpf.dataplane.devices import Attachment, Device
 from tests.adversarial.field import ScopedDaemon
 
 from . import topology
@@ -102,6 +102,6 @@ def end_of_cable(lab: Lab) -> Device:
         return Device("client", socket.if_nametoindex("client"), namespace=of(lab).path)
 
 
-def programs_on(lab: Lab) -> list[int]:
-    """Ids of what is attached to it."""
+def programs_on(lab: Lab) -> list[Attachment]:
+    """What is attached to it."""
     return devices.ours_attached(end_of_cable(lab))
