@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class RunningContainer:
     name: str
     labels: tuple[tuple[str, str], ...]
     pid: int
+    image: str = ""
 
 
 class DockerContainers:
@@ -106,7 +107,8 @@ class DockerContainers:
             pid = container.attrs.get("State", {}).get("Pid", 0)
             if pid:
                 labels = tuple(sorted((container.labels or {}).items()))
-                found.append(RunningContainer(container.id, container.name, labels, pid))
+                image = str(container.attrs.get("Config", {}).get("Image", ""))
+                found.append(RunningContainer(container.id, container.name, labels, pid, image))
         self._change(tuple(found))
         self._listed.set()
 
@@ -147,23 +149,29 @@ def matches(container: RunningContainer, wanted: str) -> bool:
     return container.name == wanted or (len(wanted) >= 12 and container.identifier.startswith(wanted))
 
 
-class ContainerTarget(Target):
-    """All running containers that are meant: their cgroups, and what leads out of their networks."""
+class ContainersTarget(Target):
+    """All running containers of some kind: their cgroups, and what leads out of their networks."""
 
     period = 1.0
 
-    def __init__(self, wanted: str, containers: DockerContainers, mount: Path) -> None:
-        self.label = f"container {wanted}"
-        self._wanted = wanted
+    def __init__(
+        self,
+        label: str,
+        containers: DockerContainers,
+        mount: Path,
+        is_meant: Callable[[RunningContainer], bool],
+    ) -> None:
+        self.label = label
         self._containers = containers
         self._mount = mount
+        self._is_meant = is_meant
 
     def find(self) -> Places:
         """Of a container in the host's own network only the cgroup."""
         cgroups: set[Path] = set()
         devices: set[Device] = set()
         for container in self._containers.containers:
-            if matches(container, self._wanted):
+            if self._is_meant(container):
                 for places in _places_of(container.pid, self._mount):
                     cgroups |= places.cgroups
                     devices |= places.devices

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ram_ebpf.policy.messages import explain
 from ram_ebpf.policy.scope import (
+    BuildersScope,
     CgroupScope,
     ContainerScope,
     DeviceScope,
@@ -29,15 +30,17 @@ from ram_ebpf.scopes.target import CgroupTarget, Target
 from ram_ebpf.scopes.unit import UnitTarget
 
 if TYPE_CHECKING:
-    from ram_ebpf.scopes.docker import DockerContainers
+    from ram_ebpf.scopes.docker import DockerContainers, RunningContainer
 
 _KINDS = (
     "cgroup:PATH, unit:NAME, device:NAME, netns:NAME, netns:PATH or netns:pid:N, container:NAME, "
-    "container:ID or container:label=KEY=VALUE, or engine:docker, engine:containerd, "
-    "engine:podman, engine:crio or engine:all"
+    "container:ID or container:label=KEY=VALUE, builders:buildx, or engine:docker, "
+    "engine:containerd, engine:podman, engine:crio or engine:all"
 )
-_WRITE = "cgroup: PATH, unit: NAME, device: NAME, netns: NAME, container: NAME or engine: NAME"
-_PARSED = ("unit", "device", "netns", "container")
+_WRITE = (
+    "cgroup: PATH, unit: NAME, device: NAME, netns: NAME, container: NAME, builders: buildx or engine: NAME"
+)
+_PARSED = ("unit", "device", "netns", "container", "builders")
 
 
 @dataclass
@@ -53,14 +56,26 @@ class Selection:
         return [self.containers] if self.containers is not None else []
 
     def add_container(self, wanted: str) -> None:
-        """Adds containers of the Docker daemon, which is watched from now on."""
+        """Adds containers by name, identifier or label."""
+        from ram_ebpf.scopes.docker import matches
+
+        self._add_containers(f"container {wanted}", lambda container: matches(container, wanted))
+
+    def add_builders(self, kind: str) -> None:
+        """Adds all containers in which images are built."""
+        from ram_ebpf.scopes.builders import is_builder
+
+        mount = find_cgroup2_mount()
+        self._add_containers(f"builders {kind}", lambda container: is_builder(container, mount))
+
+    def _add_containers(self, label: str, is_meant: Callable[[RunningContainer], bool]) -> None:
         # Here, as it takes a while to import.
-        from ram_ebpf.scopes.docker import ContainerTarget, DockerContainers
+        from ram_ebpf.scopes.docker import ContainersTarget, DockerContainers
 
         if self.containers is None:
             self.containers = DockerContainers()
             self.containers.start()
-        self.add(ContainerTarget(wanted, self.containers, find_cgroup2_mount()))
+        self.add(ContainersTarget(label, self.containers, find_cgroup2_mount(), is_meant))
 
     def close(self) -> None:
         """Stops watching."""
@@ -104,7 +119,7 @@ def parse_scope(text: str) -> Scope:
         raise ScopeError(f"--scope {text}: {problem}; {cure}") from error
 
 
-_Supported = CgroupScope | EngineScope | UnitScope | NetnsScope | DeviceScope | ContainerScope
+_Supported = CgroupScope | EngineScope | UnitScope | NetnsScope | DeviceScope | ContainerScope | BuildersScope
 _SCOPE: TypeAdapter[Scope] = TypeAdapter(Scope)
 
 
@@ -132,6 +147,8 @@ def select(scopes: Sequence[Scope]) -> Selection:
             selection.add(NetnsTarget(scope.netns))
         elif isinstance(scope, ContainerScope):
             selection.add_container(scope.container)
+        elif isinstance(scope, BuildersScope):
+            selection.add_builders(scope.target)
         else:
             selection.add(DeviceTarget(scope.device))
     return selection

@@ -16,7 +16,8 @@ _LIBRARY = re.compile(r"(/\S+) \(0x[0-9a-f]+\)")  # in the output of ldd(1)
 
 def build(directory: Path) -> image.Image:
     """Build it. /bin/musl and /bin/glibc are clients/connect.c with the resolvers of these C libraries."""
-    found = {"bin/sleep": Path(programs.find("sleep"))}
+    # The second by the name of BuildKit's daemon, which is all that is looked at of one.
+    found = dict.fromkeys(("bin/sleep", "bin/buildkitd"), Path(programs.find("sleep")))
     # Static, or it would need musl's loader.
     for name, compiler, options in (("musl", "musl-gcc", ["-static"]), ("glibc", "gcc", [])):
         target = found[f"bin/{name}"] = directory / name

@@ -46,7 +46,9 @@ def docker(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docke
 
 @pytest.fixture(scope="module")
 def daemon(lab: Lab, docker: Docker) -> Iterator[HostDaemon]:
-    with governed(lab, docker, POLICY, "container:web", "container:label=team=builds") as result:
+    with governed(
+        lab, docker, POLICY, "container:web", "container:label=team=builds", "builders:buildx"
+    ) as result:
         yield result
 
 
@@ -86,6 +88,7 @@ def test_scopes_that_are_not_there(daemon: HostDaemon) -> None:
     assert daemon.said().splitlines() == [
         "ram-ebpf: container web: is not there; it is governed as soon as it is",
         "ram-ebpf: container label=team=builds: is not there; it is governed as soon as it is",
+        "ram-ebpf: builders buildx: is not there; it is governed as soon as it is",
     ]
 
 
@@ -106,6 +109,27 @@ def test_container_by_its_label(docker: Docker, daemon: HostDaemon) -> None:
         start = len(daemon.lines())
         assert_refused(one)
         assert wait_denied(daemon, start, topology.BLOCKED)["scope"] == "container label=team=builds"
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        pytest.param("buildx_buildkit_test0", docker_image.WAIT, id="by its name"),
+        pytest.param("harmless", ("/bin/buildkitd", "infinity"), id="by what runs in it"),
+    ],
+)
+def test_builder(docker: Docker, daemon: HostDaemon, name: str, command: tuple[str, ...]) -> None:
+    start = len(daemon.lines())
+    container = docker.run(IMAGE, command, name)
+    try:
+        wait_governed(daemon, start, f"{container.cgroup} is governed")
+        wait_governed(daemon, start, "device veth")
+        assert_refused(container)
+        assert wait_denied(daemon, start, topology.BLOCKED)["scope"] == "builders buildx"
+        reached = container.run(["/bin/musl", str(PORT), NAME])
+        assert reached.returncode == 0, reached
+    finally:
+        docker.remove(container)
 
 
 def test_other_containers_are_free(docker: Docker, daemon: HostDaemon) -> None:
