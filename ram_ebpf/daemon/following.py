@@ -71,6 +71,10 @@ class _Followed:
     next_look: float = 0.0
 
 
+def _name(place: Path | Device) -> str:
+    return str(place) if isinstance(place, Path) else f"device {place}"
+
+
 Say = Callable[[str, str], None]
 
 
@@ -86,7 +90,7 @@ class Following:
         self._say = say
         self._changed = changed
         self._failed: set[Path | Device] = set()
-        self._seen: set[Path | str] = set()  # places that were governed before: cgroups, names of devices
+        self._seen: set[str] = set()  # places that were governed before
 
     def begin(self) -> None:
         """Attaches to all places that there are. Raises what Plane.attach and attach_device raise."""
@@ -138,7 +142,8 @@ class Following:
             self._say("scope-gone", f"device {device} {what} {item.target.label}")
 
     def _try(self, place: Path | Device, attach: Callable[[], None]) -> None:
-        name = place if isinstance(place, Path) else f"device {place}"
+        name = _name(place)
+        again = " again" if name in self._seen else ""
         try:
             attach()
         except FileNotFoundError:
@@ -149,8 +154,6 @@ class Following:
                 self._say("scope-failed", f"{name} cannot be governed, and is tried again: {error}")
             return
         self._failed.discard(place)
-        again = " again" if name in self._seen else ""
-        self._seen.add(name)
         self._say("scope-back", f"{name} is governed{again}")
 
     def _attach_cgroup(self, item: _Followed, cgroup: Path) -> None:
@@ -158,7 +161,7 @@ class Following:
             return
         self._report(self._plane.attach(cgroup, self._scope_of(item)), str(cgroup))
         item.cgroups.add(cgroup)
-        self._seen.add(cgroup)
+        self._seen.add(_name(cgroup))
         self._changed()
 
     def _attach_device(self, item: _Followed, device: Device) -> None:
@@ -166,7 +169,7 @@ class Following:
             return
         self._report(self._plane.attach_device(device, self._device_scope_of(item)), f"device {device}")
         item.devices.add(device)
-        self._seen.add(f"device {device}")
+        self._seen.add(_name(device))
         self._changed()
 
     def _report(self, replaced: int, where: str) -> None:
