@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from pyroute2 import IPRoute
 
 from tests.adversarial.actor import Actor
 from tests.adversarial.field import PORT, tcp_connect, wait_denied
@@ -116,12 +117,18 @@ def test_root_inside_cannot_take_it_off(lab: Lab, daemon: SwitchDaemon, client: 
     """It may do what it likes with its own end of the cable."""
     before = programs_on(lab)
     assert len(before) == 2
-    for argv in (
-        ["tc", "qdisc", "del", "dev", "eth0", "clsact"],
-        ["tc", "qdisc", "replace", "dev", "eth0", "root", "pfifo"],
-        ["ip", "link", "set", "eth0", "address", "02:00:00:00:00:77"],
-    ):
-        lab.client.run(argv)
-    assert programs_on(lab) == before
-    with pytest.raises(OSError):
-        tcp_connect(client, topology.BLOCKED)
+    with IPRoute(netns=lab.client.namespace.name) as netlink:
+        (index,) = netlink.link_lookup(ifname="eth0")
+        (link,) = netlink.get_links(index)
+        try:
+            netlink.tc("add", "clsact", index)
+            netlink.tc("del", "clsact", index)
+            netlink.tc("replace", "pfifo", index, limit=100, parent=0xFFFFFFFF)
+            netlink.link("set", index=index, address="02:00:00:00:00:77")
+            assert programs_on(lab) == before
+            with pytest.raises(OSError):
+                tcp_connect(client, topology.BLOCKED)
+        finally:
+            # What a queue drops would be missed by tests that count packets.
+            netlink.tc("del", "pfifo", index, parent=0xFFFFFFFF)
+            netlink.link("set", index=index, address=link.get_attr("IFLA_ADDRESS"))
