@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
                 RecordWriter(args.log_format == "json"),
                 Options(log_dns=args.log_dns, cache_directory=args.cache),
             )
-        controller.run(selection.targets, selection.watches())
+        controller.run(selection.targets, selection.watches(), selection.ports())
     except (BusyCgroupError, BusyDeviceError) as error:
         return _fail(os.EX_TEMPFAIL, str(error))
     except VerifierError as error:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ram_ebpf.daemon.following import Following, LinkWatch, Watch
 from ram_ebpf.daemon.history import NameHistory
+from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
 from ram_ebpf.daemon.records import Describer, RecordWriter, event_name
 from ram_ebpf.daemon.repeats import Repeats
@@ -93,13 +94,17 @@ class Controller:
         self._untold = 0
         self._last_moment = float("inf")
 
-    def run(self, targets: Sequence[Target], watches: Sequence[Watch] = ()) -> None:
+    def run(
+        self, targets: Sequence[Target], watches: Sequence[Watch] = (), ports: Ports | None = None
+    ) -> None:
         """Governs the targets until SIGTERM or SIGINT; detaches everything on the way out.
 
-        `watches` tell when the targets may have changed, beside devices that come and go.
+        `watches` tell when the targets may have changed, beside devices that come and go. `ports`: where
+        containers come that may belong to one of the targets.
         Raises what Plane.attach and Plane.attach_device raise; nothing stays attached then either.
         """
         following = Following(self._plane, targets, self._say, lambda: self._trust.apply(self._plane))
+        holding = Holding(self._plane, ports, self._say) if ports is not None else None
         self._describer.scope_label = following.label_of
         with self._signals() as wake:
             try:
@@ -108,11 +113,18 @@ class Controller:
                 self._wait_for_seeds()
                 if not self._stop.is_set():
                     self._pin()
+                    if holding is not None:
+                        self._plane.prepare_devices()
+                        holding.look()
                     following.begin()
+                    if holding is not None:
+                        holding.begin()
                     self._plane.remove_unused_pins()
                     self._ready()
-                    self._serve(wake, following, watches)
+                    self._serve(wake, following, watches, holding)
             finally:
+                if holding is not None:
+                    holding.close()
                 self._shut_down()
 
     def _wait_for_seeds(self) -> None:
@@ -176,7 +188,9 @@ class Controller:
             os.close(reader)
             os.close(writer)
 
-    def _serve(self, wake: int, following: Following, watches: Sequence[Watch]) -> None:
+    def _serve(
+        self, wake: int, following: Following, watches: Sequence[Watch], holding: Holding | None
+    ) -> None:
         next_cleaning = time.monotonic()
         with selectors.DefaultSelector() as selector, contextlib.closing(LinkWatch()) as links:
             watches = [links, *watches]
@@ -187,7 +201,12 @@ class Controller:
                 selector.select(_QUEUE_PERIOD)
                 self._plane.show_alive()
                 news = [watch.has_news() for watch in watches]
-                following.follow(any(news))
+                looking = holding if holding is not None and (any(news) or holding.is_holding) else None
+                if looking is not None:
+                    looking.look()
+                following.follow(any(news) or looking is not None)
+                if looking is not None:
+                    looking.act()
                 self._drain()
                 self._trust.follow(self._plane)
                 now = time.monotonic()

@@ -29,6 +29,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.DENIED_DNS_OVER_HTTPS: "a resolver that speaks DNS over HTTPS, and not one of the trusted ones",
     Reason.DENIED_QUERY_NAME: "{host} is not in the policy, and other names may not be asked for",
     Reason.DENIED_NOT_A_QUERY: "only queries for names of the policy may go to the resolver",
+    Reason.DENIED_NEW_CONTAINER: "nobody knows yet whether this new container is governed",
     Reason.DNS_LEARNED: "addresses of {host} are allowed by {rule}",
     Reason.DNS_NOT_LISTED: "{host} is not in the policy",
     Reason.DNS_NO_QUERY: "a DNS reply that nobody asked for",

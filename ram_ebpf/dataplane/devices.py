@@ -21,7 +21,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from ram_ebpf.dataplane import namespaces, syscall
 from ram_ebpf.dataplane.abi import PlaceFlag
-from ram_ebpf.dataplane.programs import DEVICE_INCOMING, DEVICE_OUTGOING, Hook, Programs
+from ram_ebpf.dataplane.programs import (
+    DEVICE_HOLD,
+    DEVICE_INCOMING,
+    DEVICE_OUTGOING,
+    Hook,
+    Programs,
+)
 from ram_ebpf.dataplane.syscall import AttachType
 
 # include/uapi/linux/pkt_sched.h: TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), and likewise for egress.
@@ -111,6 +117,18 @@ def attach(programs: Programs, device: Device) -> list[Attachment]:
                 _detach(device, attachment)
             raise
     return attached
+
+
+def hold(programs: Programs, device: Device) -> Attachment:
+    """Lets nothing pass that what is behind the device sends. Raises OSError."""
+    return _attach(DEVICE_HOLD, programs.fds[DEVICE_HOLD.function], device, AttachType.TCX_INGRESS)
+
+
+def held(device: Device) -> list[Attachment]:
+    """What holds a device, whoever attached it."""
+    names = {DEVICE_HOLD.object_name}
+    way = AttachType.TCX_INGRESS
+    return [*_by_tcx(device, way, names), *_filters(device, way, names)]
 
 
 def _attach(hook: Hook, fd: int, device: Device, way: AttachType) -> Attachment:

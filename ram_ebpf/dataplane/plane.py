@@ -358,6 +358,14 @@ class Plane:
         devices.detach(device, leftovers)
         return len(leftovers)
 
+    def prepare_devices(self) -> None:
+        """Loads what devices need before there is one, as it takes a second. Raises as attach_device does."""
+        assert self.device_side is not None  # asking for it loads it
+
+    def hold(self, device: Device) -> Attachment:
+        """Lets nothing pass that what is behind a device sends. It is let go of by devices.detach()."""
+        return devices.hold(self.device_side.programs, device)
+
     def _mark_governed(self, device: Device, governed: bool) -> None:
         """What comes from behind a governed device speaks for no resolver; see bpf/lib/reply.h."""
         if device.flags & abi.PlaceFlag.OWN_TRAFFIC or device.namespace is not None:

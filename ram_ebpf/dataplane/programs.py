@@ -106,9 +106,11 @@ _REFUSALS = (
 DEVICE_INCOMING = _of_device("ram_device_incoming", "d_in")
 DEVICE_OUTGOING = _of_device("ram_device_outgoing", "d_out")
 
+DEVICE_HOLD = _of_device("ram_device_hold", "d_hold")
+
 CGROUP_PROGRAMS = ProgramSet("cgroup.c", _SHARED, CGROUP_HOOKS, RESOLVER_HOOKS)
 DEVICE_PROGRAMS = ProgramSet(
-    "tc.c", (*map(_as_device, _SHARED), *_REFUSALS), (DEVICE_INCOMING, DEVICE_OUTGOING)
+    "tc.c", (*map(_as_device, _SHARED), *_REFUSALS), (DEVICE_INCOMING, DEVICE_OUTGOING), (DEVICE_HOLD,)
 )
 PROGRAM_SETS = (CGROUP_PROGRAMS, DEVICE_PROGRAMS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,24 @@ def devices_into(namespace: Path) -> frozenset[Device]:
             if link["index"] not in ends and _leads_out(link, bool(ends)):
                 found.add(_inside(link, namespace))
     return frozenset(found)
+
+
+def at_bridges(names: Collection[str]) -> dict[Device, int | None]:
+    """The veths at these bridges, each with the number by which this namespace knows where it leads."""
+    with IPRoute() as netlink:
+        links = list(netlink.get_links())
+    bridges = {link["index"] for link in links if link.get_attr("IFLA_IFNAME") in names}
+    return {
+        describe_link(link): link.get_attr("IFLA_LINK_NETNSID")
+        for link in links
+        if _is_pair(link) and link.get_attr("IFLA_MASTER") in bridges
+    }
+
+
+def number_of(namespace: Path) -> int | None:
+    """By which this namespace knows another one. Raises OSError when that is gone."""
+    with IPRoute() as netlink:
+        return _number_of(netlink, namespace)
 
 
 def _number_of(netlink: Any, namespace: Path) -> int | None:

@@ -22,7 +22,7 @@ from ram_ebpf.dataplane import namespaces
 from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.policy.scope import LABEL_PREFIX
 from ram_ebpf.scopes.cgroup import of_process
-from ram_ebpf.scopes.device import devices_into
+from ram_ebpf.scopes.device import at_bridges, devices_into, number_of
 from ram_ebpf.scopes.target import Places, Target
 
 # DOCKER_HOST names another one, as for Docker's own command line.
@@ -49,6 +49,7 @@ class DockerContainers:
     def __init__(self, url: str = DEFAULT_URL) -> None:
         self._url = url
         self._containers: tuple[RunningContainer, ...] = ()
+        self._bridges: frozenset[str] = frozenset()
         self._stop = threading.Event()
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._client: Any = None
@@ -64,6 +65,11 @@ class DockerContainers:
     def containers(self) -> tuple[RunningContainer, ...]:
         """Those that run now; none while the daemon is away."""
         return self._containers
+
+    @property
+    def bridges(self) -> frozenset[str]:
+        """The names of the bridges of its networks."""
+        return self._bridges
 
     def fileno(self) -> int:
         """Readable when there was a change; see has_news()."""
@@ -92,13 +98,17 @@ class DockerContainers:
 
     def _follow(self, client: Any) -> None:
         # Subscribed first and listed second: what happens in between is in the stream.
-        events = client.events(decode=True, filters={"type": "container"})
+        events = client.events(decode=True, filters={"type": ["container", "network"]})
         with contextlib.closing(events):
+            self._list_networks(client)
             self._list(client)
             for event in events:
                 if self._stop.is_set():
                     return
-                if event.get("Action") in ("start", "die", "restart", "rename", "pause", "unpause"):
+                if event.get("Type") == "network":
+                    if event.get("Action") in ("create", "destroy"):
+                        self._list_networks(client)
+                elif event.get("Action") in ("start", "die", "restart", "rename", "pause", "unpause"):
                     self._list(client)
 
     def _list(self, client: Any) -> None:
@@ -111,6 +121,14 @@ class DockerContainers:
                 found.append(RunningContainer(container.id, container.name, labels, pid, image))
         self._change(tuple(found))
         self._listed.set()
+
+    def _list_networks(self, client: Any) -> None:
+        found = set()
+        for network in client.networks.list(filters={"driver": "bridge"}):
+            options = network.attrs.get("Options") or {}
+            # moby: libnetwork/drivers/bridge, getBridgeName.
+            found.add(options.get("com.docker.network.bridge.name") or f"br-{network.id[:12]}")
+        self._bridges = frozenset(found)
 
     def _keep_living(self) -> None:
         self._change(tuple(item for item in self._containers if Path(f"/proc/{item.pid}").exists()))
@@ -136,6 +154,32 @@ class DockerContainers:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class DockerPorts:
+    """The devices at the bridges of a Docker daemon's networks, by whether their container is known."""
+
+    def __init__(self, containers: DockerContainers) -> None:
+        self._containers = containers
+        self._devices: dict[Device, int | None] = {}
+        self._known: set[int | None] = set()
+
+    def _look(self) -> None:
+        self._known = set()
+        for container in self._containers.containers:
+            with contextlib.suppress(OSError):
+                self._known.add(number_of(Path(f"/proc/{container.pid}/ns/net")))
+        self._known.discard(None)
+        self._devices = at_bridges(self._containers.bridges)
+
+    def known(self) -> set[Device]:
+        """Those that lead to containers which run. Looks anew."""
+        self._look()
+        return {device for device, number in self._devices.items() if number in self._known}
+
+    def others(self) -> set[Device]:
+        """The rest of them, as known() saw them."""
+        return {device for device, number in self._devices.items() if number not in self._known}
 
 
 def matches(container: RunningContainer, wanted: str) -> bool:

@@ -30,7 +30,7 @@ from ram_ebpf.scopes.target import CgroupTarget, Target
 from ram_ebpf.scopes.unit import UnitTarget
 
 if TYPE_CHECKING:
-    from ram_ebpf.scopes.docker import DockerContainers, RunningContainer
+    from ram_ebpf.scopes.docker import DockerContainers, DockerPorts, RunningContainer
 
 _KINDS = (
     "cgroup:PATH, unit:NAME, device:NAME, netns:NAME, netns:PATH or netns:pid:N, container:NAME, "
@@ -50,6 +50,12 @@ class Selection:
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     containers: DockerContainers | None = None  # of the Docker daemon, where a scope names any
+
+    def ports(self) -> DockerPorts | None:
+        """Where containers come that may be meant, where a scope names any."""
+        from ram_ebpf.scopes.docker import DockerPorts
+
+        return DockerPorts(self.containers) if self.containers is not None else None
 
     def watches(self) -> list[DockerContainers]:
         """What tells that something has changed."""

@@ -401,3 +401,16 @@ def test_device_without_frames(bench: Bench) -> None:
 def test_own_traffic_is_answered_too(bench: Bench) -> None:
     verdict, _ = sent(bench, link() / ip(NOWHERE) / TCP(dport=443, flags="S"), PlaceFlag.OWN_TRAFFIC)
     assert verdict == ANSWERED
+
+
+# --- containers of which nothing is known yet
+
+
+def test_hold(bench: Bench) -> None:
+    """No answer, so that who asks asks again; but neighbours are found meanwhile."""
+    program = bench.plane.device_side.programs.fds["ram_device_hold"]
+    bench.open("learned", ONE, (443,), 60)
+    for packet in (ip(ONE) / TCP(dport=443, flags="S"), ip(RESOLVER) / UDP(dport=53), ip(NOWHERE6)):
+        assert syscall.program_test_run(program, bytes(link() / packet)).retval == DROPPED
+    assert syscall.program_test_run(program, bytes(link() / ARP(psrc=CLIENT, pdst=ONE))).retval == PASSED
+    assert bench.counted() == {Reason.DENIED_NEW_CONTAINER: 3}

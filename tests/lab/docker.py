@@ -84,7 +84,7 @@ class Container:
     def __init__(self, docker: Docker, identifier: str) -> None:
         self.identifier = identifier
         self.cgroup = docker.top / "containers" / identifier
-        (self.pid,) = cgroups.members(self.cgroup)
+        self.pid = next(iter(cgroups.members(self.cgroup)), 0)  # 0: it has ended already
         self._docker = docker
 
     def run(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Finished:

@@ -31,6 +31,7 @@ registries:
     private: true
 resolvers: [{Lab.resolver}, {RESOLVER}]
 """
+_ETH_P_ALL = 3
 NAME, ADDRESS = "plain.allowed.registry.test", topology.MANY[20]
 
 
@@ -84,6 +85,13 @@ def assert_refused(container: Container, library: str = "musl") -> None:
     assert f"{topology.BLOCKED} {errno.EPERM}" in said
 
 
+def scope_of_refusal(daemon: HostDaemon, start: int) -> str:
+    """One line stands for all addresses of the name."""
+    wanted = {"event": "denied", "host": "blocked.registry.test"}
+    line = wait_line(daemon, start, lambda line: wanted.items() <= line.items(), "the refusal")
+    return str(line["scope"])
+
+
 def test_scopes_that_are_not_there(daemon: HostDaemon) -> None:
     assert daemon.said().splitlines() == [
         "ram-ebpf: container web: is not there; it is governed as soon as it is",
@@ -100,15 +108,14 @@ def test_container_by_its_name(docker: Docker, daemon: HostDaemon, library: str)
         reached = container.run([f"/bin/{library}", str(PORT), NAME])
         assert (reached.returncode, reached.stderr) == (0, ""), reached
         assert_refused(container, library)
-        line = wait_denied(daemon, start, topology.BLOCKED)
-        assert (line["scope"], line["host"]) == ("container web", "blocked.registry.test")
+        assert scope_of_refusal(daemon, start) == "container web"
 
 
 def test_container_by_its_label(docker: Docker, daemon: HostDaemon) -> None:
     with running(docker, daemon, "one", team="builds") as one, running(docker, daemon, "two", team="builds"):
         start = len(daemon.lines())
         assert_refused(one)
-        assert wait_denied(daemon, start, topology.BLOCKED)["scope"] == "container label=team=builds"
+        assert scope_of_refusal(daemon, start) == "container label=team=builds"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +132,7 @@ def test_builder(docker: Docker, daemon: HostDaemon, name: str, command: tuple[s
         wait_governed(daemon, start, f"{container.cgroup} is governed")
         wait_governed(daemon, start, "device veth")
         assert_refused(container)
-        assert wait_denied(daemon, start, topology.BLOCKED)["scope"] == "builders buildx"
+        assert scope_of_refusal(daemon, start) == "builders buildx"
         reached = container.run(["/bin/musl", str(PORT), NAME])
         assert reached.returncode == 0, reached
     finally:
@@ -186,3 +193,30 @@ def test_renamed_container(docker: Docker, daemon: HostDaemon) -> None:
         assert_refused(container)
     finally:
         docker.remove(container)
+
+
+def test_first_packet(lab: Lab, docker: Docker, daemon: HostDaemon) -> None:
+    """Containers whose first process connects at once: before Docker says that they run."""
+    targets = [f"10.77.0.{number}" for number in range(240, 244)]
+    lab.blocked.node.add_addresses(*targets)
+    start = len(daemon.lines())
+    with Actor(docker.node) as watching:
+        item = watching.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+        item.bind(("eth0", _ETH_P_ALL))
+        for number, target in enumerate(targets):
+            command = ("/bin/musl", str(PORT), target)
+            container = docker.run(IMAGE, command, f"quick-{number}", {"team": "builds"})
+            docker.call("POST", f"/containers/{container.identifier}/wait")
+            docker.remove(container)
+        left = [data for data, _ in item.drain()]
+    assert left, "the watcher sees nothing"
+    needles = [socket.inet_aton(target) for target in targets]
+    assert not [needle for needle in needles if any(needle in data for data in left)]
+    assert not any(line["event"] == "unknown-device" for line in daemon.lines()[start:])
+
+
+def test_free_container_is_held_for_a_moment_only(docker: Docker, daemon: HostDaemon) -> None:
+    """It gets through, if it does try again."""
+    container = docker.run(IMAGE, ("/bin/musl", str(PORT), topology.BLOCKED), "free")
+    assert docker.call("POST", f"/containers/{container.identifier}/wait")["StatusCode"] == 0
+    docker.remove(container)

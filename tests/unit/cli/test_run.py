@@ -44,7 +44,7 @@ class FakeController:
         if self.at_start:
             raise self.at_start
 
-    def run(self, targets: Sequence[Target], watches: Sequence[object] = ()) -> None:
+    def run(self, targets: Sequence[Target], watches: Sequence[object] = (), ports: object = None) -> None:
         type(self).governed = [t.directory for t in targets if isinstance(t, CgroupTarget)]
         if self.at_run:
             raise self.at_run
