@@ -50,6 +50,7 @@ class DockerContainers:
         self._url = url
         self._containers: tuple[RunningContainer, ...] = ()
         self._bridges: frozenset[str] = frozenset()
+        self._pids: dict[str, int] = {}  # by identifier; the thread's own
         self._stop = threading.Event()
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._client: Any = None
@@ -98,6 +99,7 @@ class DockerContainers:
 
     def _follow(self, client: Any) -> None:
         # Subscribed first and listed second: what happens in between is in the stream.
+        self._pids.clear()  # who knows what has happened since
         events = client.events(decode=True, filters={"type": ["container", "network"]})
         with contextlib.closing(events):
             self._list_networks(client)
@@ -108,19 +110,35 @@ class DockerContainers:
                 if event.get("Type") == "network":
                     if event.get("Action") in ("create", "destroy"):
                         self._list_networks(client)
-                elif event.get("Action") in ("start", "die", "restart", "rename", "pause", "unpause"):
+                elif event.get("Action") in ("start", "die", "rename"):
+                    if event["Action"] != "rename":
+                        self._pids.pop(event.get("id") or event["Actor"]["ID"], None)
                     self._list(client)
 
     def _list(self, client: Any) -> None:
+        """All at once, and by itself only what the list does not say: the process of one that is new.
+
+        To be asked of one, a container waits until it has started, so nobody is asked twice.
+        """
         found = []
-        for container in client.containers.list(ignore_removed=True):
-            pid = container.attrs.get("State", {}).get("Pid", 0)
+        for item in client.api.containers():
+            pid = self._pids.get(item["Id"]) or self._ask_for_pid(client, item["Id"])
             if pid:
-                labels = tuple(sorted((container.labels or {}).items()))
-                image = str(container.attrs.get("Config", {}).get("Image", ""))
-                found.append(RunningContainer(container.id, container.name, labels, pid, image))
+                self._pids[item["Id"]] = pid
+                labels = tuple(sorted((item.get("Labels") or {}).items()))
+                name = next(iter(item.get("Names") or [""])).removeprefix("/")
+                found.append(RunningContainer(item["Id"], name, labels, pid, item.get("Image") or ""))
+        running = {container.identifier for container in found}
+        self._pids = {identifier: pid for identifier, pid in self._pids.items() if identifier in running}
         self._change(tuple(found))
         self._listed.set()
+
+    @staticmethod
+    def _ask_for_pid(client: Any, identifier: str) -> int:
+        try:
+            return int(client.api.inspect_container(identifier)["State"]["Pid"])
+        except docker.errors.NotFound:  # it has gone meanwhile
+            return 0
 
     def _list_networks(self, client: Any) -> None:
         found = set()

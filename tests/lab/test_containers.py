@@ -6,12 +6,13 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.adversarial.actor import Actor
-from tests.adversarial.field import PORT, tcp_connect, wait_denied, wait_line
+from tests.adversarial.field import PORT, eventually, tcp_connect, wait_denied, wait_line
 from tests.adversarial.packets import ipv4, udp
 
 from . import docker_image, topology
@@ -220,3 +221,29 @@ def test_free_container_is_held_for_a_moment_only(docker: Docker, daemon: HostDa
     container = docker.run(IMAGE, ("/bin/musl", str(PORT), topology.BLOCKED), "free")
     assert docker.call("POST", f"/containers/{container.identifier}/wait")["StatusCode"] == 0
     docker.remove(container)
+
+
+def test_many_at_once(docker: Docker, daemon: HostDaemon) -> None:
+    """All of them are governed, and all that end are let go of."""
+    start = len(daemon.lines())
+    with ThreadPoolExecutor(8) as pool:
+        containers = list(
+            pool.map(
+                lambda number: docker.run(IMAGE, docker_image.WAIT, f"many-{number}", {"team": "builds"}),
+                range(24),
+            )
+        )
+        try:
+            for container in containers:
+                wait_governed(daemon, start, f"{container.cgroup} is governed")
+            assert eventually(lambda: _count(daemon, start, "scope-back", "device veth") >= 24, 10.0)
+            list(pool.map(assert_refused, containers))
+        finally:
+            list(pool.map(docker.remove, containers))
+    assert eventually(lambda: _count(daemon, start, "scope-gone", "device veth") >= 24, 10.0)
+    assert eventually(lambda: _count(daemon, start, "scope-gone", "was removed; it is") >= 24, 10.0)
+
+
+def _count(daemon: HostDaemon, start: int, event: str, text: str) -> int:
+    lines = daemon.lines()[start:]
+    return sum(line["event"] == event and text in line["explanation"] for line in lines)
