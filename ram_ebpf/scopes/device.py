@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,20 +92,33 @@ def devices_into(namespace: Path) -> frozenset[Device]:
     return frozenset(found)
 
 
-def at_bridges(names: Collection[str]) -> dict[Device, int | None]:
-    """The veths at these bridges, each with the number by which this namespace knows where it leads."""
+@dataclass(frozen=True)
+class Cable:
+    """A veth of this network namespace: where it leads, and the bridge that it is plugged into."""
+
+    device: Device
+    number: int | None  # by which this namespace knows the other one; None: it leads to this one
+    bridge: str | None
+
+
+def cables() -> list[Cable]:
+    """All veths of this network namespace, by one look."""
     with IPRoute() as netlink:
         links = list(netlink.get_links())
-    bridges = {link["index"] for link in links if link.get_attr("IFLA_IFNAME") in names}
-    return {
-        describe_link(link): link.get_attr("IFLA_LINK_NETNSID")
+    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
+    return [
+        Cable(
+            describe_link(link),
+            link.get_attr("IFLA_LINK_NETNSID"),
+            names.get(link.get_attr("IFLA_MASTER")),
+        )
         for link in links
-        if _is_pair(link) and link.get_attr("IFLA_MASTER") in bridges
-    }
+        if _is_pair(link)
+    ]
 
 
 def number_of(namespace: Path) -> int | None:
-    """By which this namespace knows another one. Raises OSError when that is gone."""
+    """By which this namespace knows another one; None when no device leads there. Raises OSError."""
     with IPRoute() as netlink:
         return _number_of(netlink, namespace)
 

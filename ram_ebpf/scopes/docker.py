@@ -10,7 +10,8 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from ram_ebpf.dataplane import namespaces
 from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.policy.scope import LABEL_PREFIX
 from ram_ebpf.scopes.cgroup import of_process
-from ram_ebpf.scopes.device import at_bridges, devices_into, number_of
+from ram_ebpf.scopes.device import Cable, cables, devices_into, number_of
 from ram_ebpf.scopes.target import Places, Target
 
 # DOCKER_HOST names another one, as for Docker's own command line.
 DEFAULT_URL = os.environ.get("DOCKER_HOST") or "unix:///run/docker.sock"
 _TIMEOUT = 5.0  # seconds for one answer
 _RETRY = 1.0  # seconds between two attempts to reach a daemon
+_NEW = 3.0  # seconds for which a container is new
+_OFTEN, _SELDOM = 0.2, 3.0  # seconds between two looks
 _log = logging.getLogger(__name__)
 
 
@@ -174,30 +177,53 @@ class DockerContainers:
         self.close()
 
 
+class Networks:
+    """By which numbers this namespace knows the network namespaces of containers.
+
+    Such a number stays as long as the namespace, so each is asked for once.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}  # by process
+
+    def number(self, pid: int) -> int | None:
+        """None for this namespace itself, for one that no veth leads to yet, and for one that is gone."""
+        if pid not in self._numbers:
+            namespace = Path(f"/proc/{pid}/ns/net")
+            with contextlib.suppress(OSError):
+                if namespaces.identity(namespace) == namespaces.identity(namespaces.OWN):
+                    return None
+                number = number_of(namespace)
+                if number is not None:
+                    self._numbers[pid] = number
+        return self._numbers.get(pid)
+
+    def forget_all_but(self, pids: Collection[int]) -> None:
+        """Processes that have ended, whose ids others may get."""
+        self._numbers = {pid: number for pid, number in self._numbers.items() if pid in pids}
+
+
 class DockerPorts:
     """The devices at the bridges of a Docker daemon's networks, by whether their container is known."""
 
     def __init__(self, containers: DockerContainers) -> None:
         self._containers = containers
-        self._devices: dict[Device, int | None] = {}
+        self._networks = Networks()
+        self._cables: list[Cable] = []
         self._known: set[int | None] = set()
-
-    def _look(self) -> None:
-        self._known = set()
-        for container in self._containers.containers:
-            with contextlib.suppress(OSError):
-                self._known.add(number_of(Path(f"/proc/{container.pid}/ns/net")))
-        self._known.discard(None)
-        self._devices = at_bridges(self._containers.bridges)
 
     def known(self) -> set[Device]:
         """Those that lead to containers which run. Looks anew."""
-        self._look()
-        return {device for device, number in self._devices.items() if number in self._known}
+        pids = {container.pid for container in self._containers.containers}
+        self._networks.forget_all_but(pids)
+        self._known = {self._networks.number(pid) for pid in pids} - {None}
+        bridges = self._containers.bridges
+        self._cables = [cable for cable in cables() if cable.bridge in bridges]
+        return {cable.device for cable in self._cables if cable.number in self._known}
 
     def others(self) -> set[Device]:
         """The rest of them, as known() saw them."""
-        return {device for device, number in self._devices.items() if number not in self._known}
+        return {cable.device for cable in self._cables if cable.number not in self._known}
 
 
 def matches(container: RunningContainer, wanted: str) -> bool:
@@ -214,8 +240,6 @@ def matches(container: RunningContainer, wanted: str) -> bool:
 class ContainersTarget(Target):
     """All running containers of some kind: their cgroups, and what leads out of their networks."""
 
-    period = 1.0
-
     def __init__(
         self,
         label: str,
@@ -227,24 +251,46 @@ class ContainersTarget(Target):
         self._containers = containers
         self._mount = mount
         self._is_meant = is_meant
+        self._networks = Networks()
+        self._since: dict[int, float] = {}  # when each process was seen first
+        self._inside: dict[int, frozenset[Device]] = {}  # what is governed in there, by process
+
+    @property
+    def period(self) -> float:  # type: ignore[override]
+        """Often while a container is new: what it runs and how it is connected may not be seen at once."""
+        newest = max(self._since.values(), default=0.0)
+        return _OFTEN if time.monotonic() - newest < _NEW else _SELDOM
 
     def find(self) -> Places:
         """Of a container in the host's own network only the cgroup."""
-        cgroups: set[Path] = set()
+        containers = self._containers.containers
+        self._forget_all_but({container.pid for container in containers})
+        meant = [container for container in containers if self._is_meant(container)]
+        cgroups = {of_process(container.pid, self._mount) for container in meant} - {None, self._mount}
+        leading: dict[int | None, set[Device]] = {}
+        for cable in cables() if meant else ():
+            leading.setdefault(cable.number, set()).add(cable.device)
         devices: set[Device] = set()
-        for container in self._containers.containers:
-            if self._is_meant(container):
-                for places in _places_of(container.pid, self._mount):
-                    cgroups |= places.cgroups
-                    devices |= places.devices
-        return Places(frozenset(cgroups), frozenset(devices))
+        for container in meant:
+            number = self._networks.number(container.pid)
+            if number is not None:
+                devices |= leading.get(number, set())
+            devices |= self._others_of(container.pid)
+        return Places(frozenset(cgroup for cgroup in cgroups if cgroup), frozenset(devices))
 
+    def _others_of(self, pid: int) -> frozenset[Device]:
+        """Devices that are governed inside, such as a macvlan. Entering a namespace takes long."""
+        if time.monotonic() - self._since[pid] < _NEW or pid not in self._inside:
+            self._inside[pid] = frozenset()
+            namespace = Path(f"/proc/{pid}/ns/net")
+            with contextlib.suppress(OSError):
+                if namespaces.identity(namespace) != namespaces.identity(namespaces.OWN):
+                    found = devices_into(namespace)
+                    self._inside[pid] = frozenset(device for device in found if device.namespace is not None)
+        return self._inside[pid]
 
-def _places_of(pid: int, mount: Path) -> Iterator[Places]:
-    cgroup = of_process(pid, mount)
-    if cgroup is not None and cgroup != mount:
-        yield Places(cgroups=frozenset({cgroup}))
-    namespace = Path(f"/proc/{pid}/ns/net")
-    with contextlib.suppress(OSError):
-        if namespaces.identity(namespace) != namespaces.identity(namespaces.OWN):
-            yield Places(devices=devices_into(namespace))
+    def _forget_all_but(self, pids: set[int]) -> None:
+        now = time.monotonic()
+        self._since = {pid: self._since.get(pid, now) for pid in pids}
+        self._inside = {pid: devices for pid, devices in self._inside.items() if pid in pids}
+        self._networks.forget_all_but(pids)

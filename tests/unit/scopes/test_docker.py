@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import cast
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.policy.messages import explain
 from ram_ebpf.policy.scope import ContainerScope, Scope
-from ram_ebpf.scopes.docker import RunningContainer, matches
+from ram_ebpf.scopes import docker as module
+from ram_ebpf.scopes.device import Cable
+from ram_ebpf.scopes.docker import (
+    ContainersTarget,
+    DockerContainers,
+    DockerPorts,
+    RunningContainer,
+    matches,
+)
+from ram_ebpf.scopes.target import Places
 
 IDENTIFIER = "0123456789abcdef" * 4
 CONTAINER = RunningContainer(IDENTIFIER, "web", (("empty", ""), ("team", "builds"), ("x", "a=b")), 42)
@@ -53,3 +66,111 @@ def test_invalid(text: str) -> None:
     _, problem, cure = explain(caught.value.errors()[0])
     assert "the name, identifier or label of a container" in problem
     assert cure == "write one, such as buildkit0 or label=team=builds"
+
+
+# --- where they are
+
+
+class Fake:
+    """A Docker daemon's containers, and what the kernel says of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.containers: tuple[RunningContainer, ...] = ()
+        self.bridges = frozenset({"docker0"})
+        self.cables: list[Cable] = []
+        self.numbers: dict[int, int | None] = {}
+        self.asked: list[int] = []
+        self.now = 100.0
+        monkeypatch.setattr(module, "cables", lambda: self.cables)
+        monkeypatch.setattr(module, "number_of", self._number_of)
+        monkeypatch.setattr(module, "devices_into", lambda namespace: frozenset())
+        monkeypatch.setattr(module, "of_process", lambda pid, mount: mount / str(pid))
+        monkeypatch.setattr("ram_ebpf.dataplane.namespaces.identity", lambda path: (0, hash(str(path))))
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+    def _number_of(self, namespace: Path) -> int | None:
+        pid = int(namespace.parts[2])
+        self.asked.append(pid)
+        return self.numbers.get(pid)
+
+    def run(self, *pids: int) -> None:
+        """These containers run, by their processes."""
+        self.containers = tuple(RunningContainer(f"{pid:064}", f"c{pid}", (), pid) for pid in pids)
+
+    def target(self) -> ContainersTarget:
+        """Of all containers."""
+        return ContainersTarget("all", cast(DockerContainers, self), Path("/cgroup"), lambda _: True)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    return Fake(monkeypatch)
+
+
+VETH, OTHER = Device("veth1", 1), Device("veth2", 2)
+
+
+def test_places_of_a_container(fake: Fake) -> None:
+    target = fake.target()
+    assert not target.find()
+    fake.run(42)
+    fake.numbers[42] = 7
+    fake.cables = [
+        Cable(VETH, 7, "docker0"),
+        Cable(OTHER, 8, "docker0"),
+        Cable(Device("veth3", 3), None, None),
+    ]
+    assert target.find() == Places(frozenset({Path("/cgroup/42")}), frozenset({VETH}))
+    fake.run()
+    assert not target.find()
+
+
+def test_container_that_is_connected_later(fake: Fake) -> None:
+    """No number yet is no reason not to ask again; a number is asked for once."""
+    target = fake.target()
+    fake.run(42)
+    assert not target.find().devices
+    fake.numbers[42] = 7
+    fake.cables = [Cable(VETH, 7, "docker0")]
+    assert target.find().devices == {VETH}
+    fake.cables.append(Cable(OTHER, 7, "br-0123"))
+    assert target.find().devices == {VETH, OTHER}
+    assert fake.asked == [42, 42]
+
+
+def test_it_is_looked_at_often_while_it_is_new(fake: Fake) -> None:
+    target = fake.target()
+    assert target.period > 1.0
+    fake.run(42)
+    target.find()
+    assert target.period < 1.0
+    fake.now += 10.0
+    target.find()
+    assert target.period > 1.0
+    fake.run(42, 43)
+    target.find()
+    assert target.period < 1.0
+
+
+def test_process_of_the_same_number_is_another_one(fake: Fake) -> None:
+    target = fake.target()
+    for number in (7, 8):
+        fake.run(42)
+        fake.numbers[42] = number
+        fake.cables = [Cable(VETH, number, "docker0")]
+        assert target.find().devices == {VETH}
+        fake.run()
+        target.find()
+
+
+def test_ports(fake: Fake) -> None:
+    ports = DockerPorts(cast(DockerContainers, fake))
+    fake.cables = [
+        Cable(VETH, 7, "docker0"),
+        Cable(OTHER, None, "docker0"),
+        Cable(Device("veth3", 3), 9, "br"),
+    ]
+    assert (ports.known(), ports.others()) == (set(), {VETH, OTHER})
+    fake.run(42)
+    fake.numbers[42] = 7
+    assert (ports.known(), ports.others()) == ({VETH}, {OTHER})
