@@ -27,9 +27,6 @@ class Watch(Protocol):
     def has_news(self) -> bool:
         """Whether there was any since the last call."""
 
-    def close(self) -> None:
-        """Stops watching."""
-
 
 class LinkWatch:
     """A descriptor that is readable when a device of this network namespace has come, gone or changed."""
@@ -178,10 +175,10 @@ class Following:
 
     def _scope_of(self, item: _Followed) -> Scope:
         if item.scope is None:
-            item.scope = self._plane.open_scope()
+            item.scope = self._plane.open_scope(item.device_scope)
         return item.scope
 
     def _device_scope_of(self, item: _Followed) -> Scope:
         if item.device_scope is None:
-            item.device_scope = self._plane.open_scope(self._scope_of(item))
+            item.device_scope = self._plane.open_scope(item.scope)
         return item.device_scope

@@ -68,15 +68,9 @@ def ours_attached(cgroup: Path, hooks: Sequence[Hook] = CGROUP_HOOKS) -> dict[Ho
     with _open_directory(cgroup) as directory:
         for hook in hooks:
             for identifier in syscall.program_query(directory, _type(hook)):
-                try:
-                    fd = syscall.program_fd_by_id(identifier)
-                except FileNotFoundError:
-                    continue
-                try:
+                with contextlib.suppress(FileNotFoundError), syscall.opened_program(identifier) as fd:
                     if syscall.program_info(fd).name == hook.object_name:
                         found.setdefault(hook, []).append(identifier)
-                finally:
-                    os.close(fd)
     return found
 
 
@@ -86,11 +80,7 @@ def detach_leftovers(found: Mapping[Hook, list[int]], cgroup: Path) -> int:
     with _open_directory(cgroup) as directory:
         for hook, identifiers in found.items():
             for identifier in identifiers:
-                with contextlib.suppress(FileNotFoundError):
-                    fd = syscall.program_fd_by_id(identifier)
-                    try:
-                        syscall.program_detach(directory, fd, _type(hook))
-                        count += 1
-                    finally:
-                        os.close(fd)
+                with contextlib.suppress(FileNotFoundError), syscall.opened_program(identifier) as fd:
+                    syscall.program_detach(directory, fd, _type(hook))
+                    count += 1
     return count

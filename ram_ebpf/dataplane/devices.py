@@ -180,11 +180,8 @@ def _detach(device: Device, attachment: Attachment) -> None:
         _remove_filter(device, attachment)
         return
     with contextlib.suppress(OSError):
-        fd = syscall.program_fd_by_id(attachment.program)
-        try:
+        with syscall.opened_program(attachment.program) as fd:
             syscall.program_detach(device.index, fd, attachment.way)
-        finally:
-            os.close(fd)
 
 
 def _remove_filter(device: Device, attachment: Attachment) -> None:
@@ -219,12 +216,9 @@ def _by_tcx(device: Device, way: AttachType, names: Set[str]) -> Iterator[Attach
         return
     for identifier in identifiers:
         with contextlib.suppress(OSError):
-            fd = syscall.program_fd_by_id(identifier)
-            try:
+            with syscall.opened_program(identifier) as fd:
                 if syscall.program_info(fd).name in names:
                     yield Attachment(way, identifier)
-            finally:
-                os.close(fd)
 
 
 def _filters(device: Device, way: AttachType, names: Set[str]) -> Iterator[Attachment]:

@@ -120,9 +120,6 @@ def _maps_of_attached() -> Iterator[int]:
     names = {hook.object_name for programs in PROGRAM_SETS for hook in programs.attached}
     for identifier in syscall.program_ids():
         with contextlib.suppress(OSError):
-            fd = syscall.program_fd_by_id(identifier)
-            try:
+            with syscall.opened_program(identifier) as fd:
                 if syscall.program_info(fd).name in names:
                     yield from syscall.program_maps(fd)
-            finally:
-                os.close(fd)

@@ -6,6 +6,7 @@ only the C library. Every failure is an OSError whose text says which command fa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -288,6 +289,16 @@ def program_query(target_fd: int, attach_type: AttachType) -> list[int]:
 def program_fd_by_id(identifier: int) -> int:
     """Opens a loaded program by its id. ENOENT when it is gone."""
     return _bpf(Command.PROG_GET_FD_BY_ID, struct.pack("=III", identifier, 0, 0))
+
+
+@contextlib.contextmanager
+def opened_program(identifier: int) -> Iterator[int]:
+    """A loaded program, open for a while. ENOENT when it is gone."""
+    fd = program_fd_by_id(identifier)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def object_pin(path: str, fd: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,34 +71,13 @@ class DeviceTarget(Target):
         return Places(devices=frozenset({self._found} if self._found else ()))
 
 
-def devices_into(namespace: Path) -> frozenset[Device]:
-    """The devices that lead out of another network namespace, to be governed from outside where possible.
-
-    A veth is governed at its end in this namespace, where nobody inside can reach it. What else leads out of
-    there (a macvlan, a physical device, a veth into a third namespace) is governed inside. Raises OSError
-    when the namespace is gone.
-    """
-    with IPRoute() as netlink:
-        number = _number_of(netlink, namespace)
-        ends = {
-            link.get_attr("IFLA_LINK"): describe_link(link)
-            for link in netlink.get_links()
-            if number is not None and _is_pair(link) and link.get_attr("IFLA_LINK_NETNSID") == number
-        }
-    found = set(ends.values())
-    with namespaces.inside(namespace), IPRoute() as netlink:
-        for link in netlink.get_links():
-            if link["index"] not in ends and _leads_out(link, bool(ends)):
-                found.add(_inside(link, namespace))
-    return frozenset(found)
-
-
 @dataclass(frozen=True)
 class Cable:
     """A veth of this network namespace: where it leads, and the bridge that it is plugged into."""
 
     device: Device
     number: int | None  # by which this namespace knows the other one; None: it leads to this one
+    end: int  # the number of the device at its other end, in there
     bridge: str | None
 
 
@@ -110,6 +90,7 @@ def cables() -> list[Cable]:
         Cable(
             describe_link(link),
             link.get_attr("IFLA_LINK_NETNSID"),
+            link.get_attr("IFLA_LINK"),
             names.get(link.get_attr("IFLA_MASTER")),
         )
         for link in links
@@ -117,15 +98,36 @@ def cables() -> list[Cable]:
     ]
 
 
+def devices_into(namespace: Path) -> frozenset[Device]:
+    """The devices that lead out of another network namespace, to be governed from outside where possible.
+
+    A veth is governed at its end in this namespace, where nobody inside can reach it. What else leads out of
+    there is governed inside. Raises OSError when the namespace is gone.
+    """
+    number = number_of(namespace)
+    leading = [cable for cable in cables() if number is not None and cable.number == number]
+    return devices_inside(namespace, {cable.end for cable in leading}).union(
+        cable.device for cable in leading
+    )
+
+
+def devices_inside(namespace: Path, ends: Set[int]) -> frozenset[Device]:
+    """Those that lead out of another network namespace and have no end here, where they could be governed.
+
+    Such are a macvlan, a physical device, a veth into a third namespace. `ends`: the numbers in there of
+    devices that do. Raises OSError when the namespace is gone.
+    """
+    with namespaces.inside(namespace), IPRoute() as netlink:
+        return frozenset(
+            _inside(link, namespace)
+            for link in netlink.get_links()
+            if link["index"] not in ends and _leads_out(link, bool(ends))
+        )
+
+
 def number_of(namespace: Path) -> int | None:
     """By which this namespace knows another one; None when no device leads there. Raises OSError."""
-    with IPRoute() as netlink:
-        return _number_of(netlink, namespace)
-
-
-def _number_of(netlink: Any, namespace: Path) -> int | None:
-    """By which this namespace knows another one; None when no device leads there."""
-    with namespace.open("rb") as file:
+    with namespace.open("rb") as file, IPRoute() as netlink:
         try:
             answer = netlink.get_netnsid(fd=file.fileno())
         except NetlinkError as error:

@@ -23,7 +23,7 @@ from ram_ebpf.dataplane import namespaces
 from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.policy.scope import LABEL_PREFIX
 from ram_ebpf.scopes.cgroup import of_process
-from ram_ebpf.scopes.device import Cable, cables, devices_into, number_of
+from ram_ebpf.scopes.device import Cable, cables, devices_inside, number_of
 from ram_ebpf.scopes.target import Places, Target
 
 # DOCKER_HOST names another one, as for Docker's own command line.
@@ -47,16 +47,14 @@ class RunningContainer:
 
 
 class DockerContainers:
-    """The running containers of one daemon, kept up to date by a thread. Use as a context manager."""
+    """The running containers of one daemon, kept up to date by a thread that ends with the process."""
 
     def __init__(self, url: str = DEFAULT_URL) -> None:
         self._url = url
         self._containers: tuple[RunningContainer, ...] = ()
         self._bridges: frozenset[str] = frozenset()
         self._pids: dict[str, int] = {}  # by identifier; the thread's own
-        self._stop = threading.Event()
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._client: Any = None
         self._thread = threading.Thread(target=self._watch, name="docker", daemon=True)
         self._listed = threading.Event()
 
@@ -87,18 +85,18 @@ class DockerContainers:
             return False
 
     def _watch(self) -> None:
-        while not self._stop.is_set():
+        while True:
             try:
-                self._client = docker.DockerClient(base_url=self._url, version="auto", timeout=_TIMEOUT)
-                with contextlib.closing(self._client):
-                    self._follow(self._client)
+                client = docker.DockerClient(base_url=self._url, version="auto", timeout=_TIMEOUT)
+                with contextlib.closing(client):
+                    self._follow(client)
             except (docker.errors.DockerException, requests.RequestException, OSError, ValueError) as error:
                 _log.debug("docker: %s", error)
             # A daemon that is away says nothing of its containers, which may live on (live-restore). What was
             # attached to them stays as long as their processes do.
             self._keep_living()
             self._listed.set()
-            self._stop.wait(_RETRY)
+            time.sleep(_RETRY)
 
     def _follow(self, client: Any) -> None:
         # Subscribed first and listed second: what happens in between is in the stream.
@@ -108,8 +106,6 @@ class DockerContainers:
             self._list_networks(client)
             self._list(client)
             for event in events:
-                if self._stop.is_set():
-                    return
                 if event.get("Type") == "network":
                     if event.get("Action") in ("create", "destroy"):
                         self._list_networks(client)
@@ -158,23 +154,6 @@ class DockerContainers:
         self._containers = containers
         with contextlib.suppress(BlockingIOError):
             os.write(self._writer, b"!")
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._stop.set()
-        if self._client is not None:
-            with contextlib.suppress(Exception):
-                self._client.close()
-        if self._thread.is_alive():
-            self._thread.join(0.5)  # it may wait for an answer, and dies with the process
-        os.close(self._reader)
-
-    def __enter__(self) -> DockerContainers:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Networks:
@@ -267,26 +246,23 @@ class ContainersTarget(Target):
         self._forget_all_but({container.pid for container in containers})
         meant = [container for container in containers if self._is_meant(container)]
         cgroups = {of_process(container.pid, self._mount) for container in meant} - {None, self._mount}
-        leading: dict[int | None, set[Device]] = {}
-        for cable in cables() if meant else ():
-            leading.setdefault(cable.number, set()).add(cable.device)
+        there = cables() if meant else []
         devices: set[Device] = set()
         for container in meant:
             number = self._networks.number(container.pid)
-            if number is not None:
-                devices |= leading.get(number, set())
-            devices |= self._others_of(container.pid)
+            leading = [cable for cable in there if number is not None and cable.number == number]
+            devices.update(cable.device for cable in leading)
+            devices |= self._others_of(container.pid, {cable.end for cable in leading})
         return Places(frozenset(cgroup for cgroup in cgroups if cgroup), frozenset(devices))
 
-    def _others_of(self, pid: int) -> frozenset[Device]:
+    def _others_of(self, pid: int, ends: set[int]) -> frozenset[Device]:
         """Devices that are governed inside, such as a macvlan. Entering a namespace takes long."""
         if time.monotonic() - self._since[pid] < _NEW or pid not in self._inside:
             self._inside[pid] = frozenset()
             namespace = Path(f"/proc/{pid}/ns/net")
             with contextlib.suppress(OSError):
                 if namespaces.identity(namespace) != namespaces.identity(namespaces.OWN):
-                    found = devices_into(namespace)
-                    self._inside[pid] = frozenset(device for device in found if device.namespace is not None)
+                    self._inside[pid] = devices_inside(namespace, ends)
         return self._inside[pid]
 
     def _forget_all_but(self, pids: set[int]) -> None:

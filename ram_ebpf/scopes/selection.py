@@ -83,11 +83,6 @@ class Selection:
             self.containers.start()
         self.add(ContainersTarget(label, self.containers, find_cgroup2_mount(), is_meant))
 
-    def close(self) -> None:
-        """Stops watching."""
-        for watch in self.watches():
-            watch.close()
-
     def add_cgroup(self, cgroup: Path, note: str) -> None:
         """Adds a cgroup once, however many scopes lead to it."""
         if cgroup not in (t.directory for t in self.targets if isinstance(t, CgroupTarget)):

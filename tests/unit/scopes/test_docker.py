@@ -83,7 +83,7 @@ class Fake:
         self.now = 100.0
         monkeypatch.setattr(module, "cables", lambda: self.cables)
         monkeypatch.setattr(module, "number_of", self._number_of)
-        monkeypatch.setattr(module, "devices_into", lambda namespace: frozenset())
+        monkeypatch.setattr(module, "devices_inside", lambda namespace, ends: frozenset())
         monkeypatch.setattr(module, "of_process", lambda pid, mount: mount / str(pid))
         monkeypatch.setattr("ram_ebpf.dataplane.namespaces.identity", lambda path: (0, hash(str(path))))
         monkeypatch.setattr("time.monotonic", lambda: self.now)
@@ -116,9 +116,9 @@ def test_places_of_a_container(fake: Fake) -> None:
     fake.run(42)
     fake.numbers[42] = 7
     fake.cables = [
-        Cable(VETH, 7, "docker0"),
-        Cable(OTHER, 8, "docker0"),
-        Cable(Device("veth3", 3), None, None),
+        Cable(VETH, 7, 2, "docker0"),
+        Cable(OTHER, 8, 2, "docker0"),
+        Cable(Device("veth3", 3), None, 2, None),
     ]
     assert target.find() == Places(frozenset({Path("/cgroup/42")}), frozenset({VETH}))
     fake.run()
@@ -131,9 +131,9 @@ def test_container_that_is_connected_later(fake: Fake) -> None:
     fake.run(42)
     assert not target.find().devices
     fake.numbers[42] = 7
-    fake.cables = [Cable(VETH, 7, "docker0")]
+    fake.cables = [Cable(VETH, 7, 2, "docker0")]
     assert target.find().devices == {VETH}
-    fake.cables.append(Cable(OTHER, 7, "br-0123"))
+    fake.cables.append(Cable(OTHER, 7, 2, "br-0123"))
     assert target.find().devices == {VETH, OTHER}
     assert fake.asked == [42, 42]
 
@@ -157,7 +157,7 @@ def test_process_of_the_same_number_is_another_one(fake: Fake) -> None:
     for number in (7, 8):
         fake.run(42)
         fake.numbers[42] = number
-        fake.cables = [Cable(VETH, number, "docker0")]
+        fake.cables = [Cable(VETH, number, 2, "docker0")]
         assert target.find().devices == {VETH}
         fake.run()
         target.find()
@@ -166,9 +166,9 @@ def test_process_of_the_same_number_is_another_one(fake: Fake) -> None:
 def test_ports(fake: Fake) -> None:
     ports = DockerPorts(cast(DockerContainers, fake))
     fake.cables = [
-        Cable(VETH, 7, "docker0"),
-        Cable(OTHER, None, "docker0"),
-        Cable(Device("veth3", 3), 9, "br"),
+        Cable(VETH, 7, 2, "docker0"),
+        Cable(OTHER, None, 2, "docker0"),
+        Cable(Device("veth3", 3), 9, 2, "br"),
     ]
     assert (ports.known(), ports.others()) == (set(), {VETH, OTHER})
     fake.run(42)
