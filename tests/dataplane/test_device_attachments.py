@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import os
+import struct
+import time
 from collections.abc import Iterator
 
 import pytest
 from pyroute2 import IPRoute
+from scapy.layers.inet import IP, TCP
 
 from ram_ebpf.dataplane import devices, syscall
 from ram_ebpf.dataplane.abi import PlaceFlag
@@ -16,11 +21,13 @@ from ram_ebpf.dataplane.syscall import AttachType
 from ram_ebpf.scopes.device import DeviceTarget
 
 from .exchanges import DENIED_NAMES, REGISTRIES
-from .support import Bench
+from .support import Bench, ip
 from .wire import own_network
 
 __all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
 
+_REVISION = 56  # its offset in the attributes of a query, include/uapi/linux/bpf.h
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 1, 0x1000  # include/uapi/linux/if_tun.h
 _KERNEL = syscall.program_attach
 
 
@@ -141,7 +148,40 @@ def test_twins_learn_for_each_other(bench: Bench) -> None:
 
 def test_kernel_answers_fit(veth: Device) -> None:
     """It writes a revision behind the attributes of a query of tcx, whatever size it was told."""
-    for _ in range(100):
-        for way in BOTH:
-            with contextlib.suppress(OSError):  # no tcx
-                assert syscall.program_query(veth.index, way) == []
+    attributes = struct.pack("=IIIIQI", veth.index, AttachType.TCX_INGRESS, 0, 0, 0, 0)
+    with contextlib.suppress(OSError):  # no tcx
+        _, answer = syscall._bpf_with_answer(syscall.Command.PROG_QUERY, attributes)
+        assert struct.unpack_from("=Q", answer, _REVISION)[0] > 0
+        assert len(answer) > _REVISION + 8
+
+
+def test_device_without_frames(bench: Bench, network: None) -> None:
+    """What is written into a tunnel has an IP header first, and so has the answer."""
+    tunnel = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        fcntl.ioctl(tunnel, _TUNSETIFF, struct.pack("16sH22x", b"tunnel", _IFF_TUN | _IFF_NO_PI))
+        with IPRoute() as netlink:
+            (index,) = netlink.link_lookup(ifname="tunnel")
+            netlink.link("set", index=index, state="up")
+        (device,) = DeviceTarget("tunnel").find().devices
+        assert device.flags == PlaceFlag.NO_LINK_HEADER
+        bench.plane.attach_device(device)
+        try:
+            packet = ip("198.51.100.1") / TCP(sport=40000, dport=443, flags="S", seq=1000)
+            os.write(tunnel, bytes(packet))
+            told: list[IP] = []
+            deadline = time.monotonic() + 3
+            while not told and time.monotonic() < deadline:
+                with contextlib.suppress(BlockingIOError):
+                    told += [p for p in [IP(os.read(tunnel, 2048))] if p.version == 4]
+            (reset,) = told
+            assert (reset.src, reset.dst, str(reset[TCP].flags), reset[TCP].ack) == (
+                "198.51.100.1",
+                "10.0.0.2",
+                "RA",
+                1001,
+            )
+        finally:
+            bench.plane.detach_device(device)
+    finally:
+        os.close(tunnel)

@@ -385,17 +385,7 @@ def test_event_names_the_packet_without_its_frame(bench: Bench) -> None:
     assert event.scope == bench.scope.number
 
 
-# --- without a frame, and this host's own traffic
-
-
-def test_device_without_frames(bench: Bench) -> None:
-    """What a test run takes for an Ethernet header is the packet there, as of a tunnel."""
-    flags = PlaceFlag.NO_LINK_HEADER
-    verdict, raw = sent(bench, bytes(ip(NOWHERE) / TCP(sport=40000, dport=443, flags="S", seq=1000)), flags)
-    # A test run tells the protocol by what would be the frame's type.
-    assert verdict == DROPPED
-    assert bench.counted() == {Reason.DENIED_MALFORMED: 1}
-    assert raw[:1] == b"\x45"
+# --- this host's own traffic
 
 
 def test_own_traffic_is_answered_too(bench: Bench) -> None:
