@@ -30,7 +30,8 @@ from benchmarks.report import Figure, Part
 from ram_ebpf.dataplane import syscall
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import EventSource
-from ram_ebpf.dataplane.plane import Plane, Settings, TrustedResolver
+from ram_ebpf.dataplane.plane import Plane, TrustedResolver
+from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.syscall import AttachType, ProgramType
 from ram_ebpf.policy.names import HostPattern
 from ram_ebpf.policy.rules import NameRule, RuleSet

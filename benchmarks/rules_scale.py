@@ -28,8 +28,9 @@ from benchmarks import report
 from benchmarks.measure import Estimate, Rounds, estimate, middle, ratios, take_turns
 from benchmarks.report import Aim, Figure, Part
 from ram_ebpf.collection import building_for_good
-from ram_ebpf.dataplane import programs, syscall
-from ram_ebpf.dataplane.plane import Plane, Settings, TrustedResolver
+from ram_ebpf.dataplane import syscall
+from ram_ebpf.dataplane.plane import Plane, TrustedResolver
+from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.rules import compile_rules
@@ -70,24 +71,11 @@ def query(number: int) -> bytes:
     return bytes(packet / DNS(rd=1, qd=DNSQR(qname=name)))
 
 
-class TimedPlane(Plane):
-    """A plane that says how long the programs took to load: the rest of its start is the maps."""
-
-    load_seconds = 0.0
-
-    def _load(self) -> programs.Programs:
-        started = time.perf_counter()
-        try:
-            return super()._load()
-        finally:
-            self.load_seconds = time.perf_counter() - started
-
-
 @dataclass
 class Loaded:
     """One plane with one scope, and the seconds that each step took."""
 
-    plane: TimedPlane
+    plane: Plane
     egress: int
     seconds: dict[str, float]
     bytes_by_map: dict[str, int]
@@ -106,14 +94,13 @@ def load(count: int) -> Loaded:
         marks.append(time.perf_counter())
         rules = compile_rules(policy, catalogue)
         marks.append(time.perf_counter())
-        plane = TimedPlane(rules, Settings(), [TrustedResolver(ipaddress.ip_address(_RESOLVER))])
+        plane = Plane(rules, Settings(), [TrustedResolver(ipaddress.ip_address(_RESOLVER))])
         marks.append(time.perf_counter())
         scope = plane.open_scope()
         marks.append(time.perf_counter())
     parse, compiled, start, scoped = (after - before for before, after in itertools.pairwise(marks))
-    seconds = dict(
-        zip(_STEPS, (parse, compiled, start - plane.load_seconds, plane.load_seconds + scoped), strict=True)
-    )
+    loading = plane.views[0].load_seconds
+    seconds = dict(zip(_STEPS, (parse, compiled, start - loading, loading + scoped), strict=True))
     maps = {**plane.maps, **{f"{name} of the scope": item for name, item in scope.maps.maps.items()}}
     memory = {name: kernel_memory(item.fd) for name, item in maps.items()}
     return Loaded(plane, scope.programs.fds["ram_scope_egress"], seconds, memory)

@@ -27,12 +27,27 @@
 #define RAM_DATAGRAM_MAX 4352  /* bytes of a reply from this host's own resolver that is looked into */
 #define RAM_SCOPES_MAX 1024
 #define RAM_SCOPE_MASK 0x0fff /* the bits of a scope's number, which is RAM_SCOPES_MAX for none */
+#define RAM_DEPTH_SHIFT 16    /* of a cgroup's depth in the value of `scope_self` */
+#define RAM_SOME_PORTS_MAX 8  /* in each list of ports of struct ram_config */
 #define RAM_COMM_LEN 16
 
 /* One in each of the two modes of a policy; see ram_verdict. */
 enum ram_mode {
 	RAM_MODE_ENFORCE = 0,
 	RAM_MODE_AUDIT = 1,
+};
+
+/* How much of a scope's traffic is governed. */
+enum ram_posture {
+	RAM_POSTURE_STRICT = 0,
+	RAM_POSTURE_REGISTRIES = 1, /* only what is recognised as a registry's */
+};
+
+/* What becomes of connections of which nobody knows whether they are a registry's. */
+enum ram_unknown {
+	RAM_UNKNOWN_ALLOW = 0,
+	RAM_UNKNOWN_PROBE = 1, /* they pass, and user space is told, to ask */
+	RAM_UNKNOWN_DENY = 2,  /* they are refused until it has asked */
 };
 
 enum ram_verdict {
@@ -54,6 +69,9 @@ enum ram_reason {
 	RAM_REASON_ALLOWED_INBOUND = 6,
 	RAM_REASON_ALLOWED_PROTOCOL = 7,
 	RAM_REASON_ALLOWED_RESOLVER_REPLY = 8,
+	RAM_REASON_ALLOWED_OTHER = 9,
+	RAM_REASON_ALLOWED_UNASKED = 10,
+	RAM_REASON_ALLOWED_OWN = 11,
 
 	RAM_REASON_DENIED_UNKNOWN_ADDRESS = 16,
 	RAM_REASON_DENIED_EXPIRED = 17,
@@ -70,6 +88,7 @@ enum ram_reason {
 	RAM_REASON_DENIED_QUERY_NAME = 28,
 	RAM_REASON_DENIED_NOT_A_QUERY = 29,
 	RAM_REASON_DENIED_NEW_CONTAINER = 30,
+	RAM_REASON_DENIED_REGISTRY = 31,
 
 	RAM_REASON_DNS_LEARNED = 32,
 	RAM_REASON_DNS_NOT_LISTED = 33,
@@ -89,6 +108,9 @@ enum ram_reason {
 	RAM_REASON_DNS_OTHER_NAME = 47,
 	RAM_REASON_DNS_ALIAS = 48,
 	RAM_REASON_DNS_HELD = 49,
+	RAM_REASON_DENIED_REGISTRY_PORT = 50,
+	RAM_REASON_DENIED_UNASKED = 51,
+	RAM_REASON_DNS_RECOGNISED = 52,
 
 	RAM_REASON_COUNT = 56,
 };
@@ -106,7 +128,7 @@ enum ram_hook {
 	RAM_HOOK_DEVICE_OUTGOING = 7,
 };
 
-/* Beside the number of the scope, in the value of `scope_self`. */
+/* Beside the number of the scope, in the value of `scope_self`; above them a cgroup's depth. */
 enum ram_place_flag {
 	RAM_PLACE_NO_LINK_HEADER = 0x4000, /* the device carries IP packets without a header of its own */
 	RAM_PLACE_OWN_TRAFFIC = 0x8000,	   /* of this host's own, not of what is behind the device */
@@ -121,10 +143,11 @@ enum ram_resolver_flag {
 enum ram_config_flag {
 	RAM_CONFIG_ALLOWED_NAMES_ONLY = 1, /* queries for names that no rule allows are refused */
 	RAM_CONFIG_OTHER_DNS_PORTS = 2,	   /* some trusted resolver has another port than 53 */
+	RAM_CONFIG_NESTED = 4,		   /* some governed cgroup is inside another one */
 };
 
 enum ram_rule_flag {
-	RAM_RULE_DENY = 1,
+	RAM_RULE_DENY = 1,	     /* its names are refused; their addresses too, in posture registries */
 	RAM_RULE_PRIVATE = 2,	     /* private addresses are expected, whichever */
 	RAM_RULE_PRIVATE_RANGES = 4, /* those in private_ranges are */
 };
@@ -149,6 +172,10 @@ struct ram_config {
 	__u32 multiplier[RAM_HASH_LANES]; /* secret of this start, each below 2^31 - 1 */
 	__u8 class_of[256];
 	__u32 suffix_depths; /* bit i: `names` has suffixes of i labels; bit 31: of 31 and more */
+	__u32 posture;	     /* enum ram_posture */
+	__u32 unknown;	     /* enum ram_unknown */
+	__u16 registry_ports[RAM_SOME_PORTS_MAX]; /* refused in posture registries; 0: none */
+	__u16 asked_ports[RAM_SOME_PORTS_MAX];	  /* on which `unknown` has its effect */
 };
 
 /* names: the keyed hash of a literal suffix to the rules that end in it. Rule 0 is none; of several
@@ -182,7 +209,15 @@ struct ram_endpoint {
 	__u16 zero;
 };
 
-/* learned and seeded: the address and the list of ports that it is open on. */
+/*
+ * learned and seeded: the address and the list of ports that it is open on. In posture registries also which
+ * addresses are refused, under numbers that are none of a list.
+ */
+enum ram_refused_list {
+	RAM_REFUSED_LIST_ALL = 0x10000,    /* on every port */
+	RAM_REFUSED_LIST_ON = 0x20000, /* on one port, which is added to this */
+};
+
 struct ram_opening_key {
 	__u32 address[4];
 	__u32 port_list;

@@ -12,6 +12,7 @@
 #include "lib/incoming.h"
 #include "lib/l3l4.h"
 #include "lib/maps.h"
+#include "lib/nearest.h"
 #include "lib/outgoing.h"
 #include "lib/verdict.h"
 #include "lib/witness.h"
@@ -40,14 +41,24 @@ int ram_witness(struct __sk_buff *skb)
  */
 int ram_scope_ingress(struct __sk_buff *skb)
 {
-	skb->cb[RAM_CB_SCOPE] = ram_place_of_program();
+	struct ram_config *cfg = ram_config();
+	u32 place = ram_place_of_program();
+
+	if (!cfg || ram_is_left_to_others(cfg, bpf_get_socket_cookie(skb), place))
+		return 1;
+	skb->cb[RAM_CB_SCOPE] = place & RAM_PLACE_MASK;
 	ingress_programs.call(skb, RAM_INGRESS_PROGRAM_MAIN);
 	return 1;
 }
 
 int ram_scope_egress(struct __sk_buff *skb)
 {
-	skb->cb[RAM_CB_SCOPE] = ram_place_of_program();
+	struct ram_config *cfg = ram_config();
+	u32 place = ram_place_of_program();
+
+	if (cfg && ram_is_left_to_others(cfg, bpf_get_socket_cookie(skb), place))
+		return 1;
+	skb->cb[RAM_CB_SCOPE] = place & RAM_PLACE_MASK;
 	egress_programs.call(skb, RAM_EGRESS_PROGRAM_MAIN);
 	return 0; /* not reached; and if it were, nothing would leave unjudged */
 }
@@ -77,7 +88,8 @@ static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_r
 {
 	struct ram_config *cfg = ram_config();
 	struct ram_event event = {};
-	u32 reason, verdict, rule = 0;
+	u32 place, reason, verdict, rule = 0;
+	u64 cookie;
 	bool connecting = hook == RAM_HOOK_INET4_CONNECT || hook == RAM_HOOK_INET6_CONNECT;
 
 	if (!cfg)
@@ -85,11 +97,16 @@ static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_r
 	/* Raw and ping sockets connect too, without ports; their packets are judged on egress. */
 	if (ctx->type == RAM_SOCK_RAW || ctx->protocol == IPPROTO_ICMP || ctx->protocol == IPPROTO_ICMPV6)
 		return 1;
-	request->scope = ram_place_of_program() & RAM_SCOPE_MASK;
+	place = ram_place_of_program();
+	cookie = bpf_get_socket_cookie(ctx);
+	if (ram_is_left_to_others(cfg, cookie, place))
+		return 1;
+	request->scope = place & RAM_SCOPE_MASK;
 	request->protocol = ctx->protocol;
 	reason = ram_reason_for(cfg, request, &rule);
-	if (!connecting && reason >= RAM_REASON_DENIED_UNKNOWN_ADDRESS &&
-	    ram_is_local_resolver_socket(ctx, hook))
+	if (ram_may_be_own(cfg, reason) && own_sockets.lookup(&cookie))
+		reason = RAM_REASON_ALLOWED_OWN;
+	if (!connecting && ram_is_denied(reason) && ram_is_local_resolver_socket(ctx, hook))
 		return 1;
 	/*
 	 * Connecting a UDP socket sends nothing, and stub resolvers do it to learn which source address an
@@ -102,7 +119,7 @@ static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_r
 		return 1;
 	verdict = ram_verdict_for(cfg, reason);
 	if (verdict != RAM_VERDICT_ALLOW ||
-	    (connecting && ctx->type == RAM_SOCK_STREAM && reason != RAM_REASON_ALLOWED_RESOLVER)) {
+	    (connecting && ctx->type == RAM_SOCK_STREAM && !ram_is_unremarkable(reason))) {
 		ram_count(reason);
 		__builtin_memcpy(event.address, request->remote.address, 16);
 		event.port = request->remote.port;

@@ -8,6 +8,17 @@
 
 #include "lib/hold.h"
 
+/* Whether the connection was let through before it was known that it leads to a registry. */
+static __always_inline bool ram_is_cut(struct __sk_buff *skb, struct ram_config *cfg)
+{
+	u64 cookie;
+
+	if (cfg->posture == RAM_POSTURE_STRICT)
+		return false;
+	cookie = bpf_get_socket_cookie(skb);
+	return cookie && cut_sockets.lookup(&cookie);
+}
+
 #ifdef RAM_TC
 static __always_inline bool ram_is_established(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
 					       u32 *rule)

@@ -91,6 +91,13 @@ int ram_ingress(struct __sk_buff *skb)
 	return ram_conclude(skb, reason, reply.rule ? reply.rule : reply.alias);
 }
 
+static __always_inline bool ram_is_refused_rule(u32 number)
+{
+	struct ram_rule *rule = rules.lookup(&number);
+
+	return rule && (rule->flags & RAM_RULE_DENY);
+}
+
 static __always_inline int ram_learn_reply(struct __sk_buff *skb, bool hints)
 {
 	struct ram_config *cfg = ram_config();
@@ -108,6 +115,8 @@ static __always_inline int ram_learn_reply(struct __sk_buff *skb, bool hints)
 	if (r.learned_here && !ram_dns_header(skb, ram_message_offset(skb), ram_message_end(skb), &header)) {
 		r.answers = header.answers;
 		reason = ram_read_answers(&r, hints);
+		if (reason == RAM_REASON_DNS_LEARNED && ram_is_refused_rule(skb->cb[RAM_CB_RULE]))
+			reason = RAM_REASON_DNS_RECOGNISED;
 		/* Some clients use what is in a truncated reply, so it is learned; the rest is asked for. */
 		if (reason != RAM_REASON_NONE && (header.flags[0] & RAM_DNS_TC))
 			reason = RAM_REASON_DNS_TRUNCATED;

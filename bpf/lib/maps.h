@@ -33,6 +33,15 @@ BPF_F_TABLE("lpm_trie", struct ram_range_key, struct ram_range, private_ranges, 
 BPF_F_TABLE("hash", struct ram_opening_key, struct ram_opening, seeded, 65536, BPF_F_NO_PREALLOC);
 /* Fingerprints of what resolvers on this host have just sent, to their time; see lib/witness.h. */
 BPF_F_TABLE("lru_hash", u64, u64, witnessed, 4096, 0);
+/* Endpoints at which user space has asked for a registry and found none, to the time until which that holds.
+ */
+BPF_F_TABLE("lru_hash", struct ram_endpoint, u64, asked, 16384, 0);
+/* Cookies of user space's own sockets, by which it asks. */
+BPF_F_TABLE("lru_hash", u64, u32, own_sockets, 1024, 0);
+/* Cookies of sockets that were let through before it was known that they lead to a registry. */
+BPF_F_TABLE("lru_hash", u64, u32, cut_sockets, 4096, 0);
+/* Cookies of sockets to the depth of the innermost cgroup that governs them; see lib/nearest.h. */
+BPF_F_TABLE("lru_hash", u64, u32, judged, 16384, 0);
 /* When user space was last seen alive. */
 BPF_ARRAY(alive, u64, 1);
 BPF_PERCPU_ARRAY(counters, u64, RAM_REASON_COUNT);

@@ -18,6 +18,7 @@ static __always_inline void ram_tell_packet(struct __sk_buff *skb, const struct 
 					    u32 reason, u32 verdict, u32 rule)
 {
 	bool dns = reason == RAM_REASON_DENIED_QUERY_NAME || reason == RAM_REASON_DENIED_NOT_A_QUERY;
+	bool unasked = reason == RAM_REASON_ALLOWED_UNASKED || reason == RAM_REASON_DENIED_UNASKED;
 	struct ram_event event = {};
 
 	__builtin_memcpy(event.address, p->destination, 16);
@@ -31,7 +32,11 @@ static __always_inline void ram_tell_packet(struct __sk_buff *skb, const struct 
 	event.scope = scope;
 	if (dns)
 		event.dns_offset = p->payload_offset;
-	ram_emit_skb(skb, &event, dns ? p->end : 0);
+	/* User space asks what is there, and needs to know the connection. */
+	if (unasked)
+		ram_emit_question(skb, &event, p->payload_offset);
+	else
+		ram_emit_skb(skb, &event, dns ? p->end : 0);
 }
 
 /* Of a query over TCP, which user space is to look into. */
@@ -53,6 +58,12 @@ static __always_inline void ram_tell_query(struct __sk_buff *skb, const struct r
 	ram_emit_question(skb, &event, p->end);
 }
 
+/* What has no ports is no registry's traffic, as far as anybody can see. */
+static __always_inline u32 ram_unless_recognised(struct ram_config *cfg, u32 reason)
+{
+	return cfg->posture == RAM_POSTURE_STRICT ? reason : RAM_REASON_ALLOWED_OTHER;
+}
+
 /* Why a packet may leave. */
 static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_config *cfg,
 					     struct ram_packet *p, u32 scope, u32 *rule)
@@ -69,11 +80,11 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 		if (p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6 ||
 		    p->protocol == IPPROTO_IGMP)
 			return RAM_REASON_ALLOWED_PROTOCOL;
-		return RAM_REASON_DENIED_PROTOCOL;
+		return ram_unless_recognised(cfg, RAM_REASON_DENIED_PROTOCOL);
 	case RAM_PARSED_ARP:
 		return RAM_REASON_ALLOWED_PROTOCOL;
 	case RAM_PARSED_FRAGMENT:
-		return RAM_REASON_DENIED_FRAGMENT;
+		return ram_unless_recognised(cfg, RAM_REASON_DENIED_FRAGMENT);
 	case RAM_PARSED_SOURCE_ROUTE:
 		return RAM_REASON_DENIED_SOURCE_ROUTE;
 	default:
@@ -82,6 +93,8 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 
 	/* The packet that opens a connection is decided afresh each time. */
 	opening = ram_opens_connection(p);
+	if (!opening && ram_is_cut(skb, cfg))
+		return RAM_REASON_DENIED_REGISTRY;
 	if (!opening && ram_is_established(skb, p, scope, rule))
 		return RAM_REASON_ALLOWED_ESTABLISHED;
 
@@ -90,7 +103,13 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 	request.protocol = p->protocol;
 	request.scope = scope;
 	reason = ram_reason_for(cfg, &request, rule);
-	if (reason >= RAM_REASON_DENIED_UNKNOWN_ADDRESS) {
+	if (ram_may_be_own(cfg, reason)) {
+		u64 cookie = bpf_get_socket_cookie(skb);
+
+		if (own_sockets.lookup(&cookie))
+			return RAM_REASON_ALLOWED_OWN;
+	}
+	if (ram_is_denied(reason)) {
 		if (ram_is_translated_resolver(skb, cfg, p))
 			return RAM_REASON_ALLOWED_RESOLVER;
 		if (!opening && ram_is_from_local_resolver(skb, cfg, p))
@@ -125,7 +144,7 @@ int ram_egress(struct __sk_buff *skb)
 	}
 	verdict = ram_verdict_for(cfg, reason);
 	ram_count(reason);
-	if (verdict != RAM_VERDICT_ALLOW)
+	if (verdict != RAM_VERDICT_ALLOW || reason == RAM_REASON_ALLOWED_UNASKED)
 		ram_tell_packet(skb, &p, scope, reason, verdict, rule);
 	return ram_leave(skb, verdict, reason);
 }

@@ -112,7 +112,10 @@ static __always_inline void ram_take_query(struct __sk_buff *skb, struct ram_con
 	asked->depth = ram_forget(cfg, ram_depth_of(skb));
 }
 
-/* Finds the rule of the name. A name that is denied has none, nor that of a name which leads to it. */
+/*
+ * Finds the rule of the name. A name that is denied has none, nor that of a name which leads to it; but in
+ * posture registries it is by such a rule that its addresses are known.
+ */
 static __always_inline void ram_find_rule(struct __sk_buff *skb, struct ram_config *cfg, u32 end,
 					  struct ram_asked *asked)
 {
@@ -128,7 +131,8 @@ static __always_inline void ram_find_rule(struct __sk_buff *skb, struct ram_conf
 	rule = rules.lookup(&number);
 	if (number && rule && (rule->flags & RAM_RULE_DENY)) {
 		asked->alias = 0;
-		number = 0;
+		if (cfg->posture == RAM_POSTURE_STRICT)
+			number = 0;
 	}
 	asked->rule = ram_forget(cfg, number);
 	asked->alias = ram_forget(cfg, asked->alias);

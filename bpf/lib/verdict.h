@@ -123,8 +123,9 @@ static __always_inline u32 ram_reason_of_refusal(const struct ram_request *reque
 	return encrypted_resolvers.lookup(&address) ? RAM_REASON_DENIED_DNS_OVER_HTTPS : reason;
 }
 
-static __always_inline u32 ram_reason_for(struct ram_config *cfg, const struct ram_request *request,
-					  u32 *rule)
+/* In a scope that may reach only what is allowed. */
+static __always_inline u32 ram_strict_reason(struct ram_config *cfg, const struct ram_request *request,
+					     u32 *rule)
 {
 	struct ram_range_key range = {};
 	struct ram_range *found;
@@ -158,9 +159,100 @@ static __always_inline u32 ram_reason_for(struct ram_config *cfg, const struct r
 	return ram_reason_of_refusal(request, reason);
 }
 
+static __always_inline bool ram_is_among(const u16 *ports, u32 port)
+{
+	u64 found = 0;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < RAM_SOME_PORTS_MAX; i++)
+		found |= ram_mask_if_equal(ports[i], port);
+	return port && found;
+}
+
+/* The rule by which the address is refused on a list of ports (enum ram_refused_list); 0: none. */
+static __always_inline u32 ram_rule_of_refused(struct ram_config *cfg, const struct ram_request *request,
+					       u32 list)
+{
+	void *learned_here = learned.lookup((u32 *)&request->scope);
+	struct ram_opening_key key = {};
+	struct ram_opening *opening;
+	u64 now = ram_now();
+
+	__builtin_memcpy(key.address, request->remote.address, 16);
+	key.port_list = list;
+	opening = seeded.lookup(&key);
+	if (opening && now <= opening->expires_ns + cfg->grace_ns)
+		return opening->rule;
+	if (!learned_here)
+		return 0;
+	opening = ram_map_lookup(learned_here, &key);
+	if (opening && now <= opening->expires_ns + cfg->grace_ns)
+		return opening->rule;
+	return 0;
+}
+
+/* In posture registries, of what is not allowed: whether it is recognised as a registry's. */
+static __always_inline u32 ram_reason_of_recognition(struct ram_config *cfg,
+						     const struct ram_request *request, u32 reason, u32 *rule)
+{
+	u32 port = request->remote.port, refused;
+	u64 *until;
+
+	refused = ram_rule_of_refused(cfg, request, RAM_REFUSED_LIST_ALL);
+	if (!refused)
+		refused = ram_rule_of_refused(cfg, request, RAM_REFUSED_LIST_ON + port);
+	if (refused) {
+		*rule = refused;
+		return RAM_REASON_DENIED_REGISTRY;
+	}
+	if (reason == RAM_REASON_DENIED_PRIVATE_ADDRESS)
+		return reason;
+	*rule = 0;
+	if (ram_is_among(cfg->registry_ports, port))
+		return RAM_REASON_DENIED_REGISTRY_PORT;
+	if (cfg->unknown == RAM_UNKNOWN_ALLOW || request->protocol == IPPROTO_UDP ||
+	    !ram_is_among(cfg->asked_ports, port))
+		return RAM_REASON_ALLOWED_OTHER;
+	until = asked.lookup((struct ram_endpoint *)&request->remote);
+	if (until && ram_now() <= *until)
+		return RAM_REASON_ALLOWED_OTHER;
+	return cfg->unknown == RAM_UNKNOWN_DENY ? RAM_REASON_DENIED_UNASKED : RAM_REASON_ALLOWED_UNASKED;
+}
+
+static __always_inline bool ram_is_denied(u32 reason)
+{
+	return (reason >= RAM_REASON_DENIED_UNKNOWN_ADDRESS && reason <= RAM_REASON_DENIED_REGISTRY) ||
+	       reason == RAM_REASON_DENIED_REGISTRY_PORT || reason == RAM_REASON_DENIED_UNASKED;
+}
+
+static __always_inline u32 ram_reason_for(struct ram_config *cfg, const struct ram_request *request,
+					  u32 *rule)
+{
+	u32 reason = ram_strict_reason(cfg, request, rule);
+
+	if (cfg->posture == RAM_POSTURE_STRICT || !ram_is_denied(reason))
+		return reason;
+	return ram_reason_of_recognition(cfg, request, reason, rule);
+}
+
+/* Whether it makes a difference that something comes from user space itself, which asks what is there. */
+static __always_inline bool ram_may_be_own(struct ram_config *cfg, u32 reason)
+{
+	return cfg->posture != RAM_POSTURE_STRICT &&
+	       (ram_is_denied(reason) || reason == RAM_REASON_ALLOWED_UNASKED);
+}
+
+/* Whether nobody wants to read of each connection that passes for this reason. */
+static __always_inline bool ram_is_unremarkable(u32 reason)
+{
+	return reason == RAM_REASON_ALLOWED_RESOLVER || reason == RAM_REASON_ALLOWED_OTHER ||
+	       reason == RAM_REASON_ALLOWED_OWN;
+}
+
 static __always_inline u32 ram_verdict_for(struct ram_config *cfg, u32 reason)
 {
-	if (reason < RAM_REASON_DENIED_UNKNOWN_ADDRESS)
+	if (!ram_is_denied(reason))
 		return RAM_VERDICT_ALLOW;
 	return cfg->mode == RAM_MODE_AUDIT ? RAM_VERDICT_WOULD_DENY : RAM_VERDICT_DENY;
 }

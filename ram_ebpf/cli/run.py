@@ -15,6 +15,8 @@ from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.errors import PolicyErrors
 from ram_ebpf.policy.loader import default_policy, load_policy
 from ram_ebpf.policy.rules import compile_rules
+from ram_ebpf.policy.scope import Posture
+from ram_ebpf.policy.terms import rules_of
 
 _EPILOGUE = """\
 exit status: 0 after SIGTERM or Ctrl-C, 69 nothing to govern, 70 the kernel refused, 75 another instance
@@ -40,9 +42,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         help=(
             "cgroup:PATH, unit:NAME, device:NAME, netns:NAME (or a path, or pid:N), "
-            "container:NAME (or an id, or label=KEY=VALUE) or engine:NAME, "
+            "container:NAME (or an id, or label=KEY=VALUE), builders:buildx, engine:NAME or host, "
             "repeatable; instead of the policy's scopes"
         ),
+    )
+    parser.add_argument(
+        "--posture",
+        choices=[posture.value for posture in Posture],
+        help="of the scopes of --scope (default: registries for host, strict for others)",
+    )
+    parser.add_argument(
+        "--cgroup-root",
+        metavar="DIRECTORY",
+        type=Path,
+        help="what stands for the whole host (default: the root of the control groups)",
     )
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
     parser.add_argument("--log-dns", action="store_true", help="also log lookups that changed nothing")
@@ -68,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with building_for_good():
             policy = default_policy() if args.policy is None else load_policy(args.policy, catalogue)
-            rules = compile_rules(policy, catalogue)
+            compile_rules(policy, catalogue)
     except PolicyErrors as errors:
         print(errors, file=sys.stderr)
         return os.EX_CONFIG
@@ -86,15 +99,25 @@ def run(args: argparse.Namespace) -> int:
     from ram_ebpf.scopes.selection import parse_scope, select
 
     try:
-        selection = select([parse_scope(text) for text in args.scope] or policy.scopes)
+        posture = Posture(args.posture) if args.posture else None
+        chosen = [parse_scope(text, posture) for text in args.scope]
+        if chosen:
+            policy = policy.model_copy(update={"scopes": tuple(chosen)})
+        selection = select(policy.scopes, args.cgroup_root)
     except ScopeError as error:
         return _fail(os.EX_CONFIG, str(error))
+    if posture is not None and not chosen:
+        return _fail(os.EX_USAGE, "--posture is for the scopes of the command line; name one with --scope")
     for note in selection.notes:
         print(f"ram-ebpf: {note}", file=sys.stderr)
     if not selection.targets:
         return _fail(os.EX_UNAVAILABLE, "there is nothing to govern; name a scope with --scope cgroup:PATH")
     try:
         with building_for_good():
+            rules = {
+                terms: rules_of(policy, catalogue, terms)
+                for terms in dict.fromkeys(target.terms for target in selection.targets)
+            }
             controller = Controller(
                 policy,
                 rules,
@@ -102,6 +125,9 @@ def run(args: argparse.Namespace) -> int:
                 Options(log_dns=args.log_dns, cache_directory=args.cache),
             )
         controller.run(selection.targets, selection.watches(), selection.ports())
+    except PolicyErrors as errors:
+        print(errors, file=sys.stderr)
+        return os.EX_CONFIG
     except (BusyCgroupError, BusyDeviceError) as error:
         return _fail(os.EX_TEMPFAIL, str(error))
     except VerifierError as error:

@@ -9,12 +9,13 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ram_ebpf.daemon.asking import UNASKED, Asker
 from ram_ebpf.daemon.following import Following, LinkWatch, Watch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
@@ -25,11 +26,15 @@ from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.events import Event, EventSource
-from ram_ebpf.dataplane.plane import Plane, Settings
+from ram_ebpf.dataplane.plane import Plane
+from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.policy.model import Mode, Policy
+from ram_ebpf.policy.recognition import Unknown
 from ram_ebpf.policy.rules import RuleSet
+from ram_ebpf.policy.scope import Posture
+from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
 from ram_ebpf.scopes.target import Target
 
@@ -41,7 +46,14 @@ _HTTPS = 443
 _LAST_WORDS = 2.0  # seconds in which events are still told after a signal
 _SEEDING_PATIENCE = 5.0  # seconds that the first round may take before enforcement begins anyway
 # Replies from which it is known which name an address belongs to, whether or not it is allowed.
-_TELLING = frozenset({abi.Reason.DNS_LEARNED, abi.Reason.DNS_NOT_LISTED, abi.Reason.DNS_PRIVATE_ADDRESS})
+_TELLING = frozenset(
+    {
+        abi.Reason.DNS_LEARNED,
+        abi.Reason.DNS_NOT_LISTED,
+        abi.Reason.DNS_PRIVATE_ADDRESS,
+        abi.Reason.DNS_RECOGNISED,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -60,16 +72,31 @@ def settings_of(policy: Policy) -> Settings:
         minimum_ttl=policy.dns.minimum_ttl_seconds,
         maximum_ttl=policy.dns.maximum_ttl_seconds,
         allowed_names_only=policy.dns.allowed_names_only,
+        unknown=abi.Unknown[policy.recognition.unknown.name],
+        registry_ports=policy.recognition.registry_ports,
+        asked_ports=policy.recognition.unknown_ports,
     )
+
+
+def posture_of(terms: Terms) -> abi.Posture:
+    """As the programs know it."""
+    return abi.Posture[terms.posture.name]
 
 
 class Controller:
     """One policy on some scopes, from `run` until a signal."""
 
     def __init__(
-        self, policy: Policy, rules: RuleSet, writer: RecordWriter, options: Options | None = None
+        self,
+        policy: Policy,
+        rules: Mapping[Terms, RuleSet],
+        writer: RecordWriter,
+        options: Options | None = None,
     ) -> None:
-        """Loads everything and attaches nothing. Raises what Plane raises."""
+        """Loads everything and attaches nothing. Raises what Plane raises.
+
+        `rules`: those that hold where these terms do; at least one.
+        """
         self._policy = policy
         self._writer = writer
         self._options = options or Options()
@@ -79,17 +106,33 @@ class Controller:
         self._history = NameHistory()
         self._repeats = Repeats()
         self._encrypted = load_encrypted_resolvers()
-        self._plane = Plane(rules, self._settings, self._trust.resolvers, self._options.cache_directory)
+        (first, its_rules), *others = rules.items()
+        self._plane = Plane(
+            its_rules,
+            self._settings,
+            self._trust.resolvers,
+            self._options.cache_directory,
+            posture=posture_of(first),
+        )
+        self._views = {first: self._plane.views[0]}
         try:
+            for terms, their_rules in others:
+                self._views[terms] = self._plane.open_view(their_rules, posture_of(terms))
             self._plane.know_encrypted_resolvers(self._encrypted.addresses)
             self._events = EventSource(self._plane)
         except BaseException:
             self._plane.close()
             raise
         self._describer = Describer(
-            self._plane.tables, self._history, CgroupNames(find_cgroup2_mount()).path, policy.message
+            self._plane.tables_of, self._history, CgroupNames(find_cgroup2_mount()).path, policy.message
         )
         self._learner = Learner(self._plane, self._settings, self._history, lambda: self._trust.resolvers)
+        self._asker: Asker | None = None
+        if policy.recognition.unknown is not Unknown.ALLOW and any(
+            terms.posture is Posture.REGISTRIES for terms in rules
+        ):
+            self._asker = Asker(self._plane, self._history, self._settings.asked_ports, self._say)
+        self._unasked: list[Event] = []
         self._told_lost = 0
         self._untold = 0
         self._last_moment = float("inf")
@@ -103,7 +146,9 @@ class Controller:
         containers come that may belong to one of the targets.
         Raises what Plane.attach and Plane.attach_device raise; nothing stays attached then either.
         """
-        following = Following(self._plane, targets, self._say, lambda: self._trust.apply(self._plane))
+        following = Following(
+            self._plane, self._views, targets, self._say, lambda: self._trust.apply(self._plane)
+        )
         holding = Holding(self._plane, ports, self._say) if ports is not None else None
         self._describer.scope_label = following.label_of
         with self._signals() as wake:
@@ -146,12 +191,14 @@ class Controller:
     def _ready(self) -> None:
         tables = self._plane.tables
         places = self._governed()
+        postures = sorted({terms.posture.value for terms in self._views})
         self._writer.write(
             {
                 "event": "ready",
                 "mode": self._policy.mode.value,
                 "scopes": places,
                 "resolvers": [str(resolver.address) for resolver in self._trust.resolvers],
+                "postures": postures,
                 "rules": len(tables.rules.names) + len(tables.rules.addresses),
                 "compiled": not self._plane.from_cache,
                 "explanation": (
@@ -216,6 +263,12 @@ class Controller:
 
     def _drain(self) -> None:
         self._events.drain(self._take_in_time)
+        if self._asker is not None:
+            # Behind the replies that say which names these addresses have.
+            for event in self._unasked:
+                self._asker.take(event)
+            self._asker.tell()
+        self._unasked.clear()
         lost = self._events.lost + self._events.malformed + self._untold
         if lost > self._told_lost:
             self._say(
@@ -250,13 +303,19 @@ class Controller:
         if answer is not None and event.reason in _TELLING:
             self._history.note(answer)
             self._note_encrypted(answer)
+            if self._asker is not None:
+                self._asker.note(answer)
+        if event.reason in UNASKED:
+            self._unasked.append(event)
         event = self._with_encrypted(event)
         record = self._describer.describe(event, answer)
         if event.reason in HANDED_OVER and event.rule and record.get("host"):
             self._learner.ask_again(record["host"], event)
             if event.reason is abi.Reason.DNS_UNTRUSTED_SENDER:
                 self._trust.hurry()
-        wanted = event_name(event) != "dns" or self._options.log_dns
+        wanted = self._options.log_dns or (
+            event_name(event) != "dns" and event.reason is not abi.Reason.ALLOWED_UNASKED
+        )
         if wanted and self._repeats.passes(event, record):
             self._writer.write(record)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,8 @@ from ram_ebpf.dataplane import devices
 from ram_ebpf.dataplane.devices import BusyDeviceError, Device
 from ram_ebpf.dataplane.plane import BusyCgroupError, Plane
 from ram_ebpf.dataplane.scope import Scope
+from ram_ebpf.dataplane.view import View
+from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.target import Places, Target
 
 _RTMGRP_LINK = 1  # include/uapi/linux/rtnetlink.h
@@ -79,10 +81,16 @@ class Following:
     """All targets. One thread calls all of this."""
 
     def __init__(
-        self, plane: Plane, targets: Sequence[Target], say: Say, changed: Callable[[], None]
+        self,
+        plane: Plane,
+        views: Mapping[Terms, View],
+        targets: Sequence[Target],
+        say: Say,
+        changed: Callable[[], None],
     ) -> None:
-        """`changed` is called when something was attached."""
+        """`views`: by the terms of the targets. `changed` is called when something was attached."""
         self._plane = plane
+        self._views = views
         self._followed = [_Followed(target) for target in targets]
         self._say = say
         self._changed = changed
@@ -175,10 +183,10 @@ class Following:
 
     def _scope_of(self, item: _Followed) -> Scope:
         if item.scope is None:
-            item.scope = self._plane.open_scope(item.device_scope)
+            item.scope = self._plane.open_scope(item.device_scope, self._views[item.target.terms])
         return item.scope
 
     def _device_scope_of(self, item: _Followed) -> Scope:
         if item.device_scope is None:
-            item.device_scope = self._plane.open_scope(item.scope)
+            item.device_scope = self._plane.open_scope(item.scope, self._views[item.target.terms])
         return item.device_scope

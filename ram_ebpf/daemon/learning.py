@@ -18,7 +18,9 @@ from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.maps import Map
 from ram_ebpf.dataplane.openings import open_addresses, remove_expired
-from ram_ebpf.dataplane.plane import Plane, Settings, TrustedResolver
+from ram_ebpf.dataplane.plane import Plane, TrustedResolver
+from ram_ebpf.dataplane.settings import Settings
+from ram_ebpf.dataplane.view import View
 from ram_ebpf.dns.lookup import Answer, question_name, question_type, types_for
 from ram_ebpf.dns.seeding import Seeder
 from ram_ebpf.dns.streams import FlowKey, QueryStreams, Question, flow_of
@@ -91,9 +93,14 @@ class Learner:
         self._plane = plane
         self._settings = settings
         self._history = history
-        rules = plane.tables.rules
+        places: dict[str, list[tuple[View, int]]] = {}
+        for view in plane.views:
+            for rule in view.tables.rules.of_kind(PatternKind.EXACT):
+                # Where registries are recognised, those that are denied have to be known as well.
+                if not rule.deny or view.posture is abi.Posture.REGISTRIES:
+                    places.setdefault(rule.pattern.text, []).append((view, rule.rank))
         self._seeder = Seeder(
-            ((rule.pattern.text, rule.rank) for rule in rules.of_kind(PatternKind.EXACT) if not rule.deny),
+            places.items(),
             resolvers,
             self._seed,
             longest=settings.maximum_ttl,
@@ -116,7 +123,8 @@ class Learner:
 
     def remove_expired(self) -> None:
         """Makes room among the addresses of exact names."""
-        remove_expired(self._plane.maps["seeded"], self._settings.grace)
+        for view in self._plane.views:
+            remove_expired(view.maps["seeded"], self._settings.grace)
 
     def ask_again(self, name: str, event: Event) -> None:
         """Asks for a name whose reply the kernel did not learn, or not whole."""
@@ -148,7 +156,8 @@ class Learner:
         # mean something else, so that rule is only for the same name.
         looks_like = question_name((event.dns_message or b"")[2:]) if event.rule else None
         for question in clients.streams.feed(event.packet):
-            rule = event.rule if question.name == looks_like else self._rank_of(question.name)
+            is_known = question.name == looks_like
+            rule = event.rule if is_known else self._rank_of(question.name, event.scope)
             if rule:
                 wanted.append((question, rule))
         with self._lock:
@@ -197,21 +206,27 @@ class Learner:
                 packed = abi.flow(flow.source, flow.source_port, flow.destination, flow.destination_port)
                 scope.maps["released"][packed] = struct.pack("=I", count)
 
-    def _rank_of(self, name: str) -> int:
-        rule = self._plane.tables.rules.allows(name)
-        return rule.rank if rule is not None else 0
+    def _rank_of(self, name: str, number: int) -> int:
+        scope = self._plane.scope(number)
+        if scope is None:
+            return 0
+        rule = scope.view.tables.rules.match(name)
+        if rule is None or (rule.deny and scope.view.posture is abi.Posture.STRICT):
+            return 0
+        return rule.rank
 
-    def _seed(self, answer: Answer, rule: int) -> None:
+    def _seed(self, answer: Answer, rule: Sequence[tuple[View, int]]) -> None:
         self._history.note(answer)
-        self._open(self._plane.maps["seeded"], answer, rule)
+        for view, number in rule:
+            self._open(view, view.maps["seeded"], answer, number)
 
     def _learn(self, answer: Answer, rule: int, number: int) -> None:
         self._history.note(answer)
         scope = self._plane.scope(number)
         if scope is not None:  # else it is gone meanwhile
-            self._open(scope.maps["learned"], answer, rule)
+            self._open(scope.view, scope.maps["learned"], answer, rule)
 
-    def _open(self, openings: Map, answer: Answer, rule: int) -> None:
-        found = self._plane.tables.rule(rule)
-        if isinstance(found, NameRule) and not found.deny:
-            open_addresses(openings, answer.addresses, found, self._plane.tables, self._settings)
+    def _open(self, view: View, openings: Map, answer: Answer, rule: int) -> None:
+        found = view.tables.rule(rule)
+        if isinstance(found, NameRule) and (not found.deny or view.posture is abi.Posture.REGISTRIES):
+            open_addresses(openings, answer.addresses, found, view.tables, self._settings)

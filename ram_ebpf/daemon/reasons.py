@@ -14,6 +14,9 @@ SENTENCES: dict[Reason, str] = {
     Reason.ALLOWED_INBOUND: "part of a connection that the other side opened",
     Reason.ALLOWED_PROTOCOL: "ICMP or IGMP, which carry no image",
     Reason.ALLOWED_RESOLVER_REPLY: "a reply of this host's own resolver",
+    Reason.ALLOWED_OTHER: "not known to be a registry",
+    Reason.ALLOWED_UNASKED: "nobody knows yet whether a registry answers at {host}:{port}; it is being asked",
+    Reason.ALLOWED_OWN: "ram-ebpf itself, which asks whether a registry answers there",
     Reason.DENIED_UNKNOWN_ADDRESS: "no trusted DNS reply gave this address for an allowed name",
     Reason.DENIED_EXPIRED: "the answer that allowed this address has expired; look {host} up again",
     Reason.DENIED_PORT: "{host} is allowed by {rule}, but not on port {port}",
@@ -29,6 +32,10 @@ SENTENCES: dict[Reason, str] = {
     Reason.DENIED_DNS_OVER_HTTPS: "a resolver that speaks DNS over HTTPS, and not one of the trusted ones",
     Reason.DENIED_QUERY_NAME: "{host} is not in the policy, and other names may not be asked for",
     Reason.DENIED_NOT_A_QUERY: "only queries for names of the policy may go to the resolver",
+    Reason.DENIED_REGISTRY: "{host} is a registry and not in the policy",
+    Reason.DENIED_REGISTRY_PORT: "port {port} is a registry's, and {host} is not in the policy",
+    Reason.DENIED_UNASKED: "nobody knows yet whether a registry answers at {host}:{port}; it is being asked, "
+    "so try again",
     Reason.DENIED_NEW_CONTAINER: "nobody knows yet whether this new container is governed",
     Reason.DNS_LEARNED: "addresses of {host} are allowed by {rule}",
     Reason.DNS_NOT_LISTED: "{host} is not in the policy",
@@ -47,12 +54,21 @@ SENTENCES: dict[Reason, str] = {
     Reason.DNS_PRIVATE_ADDRESS: "{host} has only private addresses, which {rule} does not expect",
     Reason.DNS_OTHER_NAME: "the reply for {host} has addresses of another name, so the name is asked again",
     Reason.DNS_ALIAS: "{host} is an alias, whose target inherits {rule}",
+    Reason.DNS_RECOGNISED: "{host} is a registry and not in the policy, so its addresses are refused",
     Reason.DNS_HELD: "a DNS reply over TCP that waits until its name was asked here",
 }
 
 
 # Reasons that are about a name which no rule allows.
-_OF_THE_NAME = (Reason.DENIED_UNKNOWN_ADDRESS, Reason.DNS_NOT_LISTED, Reason.DENIED_QUERY_NAME)
+_OF_THE_NAME = frozenset(
+    {
+        Reason.DENIED_UNKNOWN_ADDRESS,
+        Reason.DNS_NOT_LISTED,
+        Reason.DENIED_QUERY_NAME,
+        Reason.DENIED_REGISTRY,
+        Reason.DNS_RECOGNISED,
+    }
+)
 
 
 def explain(
@@ -60,10 +76,7 @@ def explain(
 ) -> str:
     """One sentence. `not_listed`: the host is a name that a resolver gave, and that no rule allows;
     `denied_by`: the rule that denies it, where one does."""
-    if (
-        reason in (Reason.DENIED_UNKNOWN_ADDRESS, Reason.DNS_NOT_LISTED, Reason.DENIED_QUERY_NAME)
-        and denied_by
-    ):
+    if reason in _OF_THE_NAME and denied_by:
         return f"{host} is denied by {denied_by}"
     if reason is Reason.DENIED_UNKNOWN_ADDRESS and not_listed:
         return f"{host} is not in the policy"

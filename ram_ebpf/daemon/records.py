@@ -14,9 +14,9 @@ from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.reasons import explain
 from ram_ebpf.dataplane.abi import Reason, Verdict
 from ram_ebpf.dataplane.events import Event
-from ram_ebpf.dataplane.tables import Tables
+from ram_ebpf.dataplane.tables import Rule, Tables
 from ram_ebpf.dns.lookup import Answer, question_name
-from ram_ebpf.policy.rules import AddressRule, NameRule
+from ram_ebpf.policy.rules import FoundRule, NameRule
 
 _TCP = 6
 _PROTOCOLS = {_TCP: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}
@@ -48,6 +48,8 @@ def event_name(event: Event) -> str:
         return _VERDICT_EVENTS[event.verdict]
     if event.reason is Reason.DNS_LEARNED:
         return "learned"
+    if event.reason is Reason.DNS_RECOGNISED:
+        return "recognised"
     if event.reason in NOT_UNDERSTOOD:
         return "not-understood"
     if event.reason in _IGNORED_REPLY:
@@ -55,10 +57,12 @@ def event_name(event: Event) -> str:
     return "dns"
 
 
-def rule_text(rule: NameRule | AddressRule | None) -> str:
+def rule_text(rule: Rule | None) -> str:
     """A rule as the administrator knows it."""
     if rule is None:
         return ""
+    if isinstance(rule, FoundRule):
+        return "found by asking it"
     where = rule.pattern.text if isinstance(rule, NameRule) else str(rule.network)
     return f"{where} ({rule.origin})"
 
@@ -67,7 +71,8 @@ def rule_text(rule: NameRule | AddressRule | None) -> str:
 class Describer:
     """Adds to an event what only user space knows: names, rules, cgroup paths, the policy's message."""
 
-    tables: Tables
+    tables_of: Callable[[int], Tables]
+    """By the number of a scope."""
     history: NameHistory
     cgroup_path: Callable[[int], str | None]
     message: str | None = None
@@ -80,8 +85,9 @@ class Describer:
         host = self.history.name_of(event.address)
         if about_dns or event.dns_message:
             host = self._dns_host(event, answer)
-        rule = rule_text(self.tables.rule(event.rule))
-        listed = self.tables.rules.match(host) if host is not None else None
+        tables = self.tables_of(event.scope)
+        rule = rule_text(tables.rule(event.rule))
+        listed = tables.rules.match(host) if host is not None else None
         record: dict[str, Any] = {
             "event": name,
             "verdict": event.verdict.name.lower().replace("_", "-") if not about_dns else None,
@@ -102,7 +108,9 @@ class Describer:
                 port=event.port,
                 rule=rule,
                 not_listed=host is not None and (listed is None or listed.deny),
-                denied_by=rule_text(listed) if listed is not None and listed.deny else None,
+                denied_by=(
+                    rule_text(listed) if listed is not None and listed.deny and not listed.known else None
+                ),
             ),
         }
         if about_dns:

@@ -25,6 +25,8 @@ ALIAS_DEPTH_MAX = 8
 DATAGRAM_MAX = 4352
 SCOPES_MAX = 1024
 SCOPE_MASK = 0x0FFF
+DEPTH_SHIFT = 16
+SOME_PORTS_MAX = 8
 COMM_LEN = 16
 
 
@@ -33,6 +35,21 @@ class Mode(IntEnum):
 
     ENFORCE = 0
     AUDIT = 1
+
+
+class Posture(IntEnum):
+    """enum ram_posture."""
+
+    STRICT = 0
+    REGISTRIES = 1
+
+
+class Unknown(IntEnum):
+    """enum ram_unknown."""
+
+    ALLOW = 0
+    PROBE = 1
+    DENY = 2
 
 
 class Verdict(IntEnum):
@@ -56,6 +73,9 @@ class Reason(IntEnum):
     ALLOWED_INBOUND = 6
     ALLOWED_PROTOCOL = 7
     ALLOWED_RESOLVER_REPLY = 8
+    ALLOWED_OTHER = 9
+    ALLOWED_UNASKED = 10
+    ALLOWED_OWN = 11
     DENIED_UNKNOWN_ADDRESS = 16
     DENIED_EXPIRED = 17
     DENIED_PORT = 18
@@ -71,6 +91,7 @@ class Reason(IntEnum):
     DENIED_QUERY_NAME = 28
     DENIED_NOT_A_QUERY = 29
     DENIED_NEW_CONTAINER = 30
+    DENIED_REGISTRY = 31
     DNS_LEARNED = 32
     DNS_NOT_LISTED = 33
     DNS_NO_QUERY = 34
@@ -89,6 +110,9 @@ class Reason(IntEnum):
     DNS_OTHER_NAME = 47
     DNS_ALIAS = 48
     DNS_HELD = 49
+    DENIED_REGISTRY_PORT = 50
+    DENIED_UNASKED = 51
+    DNS_RECOGNISED = 52
 
     @property
     def slug(self) -> str:
@@ -131,6 +155,7 @@ class ConfigFlag(IntFlag):
 
     ALLOWED_NAMES_ONLY = 1
     OTHER_DNS_PORTS = 2
+    NESTED = 4
 
 
 class RuleFlag(IntFlag):
@@ -145,6 +170,13 @@ class OpeningFlag(IntFlag):
     """enum ram_opening_flag."""
 
     PRIVATE = 1
+
+
+class RefusedList(IntEnum):
+    """enum ram_refused_list."""
+
+    ALL = 0x10000
+    ON = 0x20000
 
 
 class IngressProgram(IntEnum):
@@ -167,6 +199,7 @@ class EgressProgram(IntEnum):
 
 
 _Address = ctypes.c_uint32 * 4
+SomePorts = ctypes.c_uint16 * SOME_PORTS_MAX
 
 
 class Config(ctypes.Structure):
@@ -188,6 +221,10 @@ class Config(ctypes.Structure):
         ("multiplier", ctypes.c_uint32 * HASH_LANES),
         ("class_of", ctypes.c_uint8 * 256),
         ("suffix_depths", ctypes.c_uint32),
+        ("posture", ctypes.c_uint32),
+        ("unknown", ctypes.c_uint32),
+        ("registry_ports", SomePorts),
+        ("asked_ports", SomePorts),
     ]
 
 
@@ -359,15 +396,15 @@ def opening_key(address: IPAddress, port_list: int) -> bytes:
     return bytes(OpeningKey(_Address.from_buffer_copy(pack_address(address)), port_list))
 
 
-def flow(local: IPAddress, local_port: int, remote: IPAddress, remote_port: int) -> bytes:
-    """The key of `inbound`, `held` and `released`."""
+def flow(local: IPAddress, local_port: int, remote: IPAddress, remote_port: int, protocol: int = 0) -> bytes:
+    """The key of `inbound`, `held` and `released`; with a protocol that of `established`."""
     return bytes(
         Flow(
             _Address.from_buffer_copy(pack_address(local)),
             _Address.from_buffer_copy(pack_address(remote)),
             local_port,
             remote_port,
-            0,
+            protocol,
         )
     )
 

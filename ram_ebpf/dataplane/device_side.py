@@ -11,6 +11,9 @@ from ram_ebpf.dataplane.programs import DEVICE_PROGRAMS
 from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE
 from ram_ebpf.dataplane.syscall import MapType
 
+# What the device sides of all views share, once the first one is there.
+COMMON = (ESTABLISHED, "governed_devices")
+
 
 class DeviceSide:
     """The programs of bpf/tc.c: compiled and loaded when the first device is governed.
@@ -27,7 +30,8 @@ class DeviceSide:
             for name, shape in self.bytecode.maps.items()
             if name not in shared or shape.type == MapType.PROG_ARRAY
         }
-        self._own = create_maps(own, {}, {ESTABLISHED: ESTABLISHED_SHAPE})
+        inner = {ESTABLISHED: ESTABLISHED_SHAPE} if ESTABLISHED in own else {}
+        self._own = create_maps(own, {}, inner)
         self.maps: dict[str, Map] = {**shared, **self._own}
         try:
             self.programs = programs.load_shared(DEVICE_PROGRAMS, self.bytecode, self.maps)

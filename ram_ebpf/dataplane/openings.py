@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 from ram_ebpf.dataplane import abi, clock
 from ram_ebpf.dataplane.maps import Map
-from ram_ebpf.dataplane.plane import Settings
-from ram_ebpf.dataplane.tables import Tables
+from ram_ebpf.dataplane.settings import Settings
+from ram_ebpf.dataplane.tables import Tables, refused_list
 from ram_ebpf.policy.rules import NameRule
 from ram_ebpf.policy.special import is_special
 
@@ -35,13 +35,18 @@ def open_addresses(
     tables: Tables,
     settings: Settings,
 ) -> None:
-    """Opens each address (with its time to live in seconds) on the ports of a rule, or for longer."""
+    """Opens each address (with its time to live in seconds) on the ports of a rule, or for longer.
+
+    If the rule denies, the address is refused.
+    """
     now = clock.now_ns()
+    ports = refused_list(None) if rule.deny else tables.port_list_of(rule)
     for address, ttl in addresses:
         seconds = min(max(ttl, settings.minimum_ttl), settings.maximum_ttl)
         expires = now + seconds * clock.NANOSECONDS
-        flags = abi.OpeningFlag.PRIVATE if is_refused_as_private(address, rule) else abi.OpeningFlag(0)
-        key = abi.opening_key(address, tables.port_list_of(rule))
+        is_shut = not rule.deny and is_refused_as_private(address, rule)
+        flags = abi.OpeningFlag.PRIVATE if is_shut else abi.OpeningFlag(0)
+        key = abi.opening_key(address, ports)
         before = openings.get(key)
         if before is not None:
             old = abi.Opening.from_buffer_copy(before)

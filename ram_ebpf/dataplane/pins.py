@@ -63,9 +63,11 @@ class Pins:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def add(self, prefix: str, arrays: Mapping[str, Map]) -> None:
-        """Pins maps, under their names with something in front. Raises OSError."""
+        """Pins maps that are not yet, under their names with something in front. Raises OSError."""
         for name, item in arrays.items():
-            syscall.object_pin(str(self._directory / f"{prefix}{name}"), item.fd)
+            path = self._directory / f"{prefix}{name}"
+            if not path.exists():
+                syscall.object_pin(str(path), item.fd)
 
     def remove_unused(self) -> int:
         """Removes what dead instances left and nothing attached needs any more; returns how many."""

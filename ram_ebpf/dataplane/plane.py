@@ -9,57 +9,30 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, features, programs
-from ram_ebpf.dataplane.clock import NANOSECONDS
+from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, features
 from ram_ebpf.dataplane.device_side import DeviceSide
 from ram_ebpf.dataplane.devices import Attachment, Device
-from ram_ebpf.dataplane.maps import Map, create_maps, raise_memlock_limit
+from ram_ebpf.dataplane.maps import raise_memlock_limit
 from ram_ebpf.dataplane.namehash import draw_multipliers
 from ram_ebpf.dataplane.pins import Pins
-from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS, RESOLVER_HOOKS, Programs
+from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, RESOLVER_HOOKS, Programs
 from ram_ebpf.dataplane.scope import Scope
-from ram_ebpf.dataplane.scope_maps import (
-    ESTABLISHED,
-    ESTABLISHED_SHAPE,
-    SCOPE_MAPS,
-    TAUGHT,
-    ScopeMaps,
-    free_number,
-    place_map,
-)
-from ram_ebpf.dataplane.syscall import MapType
+from ram_ebpf.dataplane.scope_maps import TAUGHT, ScopeMaps, free_number
+from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.tables import Tables
-from ram_ebpf.policy.classes import class_table
+from ram_ebpf.dataplane.view import Common, View
 from ram_ebpf.policy.rules import RuleSet
 
-_LOOPBACK_IFINDEX = 1  # in every network namespace: net/core/net_namespace.c, loopback_net_init
 _DNS_PORT = 53
 _FIRST = struct.pack("=I", 0)
+_DEEPEST = 0x7FFF
 # dockerd answers at this address in each container's own network namespace, with sockets that are not in ours
 # and on a port to which NAT leads what is sent to port 53 (moby: libnetwork/resolver.go).
 DOCKER_RESOLVER = ipaddress.ip_address("127.0.0.11")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the programs are told beside the rules. Seconds.
-
-    `hold`: how long replies over TCP wait for user space; 0: not at all. `loopback`: the number of the
-    loopback interface, 0 where there is no other one to tell it from (test runs).
-    """
-
-    mode: abi.Mode = abi.Mode.ENFORCE
-    grace: int = 30
-    minimum_ttl: int = 1
-    maximum_ttl: int = 86400
-    query_lifetime: int = 30
-    hold: float = 3.0
-    allowed_names_only: bool = False
-    loopback: int = _LOOPBACK_IFINDEX
 
 
 @dataclass(frozen=True)
@@ -79,9 +52,13 @@ class TrustedResolver:
         return flags
 
 
-def _arrays(maps: Mapping[str, Map]) -> dict[str, Map]:
-    """The arrays of programs."""
-    return {name: item for name, item in maps.items() if item.shape.type == MapType.PROG_ARRAY}
+def _depth(cgroup: Path) -> int:
+    """In the file system, which orders cgroups of which one is in the other as the hierarchy does."""
+    return min(len(cgroup.parts), _DEEPEST)
+
+
+def _is_nested(governed: set[Path]) -> bool:
+    return any(parent in governed for cgroup in governed for parent in cgroup.parents)
 
 
 class BusyCgroupError(RuntimeError):
@@ -93,6 +70,7 @@ class Place:
     """A cgroup that is governed: its scope, and the lock on its directory."""
 
     scope: Scope
+    programs: Programs
     lock: int
     alone: bool  # the scope was opened for this place, and ends with it
 
@@ -118,6 +96,7 @@ class Plane:
         cache_directory: Path = cache.DEFAULT_DIRECTORY,
         map_sizes: Mapping[str, int] | None = None,
         multipliers: tuple[int, ...] | None = None,
+        posture: abi.Posture = abi.Posture.STRICT,
     ) -> None:
         """Compiles (or takes from the cache), creates and fills the maps, loads. Attaches nothing.
 
@@ -125,100 +104,81 @@ class Plane:
         VerifierError or OSError; nothing of ours is left in the kernel then.
         """
         raise_memlock_limit()
-        self.tables = Tables(rules, multipliers or draw_multipliers())
-        self._identity_key = (secrets.randbits(64), secrets.randbits(64))
-        self._cache_directory = cache_directory
-        self._bytecode, self.from_cache = cache.load_or_compile(
+        self._multipliers = multipliers or draw_multipliers()
+        bytecode, self.from_cache = cache.load_or_compile(
             CGROUP_PROGRAMS.source, features.compiler_flags(), cache_directory
         )
+        secret = (secrets.randbits(64), secrets.randbits(64))
+        self._common = Common(bytecode, secret, cache_directory, map_sizes or {})
         self._settings = settings
+        self._flags = abi.ConfigFlag(0)
         self._scopes: dict[int, Scope] = {}
         self._attached: dict[Path, Place] = {}
         self._devices: dict[Device, DevicePlace] = {}
-        self._device_side: DeviceSide | None = None
         self._watched: dict[Path, int] = {}
-        sizes = {**self.tables.entries(), **(map_sizes or {})}
-        self.maps = create_maps(self._bytecode.maps, sizes, SCOPE_MAPS)
         self._pins: Pins | None = None
+        self._views: list[View] = []
         try:
-            self._fill(settings, resolvers)
-            self.shared = self._load()
+            first = self.open_view(rules, posture)
+            self.tables, self.maps, self.shared = first.tables, first.maps, first.programs
+            self.trust(resolvers)
+            self.show_alive()
         except BaseException:
-            self._close_maps()
+            self._close_views()
             raise
+
+    def open_view(self, rules: RuleSet, posture: abi.Posture) -> View:
+        """Loads other rules, for scopes that have them. Raises VerifierError or OSError."""
+        asked = self._settings.asked_ports if posture is abi.Posture.REGISTRIES else ()
+        view = View(Tables(rules, self._multipliers, asked), posture, self._common)
+        self._views.append(view)
+        view.configure(self._settings, self._flags)
+        return view
+
+    @property
+    def settings(self) -> Settings:
+        """Those that hold now."""
+        return self._settings
+
+    @property
+    def views(self) -> Sequence[View]:
+        """All of them, the one that this was made with first."""
+        return self._views
 
     def pin(self) -> None:
         """Has what is attached go on working when this process is killed. Raises OSError where it cannot."""
         if self._pins is None:
             self._pins = Pins()
-            self._pins.add("", _arrays(self.maps))
-            if self._device_side is not None:
-                self._pins.add("device_", _arrays(self._device_side.maps))
+        for number, view in enumerate(self._views):
+            self._pins.add(f"{number}_", view.arrays())
+
+    def _pin_new(self) -> None:
+        if self._pins is not None:
+            self.pin()
 
     def remove_unused_pins(self) -> None:
         """Removes those of dead instances whose places others have taken over."""
         if self._pins is not None:
             self._pins.remove_unused()
 
-    def _load(self) -> Programs:
-        return programs.load_shared(CGROUP_PROGRAMS, self._bytecode, self.maps)
-
-    def _load_for_cgroups(self, scope: ScopeMaps) -> Programs:
-        with contextlib.closing(place_map(scope.number)) as myself:
-            return programs.load_attached(CGROUP_PROGRAMS, self._bytecode, self.maps, myself)
-
-    def _load_for_devices(self, scope: ScopeMaps, flags: abi.PlaceFlag) -> Programs:
-        side = self.device_side
-        scope.add(ESTABLISHED, ESTABLISHED_SHAPE, side.maps[ESTABLISHED])
-        with contextlib.closing(place_map(scope.number, flags)) as myself:
-            return programs.load_attached(DEVICE_PROGRAMS, side.bytecode, side.maps, myself)
-
     @property
     def device_side(self) -> DeviceSide:
-        """The programs for devices, and the maps that only they have; loaded when first asked for."""
-        if self._device_side is None:
-            self._device_side = DeviceSide(self.maps, self._cache_directory)
-            if self._pins is not None:
-                self._pins.add("device_", _arrays(self._device_side.maps))
-        return self._device_side
-
-    def _fill(self, settings: Settings, resolvers: Iterable[TrustedResolver]) -> None:
-        self.maps["rules"].update(self.tables.rule_entries())
-        self.maps["ports"].update(self.tables.ports())
-        self.maps["automaton"].update(self.tables.states())
-        self.maps["ranges"].update(self.tables.ranges())
-        self.maps["private_ranges"].update(self.tables.private_ranges())
-        self.maps["names"].update(self.tables.names())
-        self._other_dns_ports = False
-        self.trust(resolvers)
-        self.configure(settings)
-        self.show_alive()
+        """The programs for devices of the first view."""
+        side = self._views[0].device_side
+        self._pin_new()
+        return side
 
     def configure(self, settings: Settings) -> None:
         """Writes the settings; they are read anew for each packet."""
         self._settings = settings
-        flags = abi.ConfigFlag(0)
-        if settings.allowed_names_only:
-            flags |= abi.ConfigFlag.ALLOWED_NAMES_ONLY
-        if self._other_dns_ports:
-            flags |= abi.ConfigFlag.OTHER_DNS_PORTS
-        config = abi.Config(
-            grace_ns=settings.grace * NANOSECONDS,
-            query_lifetime_ns=settings.query_lifetime * NANOSECONDS,
-            hold_ns=int(settings.hold * NANOSECONDS),
-            identity_key=self._identity_key,
-            mode=settings.mode,
-            flags=flags,
-            minimum_ttl=settings.minimum_ttl,
-            maximum_ttl=settings.maximum_ttl,
-            automaton_start=self.tables.automaton_start,
-            port_lists=self.tables.port_lists,
-            loopback_ifindex=settings.loopback,
-            multiplier=self.tables.multipliers,
-            class_of=tuple(class_table()),
-            suffix_depths=self.tables.suffix_depths,
-        )
-        self.maps["config"][_FIRST] = bytes(config)
+        for view in self._views:
+            view.configure(settings, self._flags)
+
+    def _flag(self, flag: abi.ConfigFlag, on: bool) -> None:
+        flags = self._flags | flag if on else self._flags & ~flag
+        if flags != self._flags:
+            self._flags = flags
+            self.configure(self._settings)
 
     def trust(self, resolvers: Iterable[TrustedResolver]) -> None:
         """Makes these the trusted resolvers: new ones are added before old ones go."""
@@ -227,9 +187,7 @@ class Plane:
             "resolvers", {abi.endpoint(r.address, r.port): struct.pack("=I", r.flags) for r in resolvers}
         )
         other = any(resolver.port != _DNS_PORT for resolver in resolvers)
-        if other != self._other_dns_ports:
-            self._other_dns_ports = other
-            self.configure(self._settings)
+        self._flag(abi.ConfigFlag.OTHER_DNS_PORTS, other)
 
     def trust_sockets(self, cookies: Iterable[int]) -> None:
         """Makes these (by SO_COOKIE) the sockets from which resolvers on this host reply."""
@@ -261,15 +219,15 @@ class Plane:
         """Says that user space is there; replies over TCP wait for nobody who has not said so lately."""
         self.maps["alive"][_FIRST] = struct.pack("=Q", clock.now_ns())
 
-    def open_scope(self, twin: Scope | None = None) -> Scope:
-        """A new scope that is attached to nothing yet.
+    def open_scope(self, twin: Scope | None = None, view: View | None = None) -> Scope:
+        """A new scope that is attached to nothing yet. `view`: None for the first one.
 
         `twin`: what one of the two learns opens in the other one as well. The same packets pass cgroup and
         device of a container, so each of them must count them for itself. The twin is closed later.
         """
         shared = {name: twin.maps[name] for name in TAUGHT} if twin is not None else None
         maps = ScopeMaps(free_number(set(self._scopes)), self.maps, shared)
-        scope = Scope(maps, self._load_for_cgroups, self._load_for_devices)
+        scope = Scope(maps, view or self._views[0])
         self._scopes[scope.number] = scope
         return scope
 
@@ -281,6 +239,11 @@ class Plane:
     def scope(self, number: int) -> Scope | None:
         """The scope of a number that the kernel gave; None when it is gone."""
         return self._scopes.get(number)
+
+    def tables_of(self, number: int) -> Tables:
+        """By which events of a scope are understood; those of the first view when it is gone."""
+        scope = self._scopes.get(number)
+        return self.tables if scope is None else scope.view.tables
 
     @contextlib.contextmanager
     def _scope_for(self, scope: Scope | None) -> Iterator[tuple[Scope, bool]]:
@@ -304,15 +267,17 @@ class Plane:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with self._scope_for(scope) as (chosen, alone):
+                loaded = chosen.programs_at(_depth(cgroup))
+                self._flag(abi.ConfigFlag.NESTED, _is_nested({*self._attached, cgroup}))
                 leftovers = cgroups.ours_attached(cgroup)
-                cgroups.attach(chosen.programs, cgroup)
+                cgroups.attach(loaded, cgroup)
         except BlockingIOError as error:
             os.close(lock)
             raise BusyCgroupError(f"{cgroup} is already governed by another instance of ram-ebpf") from error
         except BaseException:
             os.close(lock)
             raise
-        self._attached[cgroup] = Place(chosen, lock, alone)
+        self._attached[cgroup] = Place(chosen, loaded, lock, alone)
         return cgroups.detach_leftovers(leftovers, cgroup)
 
     def is_current(self, cgroup: Path) -> bool:
@@ -327,7 +292,11 @@ class Plane:
         current = self.is_current(cgroup)
         place = self._attached.pop(cgroup)
         if current:
-            cgroups.detach(place.scope.programs, cgroup)
+            cgroups.detach(place.programs, cgroup)
+        if self._flags & abi.ConfigFlag.NESTED:
+            # What it has judged is from now on the business of those around it.
+            self.maps["judged"].clear()
+            self._flag(abi.ConfigFlag.NESTED, _is_nested(set(self._attached)))
         os.close(place.lock)
         if place.alone:
             self.close_scope(place.scope)
@@ -347,6 +316,7 @@ class Plane:
         try:
             with self._scope_for(scope) as (chosen, alone):
                 loaded = chosen.programs_for(device.flags)
+                self._pin_new()
                 self._mark_governed(device, True)
                 leftovers = devices.ours_attached(device)
                 attached = devices.attach(loaded, device)
@@ -451,9 +421,9 @@ class Plane:
         """How often each reason was given, those never given left out."""
         return {abi.Reason(index): count for index, count in self.maps["counters"].per_cpu_sums().items()}
 
-    def _close_maps(self) -> None:
-        for item in self.maps.values():
-            item.close()
+    def _close_views(self) -> None:
+        for view in reversed(self._views):
+            view.close()
 
     def close(self) -> None:
         """Detaches everything and gives the maps and programs back to the kernel."""
@@ -467,10 +437,7 @@ class Plane:
             self.close_scope(scope)
         if self._pins is not None:
             self._pins.close()
-        self.shared.close()
-        if self._device_side is not None:
-            self._device_side.close()
-        self._close_maps()
+        self._close_views()
 
     def __enter__(self) -> Plane:
         return self

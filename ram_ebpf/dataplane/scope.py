@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
-
 from ram_ebpf.dataplane.abi import PlaceFlag
 from ram_ebpf.dataplane.programs import Programs
 from ram_ebpf.dataplane.scope_maps import ScopeMaps
+from ram_ebpf.dataplane.view import View
 
 
 class Scope:
-    """Its maps, and the programs of its places: cgroups and devices.
+    """Its maps, its view, and the programs of its places: cgroups and devices.
 
     All places of a kind have the same programs, so to attach one more costs next to nothing.
     """
 
-    def __init__(
-        self,
-        maps: ScopeMaps,
-        load_for_cgroups: Callable[[ScopeMaps], Programs],
-        load_for_devices: Callable[[ScopeMaps, PlaceFlag], Programs],
-    ) -> None:
+    def __init__(self, maps: ScopeMaps, view: View) -> None:
         self.maps = maps
-        self._load_for_cgroups = load_for_cgroups
-        self._load_for_devices = load_for_devices
+        self.view = view
+        self._of_cgroups: dict[int, Programs] = {}
         self._of_devices: dict[PlaceFlag, Programs] = {}
 
     @property
@@ -32,21 +25,27 @@ class Scope:
         """By which the programs know it."""
         return self.maps.number
 
-    @cached_property
+    def programs_at(self, depth: int) -> Programs:
+        """What is attached to cgroups so deep in the hierarchy, loaded when first asked for."""
+        if depth not in self._of_cgroups:
+            self._of_cgroups[depth] = self.view.load_for_cgroups(self.maps, depth)
+        return self._of_cgroups[depth]
+
+    @property
     def programs(self) -> Programs:
-        """What is attached to a cgroup of this scope, loaded when first asked for."""
-        return self._load_for_cgroups(self.maps)
+        """The same where no cgroup is inside another one that is governed."""
+        return self.programs_at(0)
 
     def programs_for(self, flags: PlaceFlag) -> Programs:
         """The same for devices of a kind."""
         if flags not in self._of_devices:
-            self._of_devices[flags] = self._load_for_devices(self.maps, flags)
+            self._of_devices[flags] = self.view.load_for_devices(self.maps, flags)
         return self._of_devices[flags]
 
     def close(self) -> None:
         """Gives everything back."""
-        for_cgroups: Programs | None = self.__dict__.pop("programs", None)
-        for loaded in (*self._of_devices.values(), *([for_cgroups] if for_cgroups else [])):
+        for loaded in (*self._of_cgroups.values(), *self._of_devices.values()):
             loaded.close()
+        self._of_cgroups.clear()
         self._of_devices.clear()
         self.maps.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,14 +16,20 @@ from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.namehash import NameHasher
 from ram_ebpf.policy.automaton import NO_PATTERN, START, GlobAutomaton, compile_globs
 from ram_ebpf.policy.names import PatternKind
-from ram_ebpf.policy.rules import AddressRule, NameRule, RuleSet
+from ram_ebpf.policy.rules import AddressRule, FoundRule, NameRule, RuleSet
 
 Pairs = Iterator[tuple[bytes, bytes]]
+Rule = NameRule | AddressRule | FoundRule
 
 _IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 _EXACT, _ONE, _DEEP = range(3)
 _KIND_SLOT = {PatternKind.EXACT: _EXACT, PatternKind.ONE: _ONE, PatternKind.DEEP: _DEEP}
+
+
+def refused_list(port: int | None) -> int:
+    """In the place of a list of ports: that an address is refused on one, or on all of them."""
+    return abi.RefusedList.ALL if port is None else abi.RefusedList.ON + port
 
 
 @dataclass(frozen=True)
@@ -32,15 +38,28 @@ class Tables:
 
     rules: RuleSet
     multipliers: tuple[int, ...]
+    asked_ports: tuple[int, ...] = ()
+    """On which registries are found by asking: there is a rule for each, and one for several of them."""
 
     @cached_property
-    def _numbered(self) -> dict[int, NameRule | AddressRule]:
-        numbered: dict[int, NameRule | AddressRule] = {rule.rank: rule for rule in self.rules.names}
-        first = len(self.rules.names) + 1
-        numbered.update(enumerate(self.rules.addresses, start=first))
+    def _numbered(self) -> dict[int, Rule]:
+        numbered: dict[int, Rule] = {rule.rank: rule for rule in self.rules.names}
+        numbered.update(enumerate((*self.rules.addresses, *self._found), start=len(self.rules.names) + 1))
         return numbered
 
-    def rule(self, number: int) -> NameRule | AddressRule | None:
+    @property
+    def _found(self) -> Iterator[FoundRule]:
+        for port in self.asked_ports:
+            yield FoundRule(port)
+        if self.asked_ports:
+            yield FoundRule(None)
+
+    def number_of_found(self, ports: Set[int]) -> int:
+        """The rule of names at which there is a registry on one of `asked_ports`, or on several of them."""
+        wanted = FoundRule(next(iter(ports)) if len(ports) == 1 else None)
+        return next(number for number, rule in self._numbered.items() if rule == wanted)
+
+    def rule(self, number: int) -> Rule | None:
         """The rule of a number that the kernel gave; None for 0."""
         return self._numbered.get(number)
 
@@ -67,7 +86,7 @@ class Tables:
     @cached_property
     def suffix_depths(self) -> int:
         """How many labels the entries of `names` have: struct ram_config's bits."""
-        depths = 0
+        depths = 0xFFFFFFFF if self.asked_ports else 0  # what is found may be anywhere
         for text in self._suffixes:
             depths |= 1 << min(text.count(".") + 1, 31)
         return depths
@@ -90,6 +109,10 @@ class Tables:
         hasher = NameHasher(self.multipliers)
         for text, slots in self._suffixes.items():
             yield hasher.key(text.split(".")), struct.pack("=3I", *slots)
+
+    def key_of(self, name: str) -> bytes:
+        """struct ram_suffix_key of one name, in lower case."""
+        return NameHasher(self.multipliers).key(name.split("."))
 
     def states(self) -> Pairs:
         """Index to struct ram_state."""
@@ -133,10 +156,14 @@ class Tables:
                 if value is None:
                     value = packed[kind] = self._pack_rule(rule)
                 yield struct.pack("=I", number), value
+            elif isinstance(rule, FoundRule):
+                flags = abi.RuleFlag.DENY | abi.RuleFlag.PRIVATE
+                yield struct.pack("=I", number), bytes(abi.Rule(refused_list(rule.port), flags))
 
     def _pack_rule(self, rule: NameRule) -> bytes:
         if rule.deny:
-            return bytes(abi.Rule(0, abi.RuleFlag.DENY))
+            # Whichever address it has, private ones included.
+            return bytes(abi.Rule(refused_list(None), abi.RuleFlag.DENY | abi.RuleFlag.PRIVATE))
         flags = abi.RuleFlag(0)
         if rule.private:
             flags |= abi.RuleFlag.PRIVATE

@@ -58,17 +58,17 @@ class _Once:
 class Seeder:
     """A thread that keeps the policy's exact names resolved.
 
-    `learn(answer, rule=number)` is called from that thread for each answer that has addresses.
+    `learn(answer, rule=...)` is called from that thread for each answer that has addresses.
     """
 
     def __init__(
         self,
-        names: Iterable[tuple[str, int]],
+        names: Iterable[tuple[str, object]],
         resolvers: Callable[[], Sequence[TrustedResolver]],
         learn: Callable[..., None],
         longest: int = _LONGEST_TTL,
     ) -> None:
-        """`names` with their rules; `longest`: seconds that an answer may be kept, whatever it says."""
+        """`names` with what `learn` is told of each; `longest`: seconds that an answer may be kept."""
         self._resolvers = resolvers
         self._longest = longest
         self._order = itertools.count()

@@ -20,14 +20,30 @@ Finding = tuple[tuple[PathPart, ...], str, str]
 
 def count_rules(data: dict[str, Any]) -> int:
     """How many hosts and addresses the file itself names, `also` hosts and denied ones counted."""
-    entries = _items(data, "registries")
+    lists = [data, *_scopes_with_registries(data)]
+    entries = [entry for where in lists for entry in _items(where, "registries")]
     also = sum(len(_items(entry, "also")) for entry in entries if isinstance(entry, dict))
     return len(entries) + also + len(_items(data, "denied"))
 
 
+def _scopes_with_registries(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for item in _items(data, "scopes"):
+        if isinstance(item, dict):
+            host = item.get("host")
+            yield host if isinstance(host, dict) else item
+
+
 def find_repeated(data: dict[str, Any]) -> Iterator[tuple[Finding, tuple[PathPart, ...]]]:
     """Each entry that was there before, with the path of the first."""
-    for subjects in (_registries(data), _denied(data), _resolvers(data), _scopes(data)):
+    groups = [_registries(data, ()), _denied(data), _resolvers(data), _scopes(data)]
+    for index, item in enumerate(_items(data, "scopes")):
+        if isinstance(item, dict):
+            host = item.get("host")
+            path: tuple[PathPart, ...] = ("scopes", index)
+            # What a scope repeats of the whole policy does no harm.
+            groups.append(_registries(item, path))
+            groups.append(_registries(host, (*path, "host")) if isinstance(host, dict) else iter(()))
+    for subjects in groups:
         first: dict[Hashable, tuple[PathPart, ...]] = {}
         for path, subject, what, cure in subjects:
             if subject in first:
@@ -39,9 +55,9 @@ def find_repeated(data: dict[str, Any]) -> Iterator[tuple[Finding, tuple[PathPar
 _Subject = tuple[tuple[PathPart, ...], Hashable, str, str]
 
 
-def _registries(data: dict[str, Any]) -> Iterator[_Subject]:
+def _registries(data: dict[str, Any], where: tuple[PathPart, ...]) -> Iterator[_Subject]:
     for index, entry in enumerate(_items(data, "registries")):
-        path = ("registries", index)
+        path = (*where, "registries", index)
         if isinstance(entry, str):
             yield path, ("id", entry), f"catalogue id {show(entry)}", "keep one of them"
         elif isinstance(entry, dict) and "host" in entry:

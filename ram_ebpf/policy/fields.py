@@ -92,11 +92,11 @@ def choice(kind: type[E]) -> PlainValidator:
     return PlainValidator(check)
 
 
-def listed(example: str, most: int | None = None) -> BeforeValidator:
-    """A list with at least one item, as a tuple."""
+def listed(example: str, most: int | None = None, may_be_empty: bool = False) -> BeforeValidator:
+    """A list as a tuple; with at least one item unless it may be empty."""
 
     def check(value: object) -> object:
-        if value is None or (isinstance(value, list | tuple) and not value):
+        if value is None or (isinstance(value, list | tuple) and not value and not may_be_empty):
             refuse("the list is empty", f"write at least one item, such as {example}")
         if not isinstance(value, list | tuple):
             refuse(f"{describe(value)} where a list belongs", f"write a list, such as {example}")
@@ -251,6 +251,9 @@ NetworkField = Annotated[IPNetwork, PlainValidator(_network)]
 Port = Annotated[int, integer_between(1, 65535, "a port")]
 Ports = Annotated[tuple[Port, ...], listed("[443]", MAX_PORTS), AfterValidator(_distinct_ports)]
 # None only as a default: in a file, a key without a value is a mistake.
+PortsOrNone = Annotated[
+    tuple[Port, ...], listed("[443]", MAX_PORTS, may_be_empty=True), AfterValidator(_distinct_ports)
+]
 OwnPorts = Annotated[tuple[Port, ...] | None, listed("[443]", MAX_PORTS), AfterValidator(_distinct_ports)]
 Private = Annotated[
     Annotated[bool, PlainValidator(_private_flag), Tag("@flag")]

@@ -53,7 +53,10 @@ def parse_policy(data: bytes, filename: str, catalogue: Catalogue | None = None)
             errors.append(document.error(filename, *explain(found)))
     if errors or policy is None:
         raise PolicyErrors(errors)
-    return policy.read_from(PolicySource(filename, _entry_lines(document), _denied_lines(document)))
+    source = PolicySource(
+        filename, _entry_lines(document.place), _denied_lines(document), _scope_lines(document)
+    )
+    return policy.read_from(source)
 
 
 def default_policy() -> Policy:
@@ -93,10 +96,16 @@ def _whole(file: str, problem: str, cure: str) -> PolicyErrors:
     return PolicyErrors([PolicyError(file, 0, "", problem, cure)])
 
 
-def _entry_lines(document: Document) -> tuple[tuple[int, ...], ...]:
-    """For each registry entry its line and those of its `also` items."""
-    registries = _part(document.place, "registries")
+def _entry_lines(place: Place | int | None) -> tuple[tuple[int, ...], ...]:
+    """For each entry of the `registries` that are there its line and those of its `also` items."""
+    registries = _part(place, "registries")
     return tuple((_line(entry), *map(_line, _items(_part(entry, "also")))) for entry in _items(registries))
+
+
+def _scope_lines(document: Document) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    scopes = _items(_part(document.place, "scopes"))
+    # Those of the host are inside it, as its posture is.
+    return tuple(_entry_lines(_part(scope, "host") or scope) for scope in scopes)
 
 
 def _denied_lines(document: Document) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from ram_ebpf.policy.document import PathPart
 from ram_ebpf.policy.fields import HOUSE_ERROR
 from ram_ebpf.policy.model import DnsOptions, Policy, Resolver
+from ram_ebpf.policy.recognition import Recognition
 from ram_ebpf.policy.registry import ENTRY_MODELS, AlsoHost
 from ram_ebpf.policy.scope import SCOPE_MODELS, HostOptions
 from ram_ebpf.policy.words import closest, describe, show
@@ -19,11 +20,17 @@ _MODELS: dict[str, type[BaseModel]] = {
     **ENTRY_MODELS,
     **SCOPE_MODELS,
     "dns": DnsOptions,
+    "recognition": Recognition,
     "host": HostOptions,
     "also": AlsoHost,
     "@list": Resolver,
 }
-_MAPPINGS = {"dns": "dns: { grace_seconds: 30 }", "host": "host: { posture: strict }", "also": "a host name"}
+_MAPPINGS = {
+    "dns": "dns: { grace_seconds: 30 }",
+    "recognition": "recognition: { unknown: probe }",
+    "host": "host: { posture: registries }",
+    "also": "a host name",
+}
 _EXAMPLES = {
     "version": "version: 1",
     "registries": "a list, such as registries: [docker-hub]",

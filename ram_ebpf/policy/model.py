@@ -20,6 +20,7 @@ from ram_ebpf.policy.fields import (
     refuse,
     text_between,
 )
+from ram_ebpf.policy.recognition import Recognition
 from ram_ebpf.policy.registry import AddressEntry, AlsoHost, CatalogueEntry, HostEntry, RegistryEntry
 from ram_ebpf.policy.scope import Engine, EngineScope, HostScope, Posture, Scope, ScopeModel
 from ram_ebpf.policy.source import PolicySource
@@ -120,6 +121,7 @@ class Policy(PolicyModel):
     """Exceptions from what `registries` allows."""
     resolvers: Resolvers = "auto"
     dns: DnsOptions = DnsOptions()
+    recognition: Recognition = Recognition()
     scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
 
     _source: PolicySource = PrivateAttr(default=PolicySource())
@@ -138,6 +140,13 @@ class Policy(PolicyModel):
         """This policy, once told where it was read from. For the loader."""
         self._source = source
         return self
+
+    def at_scope(self, registries: tuple[RegistryEntry, ...], scope: int | None) -> Policy:
+        """This policy with what it allows in one scope alone. `scope`: its place in `scopes`, if any."""
+        if not registries:
+            return self
+        joined = self.model_copy(update={"registries": self.registries + registries})
+        return joined.read_from(self._source.at_scope(len(self.registries), scope))
 
     def line_of(self, entry: int, also: int | None = None) -> int:
         """See PolicySource."""

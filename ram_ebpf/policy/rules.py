@@ -7,11 +7,11 @@ are as specific.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ram_ebpf.policy.catalogue import CATALOGUE_PORTS, Catalogue, CatalogueRegistry
+from ram_ebpf.policy.catalogue import CATALOGUE_PORTS, Catalogue, CatalogueRegistry, Role
 from ram_ebpf.policy.errors import PolicyError, PolicyErrors
 from ram_ebpf.policy.fields import MAX_PORTS, IPNetwork
 from ram_ebpf.policy.model import AddressEntry, CatalogueEntry, HostEntry, Policy
@@ -43,6 +43,8 @@ class NameRule:
     private_networks: tuple[IPNetwork, ...] = ()
     """Where the administrator expects private addresses for it: distinct, IPv4 first, ascending; none when
     `private`."""
+    known: bool = False
+    """With `deny`: of a registry of the catalogue that the policy says nothing about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,13 @@ class AddressRule:
     network: IPNetwork
     ports: tuple[int, ...]
     origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRule:
+    """Names at which a registry was found by asking: on one port, or on several (None)."""
+
+    port: int | None
 
 
 @dataclass(frozen=True)
@@ -67,10 +76,13 @@ class RuleSet:
         canonical = normalise(name)
         if canonical is None:
             return None
-        if exact := self._index.exact.get(canonical):  # exact beats all
+        exact = self._index.exact.get(canonical)
+        if exact and not exact.known:  # it beats all
             return exact
         labels = canonical.split(".")
         found = [rule for rule in self._index.globs if rule.pattern.matches_labels(labels)]
+        if exact:
+            found.append(exact)
         for start in range(1, len(labels)):
             suffix = ".".join(labels[start:])
             if start == 1 and (one := self._index.one.get(suffix)):
@@ -146,6 +158,7 @@ class _Mention:
     networks: frozenset[IPNetwork] = _NO_NETWORKS
     roles: tuple[str, ...] = ()
     deny: bool = False
+    known: bool = False
 
     def merge(self, other: _Mention) -> None:
         """Adds what a later place says."""
@@ -164,17 +177,19 @@ def _joined(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one + other))
 
 
-def compile_rules(policy: Policy, catalogue: Catalogue) -> RuleSet:
+def compile_rules(policy: Policy, catalogue: Catalogue, recognising: bool = False) -> RuleSet:
     """The rules of `policy`. A pattern named more than once, by the catalogue or as an `also` host, has
-    the ports of all mentions, and none when it is denied. Raises PolicyErrors when that makes more than 8
-    ports or more than MAX_PORT_LISTS lists, or when `catalogue` is not the one that the policy was validated
-    with and lacks an id."""
+    the ports of all mentions, and none when it is denied. `recognising`: with rules that deny the registries
+    of the catalogue that the policy says nothing about, and give way to all others. Raises PolicyErrors when
+    that makes more than 8 ports or more than MAX_PORT_LISTS lists, or when `catalogue` is not the one that
+    the policy was validated with and lacks an id."""
     merged = _merged(policy, catalogue)
     for index, pattern in enumerate(policy.denied):
         merged.pop(pattern.text, None)  # allowed as well: that could never decide
         # Behind all that is allowed, so that of equally specific patterns the denied one decides.
         merged[pattern.text] = _Mention(pattern, (), (policy.origin_of_denied(index),), deny=True)
-    rules = RuleSet(_ranked(merged.values()), tuple(_addresses(policy)))
+    known = _known(catalogue, merged) if recognising else ()
+    rules = RuleSet(_ranked(merged.values(), known), tuple(_addresses(policy)))
     if len(rules.port_lists()) > MAX_PORT_LISTS:
         raise PolicyErrors(_too_many_port_lists(policy, merged.values()))
     return rules
@@ -204,9 +219,23 @@ def _merged(policy: Policy, catalogue: Catalogue) -> dict[str, _Mention]:
     return merged
 
 
-def _ranked(mentions: Iterable[_Mention]) -> tuple[NameRule, ...]:
+def _known(catalogue: Catalogue, merged: Container[str]) -> Iterator[_Mention]:
+    """The hosts that all clients of a registry ask first, as far as they have addresses of their own."""
+    seen: set[str] = set()
+    for registry, host in catalogue.hosts():
+        text = host.host.text
+        asked_first = host.role is Role.API and not host.shared and not host.optional
+        if asked_first and text not in merged and text not in seen:
+            seen.add(text)
+            yield _Mention(host.host, (), (registry.id,), deny=True, known=True)
+
+
+def _ranked(mentions: Iterable[_Mention], known: Iterable[_Mention]) -> tuple[NameRule, ...]:
+    def specificity(mention: _Mention) -> tuple[int, ...]:
+        return mention.pattern.specificity
+
     # The sort is stable: of patterns that are equally specific, the later has the greater rank.
-    ordered = sorted(mentions, key=lambda mention: mention.pattern.specificity)
+    ordered = sorted(known, key=specificity) + sorted(mentions, key=specificity)
     return tuple(
         NameRule(
             pattern=mention.pattern,
@@ -218,6 +247,7 @@ def _ranked(mentions: Iterable[_Mention]) -> tuple[NameRule, ...]:
             roles=mention.roles,
             deny=mention.deny,
             private_networks=() if mention.private else _sorted(mention.networks),
+            known=mention.known,
         )
         for rank, mention in enumerate(ordered, start=1)
     )
@@ -253,7 +283,7 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
         if isinstance(entry, CatalogueEntry):
             registry = catalogue.by_id.get(entry.id)
             if registry is None:
-                where = f"registries[{index}]"
+                where = source.place_of(index)
                 problem = f"{entry.id} is not in the catalogue"
                 errors.append(PolicyError(source.file, line, where, problem, "write host: for its hosts"))
             else:
@@ -304,4 +334,5 @@ def _addresses(policy: Policy) -> Iterator[AddressRule]:
 
 
 def _error(policy: Policy, mention: _Mention, problem: str, cure: str) -> PolicyError:
-    return PolicyError(policy.file or "policy", mention.line, f"registries[{mention.entry}]", problem, cure)
+    where = policy.source.place_of(mention.entry)
+    return PolicyError(policy.file or "policy", mention.line, where, problem, cure)

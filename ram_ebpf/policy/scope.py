@@ -12,7 +12,8 @@ from typing import Annotated, ClassVar
 from pydantic import Discriminator, PlainValidator, Tag
 
 from ram_ebpf.policy.base import PolicyModel
-from ram_ebpf.policy.fields import choice, refuse, text_between, text_like
+from ram_ebpf.policy.fields import choice, listed, refuse, text_between, text_like
+from ram_ebpf.policy.registry import RegistryEntry
 from ram_ebpf.policy.words import alternatives, closest, describe
 
 
@@ -40,6 +41,7 @@ class Builders(str, Enum):
 
 
 PostureField = Annotated[Posture, choice(Posture)]
+MoreRegistries = Annotated[tuple[RegistryEntry, ...], listed("[quay]")]
 
 
 class ScopeModel(PolicyModel):
@@ -47,6 +49,8 @@ class ScopeModel(PolicyModel):
 
     kind: ClassVar[str]
     posture: PostureField = Posture.STRICT
+    registries: MoreRegistries = ()
+    """Allowed here beside those of the whole policy."""
 
     @property
     def target(self) -> str:
@@ -138,7 +142,8 @@ class ContainerScope(ScopeModel):
 class HostOptions(PolicyModel):
     """What may be said of the host scope."""
 
-    posture: PostureField = Posture.STRICT
+    posture: PostureField = Posture.REGISTRIES
+    registries: MoreRegistries = ()
 
 
 class HostScope(PolicyModel):
@@ -152,6 +157,11 @@ class HostScope(PolicyModel):
     def posture(self) -> Posture:
         """As for the other scopes."""
         return self.host.posture
+
+    @property
+    def registries(self) -> tuple[RegistryEntry, ...]:
+        """As for the other scopes."""
+        return self.host.registries
 
 
 _KINDS: dict[str, type[PolicyModel]] = {

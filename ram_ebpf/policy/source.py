@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePath
 
@@ -18,6 +18,24 @@ class PolicySource:
     lines: tuple[tuple[int, ...], ...] = ()
     """For each registry entry its line and those of its `also` items."""
     denied_lines: tuple[int, ...] = ()
+    scope_lines: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    """For each scope what `lines` is for the whole policy."""
+    scope: int | None = None
+    """Whose entries stand behind the first `own` ones in `lines`; None: those of no scope in the file."""
+    own: int = -1
+    """-1: all of them are the whole policy's."""
+
+    def at_scope(self, own: int, scope: int | None) -> PolicySource:
+        """With the registries of one scope behind the `own` ones of the whole policy."""
+        more = self.scope_lines[scope] if scope is not None and scope < len(self.scope_lines) else ()
+        return replace(self, lines=(*self.lines, *more), scope=scope, own=own)
+
+    def place_of(self, entry: int) -> str:
+        """`registries[3]`, or `scopes[1].registries[0]`."""
+        if self.own < 0 or entry < self.own:
+            return f"registries[{entry}]"
+        scope = "scope" if self.scope is None else f"scopes[{self.scope}]"
+        return f"{scope}.registries[{entry - self.own}]"
 
     @cached_property
     def _name(self) -> str:
@@ -33,12 +51,12 @@ class PolicySource:
 
     def origin_of(self, entry: int, also: int | None = None) -> str:
         """`policy.yaml:12`, or `registries[3]` when not from a file."""
-        return self._origin(self.line_of(entry, also), "registries", entry)
+        return self._origin(self.line_of(entry, also), self.place_of(entry))
 
     def origin_of_denied(self, index: int) -> str:
         """As `origin_of`, for an item of `denied`."""
         lines = self.denied_lines
-        return self._origin(lines[index] if index < len(lines) else 0, "denied", index)
+        return self._origin(lines[index] if index < len(lines) else 0, f"denied[{index}]")
 
-    def _origin(self, line: int, key: str, index: int) -> str:
-        return f"{self._name}:{line}" if line else f"{key}[{index}]"
+    def _origin(self, line: int, place: str) -> str:
+        return f"{self._name}:{line}" if line else place

@@ -39,11 +39,11 @@ def find_cgroup2_mount(mountinfo: Path = _MOUNTINFO) -> Path:
     return Path(min(found)[2])
 
 
-def resolve(path: str, mount: Path | None = None) -> Path:
+def resolve(path: str, mount: Path | None = None, may_be_root: bool = False) -> Path:
     """The directory of a cgroup, given as a path in the file system or in the hierarchy.
 
     `docker/abc` and `/docker/abc` are below the mount; `/sys/fs/cgroup/docker/abc` is taken as it is.
-    Raises ScopeError when it is not there, not a cgroup2 directory, or the root.
+    Raises ScopeError when it is not there, not a cgroup2 directory, or the root where that may not be.
     """
     root = mount or find_cgroup2_mount()
     given = Path(path)
@@ -51,7 +51,7 @@ def resolve(path: str, mount: Path | None = None) -> Path:
     directory = Path(os.path.normpath(inside))
     if not directory.is_relative_to(root):
         raise ScopeError(f"cgroup {path}: leads out of {root}")
-    if directory == root:
+    if directory == root and not may_be_root:
         raise ScopeError(
             f"cgroup {path}: is the root, which holds this whole host, and a strict scope would cut it off; "
             "name the cgroup of an engine, such as system.slice/docker.service"

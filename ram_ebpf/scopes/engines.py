@@ -1,12 +1,19 @@
-"""Finding container engines by their running processes."""
+"""Finding container engines: by their running processes, their units, their pid files and their sockets."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ram_ebpf.policy.scope import Engine
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount, of_process
+from ram_ebpf.scopes.target import Places, Target
+from ram_ebpf.scopes.unit import directories
 
 # The kernel's name of a process, 15 bytes at most. podman is no daemon; only its API service is.
 _COMMANDS = {
@@ -15,6 +22,21 @@ _COMMANDS = {
     "crio": Engine.CRIO,
     "podman": Engine.PODMAN,
 }
+_UNITS = {
+    Engine.DOCKER: "docker.service",
+    Engine.CONTAINERD: "containerd.service",
+    Engine.CRIO: "crio.service",
+    Engine.PODMAN: "podman.service",
+}
+_PID_FILES = {Engine.DOCKER: ("docker.pid",), Engine.CRIO: ("crio.pid", "crio/crio.pid")}
+_SOCKETS = {
+    Engine.DOCKER: "docker.sock",
+    Engine.CONTAINERD: "containerd/containerd.sock",
+    Engine.CRIO: "crio/crio.sock",
+    Engine.PODMAN: "podman/podman.sock",
+}
+_RUN = Path("/run")
+_PATIENCE = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -24,6 +46,10 @@ class FoundEngine:
     engine: Engine
     pid: int
     cgroup: Path
+
+
+def _kinds(wanted: Engine) -> list[Engine]:
+    return [kind for kind in _UNITS if wanted in (Engine.ALL, kind)]
 
 
 def _is_service(engine: Engine, pid: int, proc: Path) -> bool:
@@ -36,20 +62,71 @@ def _is_service(engine: Engine, pid: int, proc: Path) -> bool:
     return b"system" in words and b"service" in words
 
 
-def find_engines(wanted: Engine, proc: Path = Path("/proc")) -> list[FoundEngine]:
+def find_engines(wanted: Engine, proc: Path = Path("/proc"), run: Path = _RUN) -> list[FoundEngine]:
     """All running engines of a kind, by pid; `Engine.ALL` for every kind."""
     mount = find_cgroup2_mount()
+    pids: dict[int, Engine] = dict(_by_command(wanted, proc))
+    for kind in _kinds(wanted):
+        for pid in _by_pid_file(kind, run):
+            pids.setdefault(pid, kind)
+        if kind not in pids.values():  # else nobody needs to be disturbed
+            for pid in _by_socket(kind, run):
+                pids.setdefault(pid, kind)
     found = []
-    for entry in sorted((e for e in proc.iterdir() if e.name.isdigit()), key=lambda e: int(e.name)):
+    for pid, engine in sorted(pids.items()):
+        cgroup = of_process(pid, mount, proc)
+        if cgroup is not None:
+            found.append(FoundEngine(engine, pid, cgroup))
+    return found
+
+
+def _by_command(wanted: Engine, proc: Path) -> Iterator[tuple[int, Engine]]:
+    for entry in proc.iterdir():
+        if not entry.name.isdigit():
+            continue
         try:
             command = (entry / "comm").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             continue
         engine = _COMMANDS.get(command)
-        if engine is None or wanted not in (Engine.ALL, engine):
-            continue
-        pid = int(entry.name)
-        cgroup = of_process(pid, mount, proc)
-        if cgroup is not None and _is_service(engine, pid, proc):
-            found.append(FoundEngine(engine, pid, cgroup))
-    return found
+        is_wanted = engine is not None and wanted in (Engine.ALL, engine)
+        if engine is not None and is_wanted and _is_service(engine, int(entry.name), proc):
+            yield int(entry.name), engine
+
+
+def _by_pid_file(engine: Engine, run: Path) -> Iterator[int]:
+    for name in _PID_FILES.get(engine, ()):
+        with contextlib.suppress(OSError, ValueError):
+            yield int((run / name).read_text(encoding="ascii")[:20])
+
+
+def _by_socket(engine: Engine, run: Path) -> Iterator[int]:
+    """Who listens there, unless it is the service manager for somebody that it has not started yet."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as item:
+        item.settimeout(_PATIENCE)
+        item.connect(str(run / _SOCKETS[engine]))
+        credentials = item.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid = struct.unpack("=3i", credentials)[0]
+        if pid not in (0, 1, os.getpid()):
+            yield pid
+
+
+class EngineTarget(Target):
+    """The cgroups of the engines of one kind, or of all kinds, as they come and go.
+
+    The cgroup of an engine's unit is there before its process is: that is governed from the first packet.
+    """
+
+    period = 2.0
+
+    def __init__(self, engine: Engine, mount: Path) -> None:
+        self.label = f"engine {engine.value}"
+        self._engine = engine
+        self._mount = mount
+
+    def find(self) -> Places:
+        """Not the root cgroup, which holds more than an engine."""
+        cgroups = {found.cgroup for found in find_engines(self._engine)}
+        for kind in _kinds(self._engine):
+            cgroups.update(directories(_UNITS[kind], self._mount))
+        return Places(cgroups=frozenset(cgroups - {self._mount}))

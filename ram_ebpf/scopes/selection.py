@@ -14,17 +14,20 @@ from ram_ebpf.policy.scope import (
     BuildersScope,
     CgroupScope,
     ContainerScope,
-    DeviceScope,
     Engine,
     EngineScope,
+    HostOptions,
+    HostScope,
     NetnsScope,
     Posture,
     Scope,
     UnitScope,
 )
+from ram_ebpf.policy.terms import STRICT, Terms
 from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount, resolve
 from ram_ebpf.scopes.device import DeviceTarget
-from ram_ebpf.scopes.engines import find_engines
+from ram_ebpf.scopes.engines import EngineTarget, find_engines
+from ram_ebpf.scopes.host import HostTarget
 from ram_ebpf.scopes.netns import NetnsTarget
 from ram_ebpf.scopes.target import CgroupTarget, Target
 from ram_ebpf.scopes.unit import UnitTarget
@@ -34,11 +37,8 @@ if TYPE_CHECKING:
 
 _KINDS = (
     "cgroup:PATH, unit:NAME, device:NAME, netns:NAME, netns:PATH or netns:pid:N, container:NAME, "
-    "container:ID or container:label=KEY=VALUE, builders:buildx, or engine:docker, "
-    "engine:containerd, engine:podman, engine:crio or engine:all"
-)
-_WRITE = (
-    "cgroup: PATH, unit: NAME, device: NAME, netns: NAME, container: NAME, builders: buildx or engine: NAME"
+    "container:ID or container:label=KEY=VALUE, builders:buildx, engine:docker, "
+    "engine:containerd, engine:podman, engine:crio or engine:all, or host"
 )
 _PARSED = ("unit", "device", "netns", "container", "builders")
 
@@ -50,6 +50,7 @@ class Selection:
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     containers: DockerContainers | None = None  # of the Docker daemon, where a scope names any
+    terms: Terms = STRICT  # of what is added next
 
     def ports(self) -> DockerPorts | None:
         """Where containers come that may be meant, where a scope names any."""
@@ -86,11 +87,14 @@ class Selection:
     def add_cgroup(self, cgroup: Path, note: str) -> None:
         """Adds a cgroup once, however many scopes lead to it."""
         if cgroup not in (t.directory for t in self.targets if isinstance(t, CgroupTarget)):
-            self.targets.append(CgroupTarget(cgroup))
+            target = CgroupTarget(cgroup)
+            target.terms = self.terms
+            self.targets.append(target)
         self.notes.append(note)
 
     def add(self, target: Target) -> None:
         """Adds what may come and go."""
+        target.terms = self.terms
         self.targets.append(target)
         places = target.find()
         if places:
@@ -100,48 +104,51 @@ class Selection:
             self.notes.append(f"{target.label}: is not there; it is governed as soon as it is")
 
 
-def parse_scope(text: str) -> Scope:
-    """A scope of a command line, `KIND:VALUE`. Raises ScopeError."""
+def parse_scope(text: str, posture: Posture | None = None) -> Scope:
+    """A scope of a command line, `KIND:VALUE` or `host`. Raises ScopeError.
+
+    `posture`: None for the one that is usual for the kind.
+    """
+    if text == "host":
+        return HostScope(host=HostOptions(posture=posture or Posture.REGISTRIES))
     kind, colon, value = text.partition(":")
     if not colon or not value or kind not in ("cgroup", "engine", *_PARSED):
         raise ScopeError(f"--scope {text}: is no scope of this version; write {_KINDS}")
+    more = {} if posture is None else {"posture": posture}
     if kind == "cgroup":
-        return CgroupScope.model_construct(cgroup=value, posture=Posture.STRICT)
+        return CgroupScope.model_construct(cgroup=value, posture=posture or Posture.STRICT)
     if kind == "engine":
         try:
-            return EngineScope(engine=Engine(value))
+            return EngineScope(engine=Engine(value), posture=posture or Posture.STRICT)
         except ValueError as error:
             known = ", ".join(engine.value for engine in Engine)
             raise ScopeError(f"--scope {text}: there is no engine {value!r}; write one of {known}") from error
     try:
-        return _SCOPE.validate_python({kind: value})
+        return _SCOPE.validate_python({kind: value, **more})
     except ValidationError as error:
         _, problem, cure = explain(error.errors(include_url=False)[0])
         raise ScopeError(f"--scope {text}: {problem}; {cure}") from error
 
 
-_Supported = CgroupScope | EngineScope | UnitScope | NetnsScope | DeviceScope | ContainerScope | BuildersScope
 _SCOPE: TypeAdapter[Scope] = TypeAdapter(Scope)
 
 
-def select(scopes: Sequence[Scope]) -> Selection:
-    """Finds out what all scopes mean. Raises ScopeError for one that this version or host cannot govern."""
+def select(scopes: Sequence[Scope], cgroup_root: Path | None = None) -> Selection:
+    """Finds out what all scopes mean. Raises ScopeError for one that this host cannot govern.
+
+    `cgroup_root`: the directory that stands for the whole host; None: the root of the control groups.
+    """
     selection = Selection()
-    for scope in scopes:
-        if not isinstance(scope, _Supported):
-            raise ScopeError(
-                f"scope {scope.kind}: scopes of this kind are not in this version; write {_WRITE}"
-            )
-        if scope.posture is not Posture.STRICT:
-            raise ScopeError(
-                f"scope {scope.kind}: {scope.target}: posture {scope.posture.value} is not in this "
-                "version; write strict, or leave posture out"
-            )
+    for index, scope in enumerate(scopes):
+        selection.terms = Terms.of(scope, index)
         if isinstance(scope, CgroupScope):
-            cgroup = resolve(scope.cgroup)
+            strict = scope.posture is Posture.STRICT
+            cgroup = resolve(scope.cgroup, may_be_root=not strict)
             selection.add_cgroup(cgroup, f"cgroup {cgroup}")
         elif isinstance(scope, EngineScope):
             _select_engine(scope.engine, selection)
+        elif isinstance(scope, HostScope):
+            selection.add(HostTarget(cgroup_root or find_cgroup2_mount()))
         elif isinstance(scope, UnitScope):
             selection.add(UnitTarget(scope.unit, find_cgroup2_mount()))
         elif isinstance(scope, NetnsScope):
@@ -157,16 +164,16 @@ def select(scopes: Sequence[Scope]) -> Selection:
 
 def _select_engine(engine: Engine, selection: Selection) -> None:
     root = find_cgroup2_mount()
-    found = find_engines(engine)
-    for item in found:
+    for item in find_engines(engine):
         if item.cgroup == root:
             raise ScopeError(
                 f"{item.engine.value} (pid {item.pid}) runs in the root cgroup, which holds this whole host; "
                 "start it in a cgroup of its own, as its systemd unit does"
             )
-        selection.add_cgroup(item.cgroup, f"{item.engine.value} (pid {item.pid}) in {item.cgroup}")
-    if not found:
+        selection.notes.append(f"{item.engine.value} (pid {item.pid}) in {item.cgroup}")
+    target = EngineTarget(engine, root)
+    target.terms = selection.terms
+    selection.targets.append(target)
+    if not target.find():
         wanted = "container engine" if engine is Engine.ALL else engine.value
-        selection.notes.append(
-            f"no {wanted} is running here (looked for dockerd, containerd, crio and podman's API service)"
-        )
+        selection.notes.append(f"no {wanted} is running here; it is governed as soon as it is")

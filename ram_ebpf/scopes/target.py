@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ram_ebpf.dataplane.devices import Device
+from ram_ebpf.policy.terms import STRICT, Terms
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Places:
 
 
 class Target(ABC):
-    """One scope. `label` is how the policy or the command line names it.
+    """One scope. `label` is how the policy or the command line names it, `terms` what applies there.
 
     `period`: seconds between two looks, 0 where looking is cheap. When a device comes or goes, it is looked
     at once.
@@ -29,6 +30,7 @@ class Target(ABC):
 
     label: str
     period: float = 0.0
+    terms: Terms = STRICT
 
     @abstractmethod
     def find(self) -> Places:

@@ -28,7 +28,7 @@ import dns.rdtypes.svcbbase
 
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.abi import Reason
-from ram_ebpf.dataplane.plane import Settings
+from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.policy.rules import NameRule
 from ram_ebpf.policy.special import is_special

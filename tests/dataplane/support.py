@@ -18,12 +18,13 @@ from scapy.packet import Packet
 from ram_ebpf.dataplane import abi, clock, syscall
 from ram_ebpf.dataplane.clock import NANOSECONDS
 from ram_ebpf.dataplane.maps import Map
-from ram_ebpf.dataplane.plane import Plane, Settings, TrustedResolver
+from ram_ebpf.dataplane.plane import Plane, TrustedResolver
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.scope_maps import ESTABLISHED
+from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
-from ram_ebpf.policy.rules import AddressRule, RuleSet, compile_rules
+from ram_ebpf.policy.rules import AddressRule, FoundRule, RuleSet, compile_rules
 
 CLIENT, CLIENT6 = "10.0.0.2", "2001:db8::2"
 RESOLVER, RESOLVER6 = "10.0.0.53", "2001:db8::53"
@@ -226,6 +227,7 @@ class Bench:
         """The pattern, or network, of a rule that the kernel named."""
         rule = self.plane.tables.rule(number)
         assert rule is not None, f"there is no rule {number}"
+        assert not isinstance(rule, FoundRule)
         return str(rule.network if isinstance(rule, AddressRule) else rule.pattern)
 
     def rule_of(self, pattern: str) -> int:

@@ -12,7 +12,7 @@ from scapy.layers.inet import TCP
 from ram_ebpf.dataplane import abi, clock
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.clock import NANOSECONDS
-from ram_ebpf.dataplane.plane import Settings
+from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.policy.rules import NameRule
 
 from . import messages as m

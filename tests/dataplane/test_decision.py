@@ -22,7 +22,7 @@ from scapy.packet import Packet, Raw
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import Event, EventSource
-from ram_ebpf.dataplane.plane import Settings
+from ram_ebpf.dataplane.settings import Settings
 
 from .support import CLIENT, RESOLVER, RESOLVER6, Bench, frame, ip
 

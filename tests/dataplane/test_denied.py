@@ -6,7 +6,7 @@ import pytest
 from scapy.layers.inet import TCP
 
 from ram_ebpf.dataplane.abi import Reason
-from ram_ebpf.dataplane.plane import Settings
+from ram_ebpf.dataplane.settings import Settings
 
 from . import messages as m
 from .exchanges import DENIED_NAMES, NOTHING, ONE, REGISTRIES, TWO, ask, check, exchange, opened, play, tell

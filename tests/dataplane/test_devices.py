@@ -19,7 +19,7 @@ from ram_ebpf.dataplane import syscall
 from ram_ebpf.dataplane.abi import Mode, PlaceFlag, Reason
 from ram_ebpf.dataplane.devices import BEHIND
 from ram_ebpf.dataplane.events import Event, EventSource
-from ram_ebpf.dataplane.plane import Settings
+from ram_ebpf.dataplane.settings import Settings
 
 from . import messages as m
 from .exchanges import DENIED_NAMES, LONGEST, ONE, REGISTRIES

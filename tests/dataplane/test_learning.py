@@ -16,7 +16,7 @@ from scapy.layers.inet import TCP
 
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.abi import Reason
-from ram_ebpf.dataplane.plane import Settings
+from ram_ebpf.dataplane.settings import Settings
 
 from . import messages as m
 from .exchanges import (

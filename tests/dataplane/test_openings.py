@@ -14,7 +14,7 @@ from ram_ebpf.dataplane.bytecode import MapShape
 from ram_ebpf.dataplane.clock import NANOSECONDS
 from ram_ebpf.dataplane.maps import Map, raise_memlock_limit
 from ram_ebpf.dataplane.openings import open_addresses, remove_expired
-from ram_ebpf.dataplane.plane import Settings
+from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.syscall import MapType
 from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.policy.rules import NameRule

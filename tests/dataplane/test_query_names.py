@@ -11,7 +11,7 @@ from scapy.packet import Packet, Raw
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.abi import Reason, Verdict
 from ram_ebpf.dataplane.events import Event, EventSource
-from ram_ebpf.dataplane.plane import Settings
+from ram_ebpf.dataplane.settings import Settings
 
 from . import messages as m
 from .exchanges import DENIED_NAMES, LONGEST, ONE, REGISTRIES, ask, play, tell

@@ -12,7 +12,7 @@ from ram_ebpf.dataplane import abi, clock
 from ram_ebpf.dataplane.abi import Reason, Verdict
 from ram_ebpf.dataplane.clock import NANOSECONDS
 from ram_ebpf.dataplane.events import Event, EventSource
-from ram_ebpf.dataplane.plane import Settings
+from ram_ebpf.dataplane.settings import Settings
 
 from . import messages as m
 from .exchanges import DENIED_NAMES, ONE, REGISTRIES, ask, play, tell

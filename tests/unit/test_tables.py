@@ -13,7 +13,7 @@ from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.policy.automaton import DEAD, START
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
-from ram_ebpf.policy.rules import AddressRule, NameRule, RuleSet, compile_rules
+from ram_ebpf.policy.rules import AddressRule, FoundRule, NameRule, RuleSet, compile_rules
 
 MULTIPLIERS = (2, 3, 5, 7)
 POLICY = """version: 1
@@ -55,6 +55,7 @@ def test_name_rules_are_numbered_by_rank_and_address_rules_behind_them(tables: T
     for number in range(1, 8):
         rule = tables.rule(number)
         assert rule is not None
+        assert not isinstance(rule, FoundRule)
         texts.append(rule.pattern.text if isinstance(rule, NameRule) else str(rule.network))
     assert texts == [
         "**.a.test",

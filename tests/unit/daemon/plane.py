@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ram_ebpf.dataplane.abi import SCOPES_MAX
-from ram_ebpf.dataplane.plane import Place, Plane, Settings
+from ram_ebpf.dataplane.abi import SCOPES_MAX, ConfigFlag, Posture
+from ram_ebpf.dataplane.plane import Place, Plane
 from ram_ebpf.dataplane.programs import Programs
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.scope_maps import SCOPE_MAPS, ScopeMaps
+from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.syscall import MapType
 from ram_ebpf.dataplane.tables import Tables
+from ram_ebpf.dataplane.view import View
 from ram_ebpf.policy.rules import RuleSet
 
 from .maps import FakeMap
@@ -32,12 +34,25 @@ class FakeScopeMaps(ScopeMaps):
         self.maps = {"learned": self.learned, "released": self.released}
 
 
+class FakeView(View):
+    """Tables, and the maps into which user space writes."""
+
+    def __init__(self, rules: RuleSet, posture: Posture = Posture.STRICT) -> None:
+        self.tables = Tables(rules, (1, 2, 3, 4), (443, 8080) if posture is Posture.REGISTRIES else ())
+        self.posture = posture
+        self.seeded = FakeMap()
+        self.names = FakeMap(key_size=16, value_size=12)
+        self.maps = {"seeded": self.seeded, "names": self.names}
+
+
 class FakePlane(Plane):
     """Tables and maps, and nothing in a kernel. `watching` are the cgroups that it was told to watch last."""
 
     def __init__(self, rules: RuleSet, *_: Any) -> None:
-        self.tables = Tables(rules, (1, 2, 3, 4))
-        self.seeded = FakeMap()
+        self.view = FakeView(rules)
+        self.tables = self.view.tables
+        self._views = [self.view]
+        self.seeded = self.view.seeded
         self.resolvers = FakeMap(value_size=4)
         self.resolver_sockets = FakeMap(key_size=8, value_size=4)
         self.encrypted_resolvers = FakeMap(key_size=16, value_size=4)
@@ -50,16 +65,16 @@ class FakePlane(Plane):
         self.watching: set[Path] = set()
         self._scopes = {}
         self._attached = {}
-        self._other_dns_ports = False
+        self._flags = ConfigFlag(0)
         self._settings = Settings()
 
     def govern(self, number: int) -> FakeScopeMaps:
         """Opens a scope of this number, and attaches it to a cgroup of the same name."""
         assert 0 <= number < SCOPES_MAX
         maps = FakeScopeMaps(number)
-        scope = Scope(maps, lambda _: Programs(), lambda *_: Programs())
+        scope = Scope(maps, self.view)
         self._scopes[number] = scope
-        self._attached[Path(f"/cgroup/{number}")] = Place(scope, lock=-1, alone=True)
+        self._attached[Path(f"/cgroup/{number}")] = Place(scope, Programs(), lock=-1, alone=True)
         return maps
 
     def abandon(self, number: int) -> None:

@@ -22,13 +22,15 @@ from ram_ebpf.daemon.records import RecordWriter
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import Event
-from ram_ebpf.dataplane.plane import Settings, TrustedResolver
+from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dns import seeding
 from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import default_policy, parse_policy
 from ram_ebpf.policy.model import Policy
 from ram_ebpf.policy.rules import compile_rules
+from ram_ebpf.policy.terms import STRICT
 
 from .plane import FakePlane
 from .samples import DNS_EVENT, EVENT
@@ -83,7 +85,7 @@ class Running:
     def __init__(self, policy: Policy, options: Options | None = None) -> None:
         self._stream = io.StringIO()
         rules = compile_rules(policy, load_catalogue())
-        self.controller = Controller(policy, rules, RecordWriter(True, self._stream), options)
+        self.controller = Controller(policy, {STRICT: rules}, RecordWriter(True, self._stream), options)
         plane = self.controller._plane
         assert isinstance(plane, FakePlane)
         self.plane = plane

@@ -98,9 +98,9 @@ def test_short(length: int) -> None:
     [
         {"verdict": 4},
         {"verdict": 255},
-        {"reason": 9},
+        {"reason": 12},
         {"reason": 15},
-        {"reason": 31},
+        {"reason": 53},
         {"reason": max(abi.Reason) + 1},
         {"reason": abi.REASON_COUNT},
         {"reason": 65535},

@@ -10,7 +10,9 @@ from ram_ebpf.daemon.following import Following, LinkWatch
 from ram_ebpf.dataplane.devices import BusyDeviceError, Device
 from ram_ebpf.dataplane.plane import BusyCgroupError, Plane
 from ram_ebpf.dataplane.scope import Scope
+from ram_ebpf.dataplane.view import View
 from ram_ebpf.policy.rules import RuleSet
+from ram_ebpf.policy.terms import STRICT
 from ram_ebpf.scopes.target import Places, Target
 
 from .plane import FakePlane, FakeScopeMaps
@@ -31,7 +33,7 @@ class Recorder(FakePlane):
         self.trouble: dict[Path | Device, Exception] = {}
         self.leftovers = 0
 
-    def open_scope(self, twin: Scope | None = None) -> Scope:
+    def open_scope(self, twin: Scope | None = None, view: View | None = None) -> Scope:
         number = len(self.opened)
         self.govern(number)
         scope = self._scopes[number]
@@ -100,7 +102,8 @@ class Made:
         self.said: list[tuple[str, str]] = []
         self.changes = 0
         plane: Plane = self.plane
-        self.following = Following(plane, targets, lambda *line: self.said.append(line), self._change)
+        views = {STRICT: self.plane.view}
+        self.following = Following(plane, views, targets, lambda *line: self.said.append(line), self._change)
 
     def _change(self) -> None:
         self.changes += 1

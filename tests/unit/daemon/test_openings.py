@@ -11,7 +11,7 @@ import pytest
 from ram_ebpf.dataplane import abi, clock
 from ram_ebpf.dataplane.clock import NANOSECONDS
 from ram_ebpf.dataplane.openings import is_refused_as_private, open_addresses, remove_expired
-from ram_ebpf.dataplane.plane import Settings
+from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy

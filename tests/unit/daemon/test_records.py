@@ -73,7 +73,7 @@ def describer(message: str | None = MESSAGE, **names: str) -> Describer:
     history = NameHistory()
     for address, name in names.items():
         history.note(Answer(name, ((ip(address[1:].replace("_", ".")), 60),)))
-    return Describer(TABLES, history, {77: "/docker"}.get, message)
+    return Describer(lambda _: TABLES, history, {77: "/docker"}.get, message)
 
 
 def wire(name: str, *addresses: str) -> bytes:

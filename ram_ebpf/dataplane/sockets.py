@@ -1,0 +1,63 @@
+"""Ending connections of others: SOCK_DESTROY (sock_diag(7)), if the kernel has CONFIG_INET_DIAG_DESTROY."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from ram_ebpf.dataplane import namespaces
+from ram_ebpf.dataplane.abi import IPAddress
+
+# include/uapi/linux/netlink.h, sock_diag.h, inet_diag.h
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DESTROY = 21
+_NLM_F_REQUEST_ACK = 5
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+_REQUEST = struct.Struct("=BBBxI2s2s16s16sI2I")  # struct inet_diag_req_v2
+_PATIENCE = 2.0
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One TCP connection, as its socket sees it."""
+
+    local: IPAddress
+    local_port: int
+    remote: IPAddress
+    remote_port: int
+
+
+def destroy(connection: Connection, cookie: int, namespace: Path | None = None) -> None:
+    """Ends a connection: its owner gets ECONNABORTED.
+
+    `cookie`: that of its socket (SO_COOKIE), so that no other one is hit. `namespace`: where the socket is;
+    None: here. Raises OSError: ENOENT when it is gone, EOPNOTSUPP where the kernel cannot.
+    """
+    family = socket.AF_INET if connection.remote.version == 4 else socket.AF_INET6
+    body = _REQUEST.pack(
+        family,
+        socket.IPPROTO_TCP,
+        0,
+        0xFFFFFFFF,
+        connection.local_port.to_bytes(2, "big"),
+        connection.remote_port.to_bytes(2, "big"),
+        connection.local.packed,
+        connection.remote.packed,
+        0,
+        cookie & 0xFFFFFFFF,
+        cookie >> 32,
+    )
+    message = _HEADER.pack(_HEADER.size + len(body), _SOCK_DESTROY, _NLM_F_REQUEST_ACK, 1, 0) + body
+    with namespaces.inside(namespace):
+        item = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+    with item:
+        item.settimeout(_PATIENCE)
+        item.connect((0, 0))
+        item.send(message)
+        answer = item.recv(4096)
+    number = -struct.unpack_from("=i", answer, _HEADER.size)[0] if len(answer) >= _HEADER.size + 4 else 0
+    if number:
+        raise OSError(number, f"sock_diag: {os.strerror(number)}")

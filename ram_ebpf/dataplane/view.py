@@ -1,0 +1,180 @@
+"""What one set of rules is in the kernel: the maps that it decides, and the programs that read these.
+
+Scopes with registries of their own, or with another posture, have a view of their own. All else is shared:
+who is trusted, what is counted and told, and the outer maps of what each scope has learned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ram_ebpf.dataplane import abi, programs
+from ram_ebpf.dataplane.bytecode import Bytecode
+from ram_ebpf.dataplane.clock import NANOSECONDS
+from ram_ebpf.dataplane.device_side import COMMON, DeviceSide
+from ram_ebpf.dataplane.maps import Map, create_maps
+from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS, Programs
+from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE, SCOPE_MAPS, ScopeMaps, place_map
+from ram_ebpf.dataplane.settings import Settings
+from ram_ebpf.dataplane.syscall import MapType
+from ram_ebpf.dataplane.tables import Tables
+from ram_ebpf.policy.classes import class_table
+
+_FIRST = struct.pack("=I", 0)
+# What a view has for itself; see bpf/lib/maps.h.
+_OWN = frozenset(
+    {
+        "config",
+        "names",
+        "automaton",
+        "rules",
+        "ports",
+        "ranges",
+        "private_ranges",
+        "seeded",
+        "ingress_programs",
+        "egress_programs",
+    }
+)
+_SPARE_NAMES = 4096  # of registries that are found by asking
+
+
+@dataclass
+class Common:
+    """What all views share. `secret` is the key of the identity of names."""
+
+    bytecode: Bytecode
+    secret: tuple[int, int]
+    cache_directory: Path
+    map_sizes: Mapping[str, int]
+    maps: dict[str, Map] = field(default_factory=dict)
+    of_devices: dict[str, Map] = field(default_factory=dict)
+    """Those that only programs of devices use, once there are any."""
+
+
+class View:
+    """Maps filled from tables, and the programs that all scopes of this view share."""
+
+    def __init__(self, tables: Tables, posture: abi.Posture, common: Common) -> None:
+        """Creates, fills and loads. Raises VerifierError or OSError; nothing is left in the kernel then."""
+        self.tables = tables
+        self.posture = posture
+        self._common = common
+        self._device_side: DeviceSide | None = None
+        self._owned: list[Map] = []
+        self.maps = self._create_maps()
+        try:
+            self._fill()
+            started = time.monotonic()
+            self.programs = programs.load_shared(CGROUP_PROGRAMS, common.bytecode, self.maps)
+            self.load_seconds = time.monotonic() - started
+        except BaseException:
+            self._close_maps()
+            raise
+
+    def _create_maps(self) -> dict[str, Map]:
+        shapes = self._common.bytecode.maps
+        sizes = self.tables.entries()
+        if self.posture is abi.Posture.REGISTRIES:
+            sizes["names"] += _SPARE_NAMES
+        sizes.update(self._common.map_sizes)
+        wanted = {name: shape for name, shape in shapes.items() if name not in self._common.maps}
+        created = create_maps(wanted, sizes, SCOPE_MAPS)
+        self._owned = list(created.values())
+        maps = {**self._common.maps, **created}
+        if not self._common.maps:
+            self._common.maps = {name: item for name, item in created.items() if name not in _OWN}
+        return maps
+
+    def _fill(self) -> None:
+        self.maps["rules"].update(self.tables.rule_entries())
+        self.maps["ports"].update(self.tables.ports())
+        self.maps["automaton"].update(self.tables.states())
+        self.maps["ranges"].update(self.tables.ranges())
+        self.maps["private_ranges"].update(self.tables.private_ranges())
+        self.maps["names"].update(self.tables.names())
+
+    def configure(self, settings: Settings, flags: abi.ConfigFlag) -> None:
+        """Writes the settings; they are read anew for each packet. `flags`: those that all views have."""
+        if settings.allowed_names_only and self.posture is abi.Posture.STRICT:
+            flags |= abi.ConfigFlag.ALLOWED_NAMES_ONLY
+        ports = abi.SomePorts
+        config = abi.Config(
+            grace_ns=settings.grace * NANOSECONDS,
+            query_lifetime_ns=settings.query_lifetime * NANOSECONDS,
+            hold_ns=int(settings.hold * NANOSECONDS),
+            identity_key=self._common.secret,
+            mode=settings.mode,
+            flags=flags,
+            minimum_ttl=settings.minimum_ttl,
+            maximum_ttl=settings.maximum_ttl,
+            automaton_start=self.tables.automaton_start,
+            port_lists=self.tables.port_lists,
+            loopback_ifindex=settings.loopback,
+            multiplier=self.tables.multipliers,
+            class_of=tuple(class_table()),
+            suffix_depths=self.tables.suffix_depths,
+            posture=self.posture,
+            unknown=settings.unknown,
+            registry_ports=ports(*settings.registry_ports),
+            asked_ports=ports(*settings.asked_ports),
+        )
+        self.maps["config"][_FIRST] = bytes(config)
+
+    def refuse_name(self, name: str, rule: int) -> None:
+        """From now on addresses of an exact name are refused, by the number of a rule. Raises OSError."""
+        key = self.tables.key_of(name)
+        before = self.maps["names"].get(key)
+        suffix = abi.Suffix.from_buffer_copy(before) if before else abi.Suffix()
+        suffix.exact = rule
+        self.maps["names"][key] = bytes(suffix)
+
+    @property
+    def device_side(self) -> DeviceSide:
+        """The programs for devices, and the maps that only they have; loaded when first asked for."""
+        if self._device_side is None:
+            self._device_side = DeviceSide(
+                {**self.maps, **self._common.of_devices}, self._common.cache_directory
+            )
+            if not self._common.of_devices:
+                self._common.of_devices = {name: self._device_side.maps[name] for name in COMMON}
+        return self._device_side
+
+    def load_for_cgroups(self, scope: ScopeMaps, depth: int) -> Programs:
+        """What is attached to the cgroups of a scope that are so deep in the hierarchy."""
+        with contextlib.closing(place_map(scope.number, depth << abi.DEPTH_SHIFT)) as myself:
+            return programs.load_attached(CGROUP_PROGRAMS, self._common.bytecode, self.maps, myself)
+
+    def load_for_devices(self, scope: ScopeMaps, flags: abi.PlaceFlag) -> Programs:
+        """What is attached to the devices of a scope that are of one kind."""
+        side = self.device_side
+        scope.add(ESTABLISHED, ESTABLISHED_SHAPE, side.maps[ESTABLISHED])
+        with contextlib.closing(place_map(scope.number, flags)) as myself:
+            return programs.load_attached(DEVICE_PROGRAMS, side.bytecode, side.maps, myself)
+
+    def arrays(self) -> dict[str, Map]:
+        """The arrays of programs, by names to pin them under."""
+        found = _arrays("", self.maps)
+        if self._device_side is not None:
+            found.update(_arrays("device_", self._device_side.maps))
+        return found
+
+    def _close_maps(self) -> None:
+        for item in self._owned:
+            item.close()
+
+    def close(self) -> None:
+        """Gives everything back. The view that was opened first holds what is shared, and goes last."""
+        self.programs.close()
+        if self._device_side is not None:
+            self._device_side.close()
+        self._close_maps()
+
+
+def _arrays(prefix: str, maps: Mapping[str, Map]) -> dict[str, Map]:
+    return {f"{prefix}{name}": item for name, item in maps.items() if item.shape.type == MapType.PROG_ARRAY}

@@ -1,0 +1,33 @@
+"""What applies in one scope beside the whole policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ram_ebpf.policy.catalogue import Catalogue
+from ram_ebpf.policy.model import Policy, RegistryEntry, Scope
+from ram_ebpf.policy.rules import RuleSet, compile_rules
+from ram_ebpf.policy.scope import Posture
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Scopes with equal terms share everything. `scope`: where in the policy's `scopes` they stand."""
+
+    posture: Posture = Posture.STRICT
+    registries: tuple[RegistryEntry, ...] = ()
+    scope: int | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, scope: Scope, index: int | None = None) -> Terms:
+        """Those of a scope."""
+        return cls(scope.posture, scope.registries, index)
+
+
+STRICT = Terms()
+
+
+def rules_of(policy: Policy, catalogue: Catalogue, terms: Terms) -> RuleSet:
+    """The rules that hold there. Raises PolicyErrors."""
+    here = policy.at_scope(terms.registries, terms.scope)
+    return compile_rules(here, catalogue, recognising=terms.posture is Posture.REGISTRIES)
