@@ -94,16 +94,20 @@ class Learner:
         self._settings = settings
         self._history = history
         places: dict[str, list[tuple[View, int]]] = {}
+        own: set[str] = set()
         for view in plane.views:
             for rule in view.tables.rules.of_kind(PatternKind.EXACT):
                 # Where registries are recognised, those that are denied have to be known as well.
                 if not rule.deny or view.posture is abi.Posture.REGISTRIES:
                     places.setdefault(rule.pattern.text, []).append((view, rule.rank))
+                    if not rule.known:
+                        own.add(rule.pattern.text)
         self._seeder = Seeder(
             places.items(),
             resolvers,
             self._seed,
             longest=settings.maximum_ttl,
+            unexpected=places.keys() - own,
         )
         self._clients: dict[int, _Clients] = {}  # by scope
         self._lock = threading.Lock()  # the reader of events and the seeder meet in the connections

@@ -12,7 +12,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,6 +43,7 @@ Done = Callable[[], None]
 class _Name:
     name: str
     learn: Learn
+    expected: bool = True
     failures: int = 0
     tried: bool = False
 
@@ -67,13 +68,18 @@ class Seeder:
         resolvers: Callable[[], Sequence[TrustedResolver]],
         learn: Callable[..., None],
         longest: int = _LONGEST_TTL,
+        unexpected: Collection[str] = (),
     ) -> None:
-        """`names` with what `learn` is told of each; `longest`: seconds that an answer may be kept."""
+        """`names` with what `learn` is told of each; `longest`: seconds that an answer may be kept.
+
+        `unexpected`: names that need not exist.
+        """
         self._resolvers = resolvers
         self._longest = longest
         self._order = itertools.count()
         self._due: list[tuple[float, int, _Name]] = [
-            (0.0, next(self._order), _Name(name, partial(learn, rule=rule))) for name, rule in names
+            (0.0, next(self._order), _Name(name, partial(learn, rule=rule), name not in unexpected))
+            for name, rule in names
         ]
         self._once = Turns[_Once](_MOST_ONCE, _CONCURRENT_OF_ONE)
         self.refused = 0  # names that found no room to be asked once
@@ -173,12 +179,12 @@ class Seeder:
                 shortest = min(self._longest, *(seconds for _, seconds in answer.addresses))
                 pause = min(max(shortest * _REFRESH_AT, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             else:
-                if not item.tried:
+                if not item.tried and item.expected:
                     _log.warning("%s has no address: is it spelt right in the policy?", item.name)
                 pause = _LAST_RETRY
             item.failures = 0
         except LookupFailedError as error:
-            if not item.failures:
+            if not item.failures and item.expected:
                 _log.warning("%s could not be resolved: %s", item.name, error)
             item.failures += 1
             pause = min(_FIRST_RETRY * 2 ** min(item.failures - 1, 10), _LAST_RETRY)

@@ -58,13 +58,11 @@ def ask(address: IPAddress, port: int, name: str | None, prepare: Prepare = lamb
     ways: list[Callable[[socket.socket], socket.socket]] = [_by_tls(name), lambda item: item]
     if port in _CLEAR_PORTS:
         ways.reverse()
-    answered = None
     for way in ways:
         found = _ask(address, port, name, prepare, way)
-        if found:
-            return True
-        answered = found if answered is None else answered
-    return answered
+        if found is not None:
+            return found
+    return None
 
 
 def _by_tls(name: str | None) -> Callable[[socket.socket], socket.socket]:
@@ -100,7 +98,7 @@ def _ask(
         item.close()
 
 
-def _exchange(item: socket.socket, host: str) -> bool:
+def _exchange(item: socket.socket, host: str) -> bool | None:
     connection = http.client.HTTPConnection(host)
     connection.sock = item
     with contextlib.closing(connection):
@@ -112,6 +110,8 @@ def _exchange(item: socket.socket, host: str) -> bool:
         }
         connection.request("GET", "/v2/", headers=headers)
         answer = connection.getresponse()
+        if answer.status == http.client.BAD_REQUEST and not isinstance(item, ssl.SSLSocket):
+            return None  # what servers say in clear text to those who should have spoken TLS
         fields = {key.lower(): value for key, value in answer.getheaders()}
         return is_registry_answer(answer.status, fields, answer.read(_MOST_BYTES))
 

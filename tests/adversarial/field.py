@@ -63,7 +63,7 @@ _targets: Iterator[Target] = (
 
 
 class ScopedDaemon(Daemon):
-    """ram-ebpf on other control groups than the client's, given as on the command line."""
+    """ram-ebpf on other control groups than the client's, or on scopes as on the command line."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class ScopedDaemon(Daemon):
         if scopes is not None:
             position = self._argv.index("--scope")
             self._argv[position : position + 2] = [
-                word for scope in scopes for word in ("--scope", f"cgroup:{scope}")
+                word for scope in scopes for word in ("--scope", _scope_text(scope))
             ]
 
     def __enter__(self) -> ScopedDaemon:
@@ -88,6 +88,10 @@ class ScopedDaemon(Daemon):
         """Sends a signal and returns the exit status, negative for the signal that ended the daemon."""
         self._process.send_signal(number)
         return self._process.wait(PATIENCE * 5)
+
+
+def _scope_text(scope: str | Path) -> str:
+    return str(scope) if scope == "host" or ":" in str(scope) else f"cgroup:{scope}"
 
 
 @contextlib.contextmanager
