@@ -209,10 +209,11 @@ static __always_inline u32 ram_reason_of_recognition(struct ram_config *cfg,
 	if (reason == RAM_REASON_DENIED_PRIVATE_ADDRESS)
 		return reason;
 	*rule = 0;
+	if (request->protocol == IPPROTO_UDP)
+		return RAM_REASON_ALLOWED_OTHER;
 	if (ram_is_among(cfg->registry_ports, port))
 		return RAM_REASON_DENIED_REGISTRY_PORT;
-	if (cfg->unknown == RAM_UNKNOWN_ALLOW || request->protocol == IPPROTO_UDP ||
-	    !ram_is_among(cfg->asked_ports, port))
+	if (cfg->unknown == RAM_UNKNOWN_ALLOW || !ram_is_among(cfg->asked_ports, port))
 		return RAM_REASON_ALLOWED_OTHER;
 	until = asked.lookup((struct ram_endpoint *)&request->remote);
 	if (until && ram_now() <= *until)

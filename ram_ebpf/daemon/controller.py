@@ -16,12 +16,14 @@ from types import FrameType
 from typing import Any
 
 from ram_ebpf.daemon.asking import UNASKED, Asker
+from ram_ebpf.daemon.control import ControlSocket
 from ram_ebpf.daemon.following import Following, LinkWatch, Watch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
 from ram_ebpf.daemon.records import Describer, RecordWriter, event_name
 from ram_ebpf.daemon.repeats import Repeats
+from ram_ebpf.daemon.state import State
 from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
@@ -146,11 +148,13 @@ class Controller:
         containers come that may belong to one of the targets.
         Raises what Plane.attach and Plane.attach_device raise; nothing stays attached then either.
         """
+        control = self._open_control()
         following = Following(
             self._plane, self._views, targets, self._say, lambda: self._trust.apply(self._plane)
         )
         holding = Holding(self._plane, ports, self._say) if ports is not None else None
         self._describer.scope_label = following.label_of
+        state = State(self._policy, self._plane, following, find_cgroup2_mount())
         with self._signals() as wake:
             try:
                 self._trust.apply(self._plane)
@@ -166,8 +170,10 @@ class Controller:
                         holding.begin()
                     self._plane.remove_unused_pins()
                     self._ready()
-                    self._serve(wake, following, watches, holding)
+                    self._serve(wake, following, watches, holding, control, state)
             finally:
+                if control is not None:
+                    control.close()
                 if holding is not None:
                     holding.close()
                 self._shut_down()
@@ -235,14 +241,29 @@ class Controller:
             os.close(reader)
             os.close(writer)
 
+    def _open_control(self) -> ControlSocket | None:
+        try:
+            return ControlSocket()
+        except OSError as error:
+            self._say("no-control", f"`ram-ebpf status` cannot ask this instance: {error}")
+            return None
+
     def _serve(
-        self, wake: int, following: Following, watches: Sequence[Watch], holding: Holding | None
+        self,
+        wake: int,
+        following: Following,
+        watches: Sequence[Watch],
+        holding: Holding | None,
+        control: ControlSocket | None,
+        state: State,
     ) -> None:
         next_cleaning = time.monotonic()
         with selectors.DefaultSelector() as selector, contextlib.closing(LinkWatch()) as links:
             watches = [links, *watches]
             for descriptor in (wake, *(watch.fileno() for watch in watches), *self._events.descriptors):
                 selector.register(descriptor, selectors.EVENT_READ)
+            if control is not None:
+                selector.register(control, selectors.EVENT_READ)
             following.follow(hurry=True)  # what came before anybody watched
             while not self._stop.is_set():
                 selector.select(_QUEUE_PERIOD)
@@ -255,6 +276,8 @@ class Controller:
                 if looking is not None:
                     looking.act()
                 self._drain()
+                if control is not None and control.has_news():
+                    control.answer_with(state.answer)
                 self._trust.follow(self._plane)
                 now = time.monotonic()
                 if now >= next_cleaning:

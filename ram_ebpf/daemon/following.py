@@ -114,6 +114,45 @@ class Following:
                     return item.target.label
         return None
 
+    def labels(self) -> list[str]:
+        """How the policy names the scopes, in its order."""
+        return list(dict.fromkeys(item.target.label for item in self._followed))
+
+    def _of(self, label: str) -> list[_Followed]:
+        return [item for item in self._followed if item.target.label == label]
+
+    def terms_of(self, label: str) -> Terms:
+        """What applies in a scope."""
+        return self._of(label)[0].target.terms
+
+    def view_of(self, label: str) -> View:
+        """Its rules in the kernel."""
+        return self._views[self.terms_of(label)]
+
+    def scopes_of(self, label: str) -> list[Scope]:
+        """What the kernel keeps for it, as far as it has places."""
+        return [its for item in self._of(label) for its in (item.scope, item.device_scope) if its is not None]
+
+    def cgroups_of(self, label: str) -> list[Path]:
+        """Where it is."""
+        return sorted(path for item in self._of(label) for path in item.cgroups)
+
+    def devices_of(self, label: str) -> list[Device]:
+        """The same."""
+        return sorted((device for item in self._of(label) for device in item.devices), key=str)
+
+    def innermost(self, cgroup: Path) -> tuple[str, str] | None:
+        """The scope that decides for the processes of a cgroup, and where it is; None where there is none."""
+        for directory in (cgroup, *cgroup.parents):
+            for item in self._followed:
+                if directory in item.cgroups:
+                    return item.target.label, str(directory)
+        return None
+
+    def label_of_device(self, device: Device) -> str | None:
+        """The scope of a governed device."""
+        return next((item.target.label for item in self._followed if device in item.devices), None)
+
     def follow(self, hurry: bool = False) -> None:
         """Looks where each scope is now, and lets go and attaches as needed. Raises nothing."""
         now = time.monotonic()

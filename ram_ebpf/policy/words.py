@@ -50,6 +50,6 @@ def alternatives(words: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 rule`, `2 rules`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def plural(count: int, noun: str, several: str | None = None) -> str:
+    """`1 rule`, `2 rules`; `several`: where that is not the noun with an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {several or noun + 's'}"

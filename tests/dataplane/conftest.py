@@ -8,22 +8,28 @@ import pytest
 
 pytest.register_assert_rewrite(f"{__package__}.exchanges", f"{__package__}.support")
 
+from ram_ebpf.dataplane.abi import Posture  # noqa: E402
 from ram_ebpf.dataplane.devices import BEHIND  # noqa: E402
+from ram_ebpf.dataplane.settings import Settings  # noqa: E402
 
 from .support import Bench, rules_of  # noqa: E402 - its assertions are to be rewritten
 
-Load = Callable[[str, str], Bench]
+Load = Callable[[str, str, Settings | None], Bench]
 
 
 @pytest.fixture(scope="package")
 def load() -> Iterator[Load]:
     """Planes by the lists of registries and denied names; modules with the same policy share one."""
-    benches: dict[tuple[str, str], Bench] = {}
+    benches: dict[tuple[str, str, Settings | None], Bench] = {}
 
-    def loaded(registries: str, denied: str) -> Bench:
-        if (registries, denied) not in benches:
-            benches[registries, denied] = Bench(rules_of(registries, denied))
-        return benches[registries, denied]
+    def loaded(registries: str, denied: str, recognition: Settings | None) -> Bench:
+        key = (registries, denied, recognition)
+        if key not in benches:
+            recognising = recognition is not None
+            posture = Posture.REGISTRIES if recognising else Posture.STRICT
+            rules = rules_of(registries, denied, recognising)
+            benches[key] = Bench(rules, recognition, posture=posture)
+        return benches[key]
 
     yield loaded
     for bench in benches.values():
@@ -32,8 +38,12 @@ def load() -> Iterator[Load]:
 
 @pytest.fixture(scope="module")
 def loaded(request: pytest.FixtureRequest, load: Load) -> Bench:
-    """The plane for REGISTRIES and, if there are any, DENIED_NAMES of the module."""
-    return load(request.module.REGISTRIES, getattr(request.module, "DENIED_NAMES", ""))
+    """The plane for REGISTRIES and, if there are any, DENIED_NAMES of the module.
+
+    A module with RECOGNITION has them in posture registries.
+    """
+    module = request.module
+    return load(module.REGISTRIES, getattr(module, "DENIED_NAMES", ""), getattr(module, "RECOGNITION", None))
 
 
 # What is about sockets and cgroups themselves.

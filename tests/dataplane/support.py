@@ -30,7 +30,7 @@ CLIENT, CLIENT6 = "10.0.0.2", "2001:db8::2"
 RESOLVER, RESOLVER6 = "10.0.0.53", "2001:db8::53"
 
 # What test runs do and tests must not inherit from each other, beside the maps of the scopes.
-_LIVE_MAPS = ("seeded", "witnessed", "walks", "resolver_sockets", "encrypted_resolvers")
+_LIVE_MAPS = ("seeded", "asked", "witnessed", "walks", "resolver_sockets", "encrypted_resolvers")
 
 # Packets of a test run are always on the loopback interface, which is not to be told from others then.
 SETTINGS = Settings(loopback=0)
@@ -46,12 +46,12 @@ def trusted(*addresses: str, port: int = 53, local: bool = False) -> list[Truste
     return [TrustedResolver(ipaddress.ip_address(address), port, local) for address in addresses]
 
 
-def rules_of(registries: str, denied: str = "") -> RuleSet:
+def rules_of(registries: str, denied: str = "", recognising: bool = False) -> RuleSet:
     """The rules of a policy, of which only the lists below `registries:` and `denied:` are given."""
     text = f"version: 1\nregistries:\n{registries}"
     if denied:
         text += f"\ndenied:\n{denied}"
-    return compile_rules(parse_policy(text.encode(), "policy.yaml"), load_catalogue())
+    return compile_rules(parse_policy(text.encode(), "policy.yaml"), load_catalogue(), recognising)
 
 
 def ip(destination: str, source: str | None = None, **fields: Any) -> Packet:
@@ -79,10 +79,11 @@ class Bench:
         rules: RuleSet,
         settings: Settings | None = None,
         multipliers: tuple[int, ...] | None = None,
+        posture: abi.Posture = abi.Posture.STRICT,
     ) -> None:
         self.settings = replace(settings or SETTINGS, loopback=0)
         self.resolvers = trusted(RESOLVER, RESOLVER6)
-        self.plane = Plane(rules, self.settings, self.resolvers, multipliers=multipliers)
+        self.plane = Plane(rules, self.settings, self.resolvers, multipliers=multipliers, posture=posture)
         self.scope = self.plane.open_scope()
         self._scopes = [self.scope]
         self._counted: Counter[abi.Reason] = Counter()

@@ -122,7 +122,7 @@ def test_secrets_are_drawn_anew_at_each_start() -> None:
 
 
 def test_planes_have_secrets_of_their_own(load: Load) -> None:
-    benches = [load(REGISTRIES, DENIED_NAMES), load(test_decision.REGISTRIES, "")]
+    benches = [load(REGISTRIES, DENIED_NAMES, None), load(test_decision.REGISTRIES, "", None)]
     first, second = (Config.from_buffer_copy(bench.map("config")[bytes(4)]) for bench in benches)
     for bench, config in zip(benches, (first, second), strict=True):
         assert tuple(config.multiplier) == bench.plane.tables.multipliers

@@ -122,6 +122,7 @@ class Lab:
             role, members[role], services, self.directory / role.name, self.ca, client_cgroup
         )
         self.client.env[bpffs.VARIABLE] = str(bpffs.mount(self.directory))
+        self.client.env["RAM_EBPF_RUN"] = str(self.directory / "run")
         self._nodes.append(self.client)
         # All servers start side by side, and only then is any of them waited for.
         for registry in (self.allowed, self.blocked):

@@ -1,0 +1,95 @@
+"""`ram-ebpf explain`: what would be decided about a host, and in which scope a process is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb `explain`; its arguments carry `run`."""
+    parser = subparsers.add_parser(
+        "explain",
+        help="say what would be decided about a host, and why",
+        description=(
+            "Says what the running instances would decide about HOST. Exit status: 0 when every scope that "
+            "was asked allows it, or nothing governs, 1 when one refuses, 64 for what is no host, "
+            "69 when no instance runs, 77 not root."
+        ),
+    )
+    parser.add_argument("host", metavar="HOST", help="a name or an address, with :PORT where it is not 443")
+    parser.add_argument(
+        "--pid", type=int, metavar="N", help="in the scope of this process (default: each scope)"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON, a list with one object an instance")
+    parser.set_defaults(run=run)
+
+
+def split_port(text: str) -> tuple[str, int]:
+    """`ghcr.io`, `ghcr.io:443`, `::1`, `[::1]:5000`. Raises ValueError."""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r} has no closing bracket, or something else than :PORT behind it")
+        port = rest[1:]
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, ""
+    if not host:
+        raise ValueError("the host is missing")
+    if not port:
+        return host, 443
+    if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536:
+        raise ValueError(f"{port!r} is not a port: write a number from 1 to 65535")
+    return host, int(port)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Asks all instances; the exit status."""
+    from ram_ebpf.daemon.control import NotRunningError, ask_all
+
+    try:
+        host, port = split_port(args.host)
+    except ValueError as error:
+        print(f"ram-ebpf: {error}", file=sys.stderr)
+        return os.EX_USAGE
+    request: dict[str, Any] = {"verb": "explain", "host": host, "port": port}
+    if args.pid is not None:
+        request["pid"] = args.pid
+    try:
+        answers = ask_all(request)
+    except NotRunningError as error:
+        print(f"ram-ebpf: {error}", file=sys.stderr)
+        return os.EX_UNAVAILABLE
+    except PermissionError:
+        print("ram-ebpf: needs root, to ask the daemon: run it with sudo", file=sys.stderr)
+        return os.EX_NOPERM
+    if args.json:
+        print(json.dumps(answers, indent=2))
+    else:
+        for answer in answers:
+            for line in _lines(answer):
+                print(line)
+    if any("error" in answer for answer in answers):
+        return os.EX_USAGE
+    return int(any(not scope["allowed"] for answer in answers for scope in answer["scopes"]))
+
+
+def _lines(answer: dict[str, Any]) -> Iterator[str]:
+    if "error" in answer:
+        yield f"ram-ebpf (pid {answer['instance']}): {answer['error']}"
+        return
+    if answer.get("process"):
+        where = answer["cgroup"] or "a cgroup that is not seen here"
+        yield f"{answer['process']}[{answer['pid']}] in {where}"
+    if not answer["scopes"]:
+        yield "nothing governs it: it may connect to anything"
+    for scope in answer["scopes"]:
+        where = f" at {scope['place']}" if scope["place"] else ""
+        verdict = "allowed" if scope["allowed"] else "REFUSED"
+        yield f"{verdict} in {scope['scope']} ({scope['posture']}){where}: {scope['explanation']}"

@@ -1,0 +1,63 @@
+"""`ram-ebpf status`: what the running instances govern."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from ram_ebpf.policy.words import plural
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb `status`; its arguments carry `run`."""
+    parser = subparsers.add_parser(
+        "status",
+        help="show what is governed",
+        description="Shows what the running instances govern. Exit status: 69 when none runs, 77 not root.",
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON, a list with one object an instance")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Asks all instances; the exit status."""
+    from ram_ebpf.daemon.control import NotRunningError, ask_all
+
+    try:
+        answers = ask_all({"verb": "status"})
+    except NotRunningError as error:
+        print(f"ram-ebpf: {error}", file=sys.stderr)
+        return os.EX_UNAVAILABLE
+    except PermissionError:
+        print("ram-ebpf: needs root, to ask the daemon: run it with sudo", file=sys.stderr)
+        return os.EX_NOPERM
+    if args.json:
+        print(json.dumps(answers, indent=2))
+        return 0
+    for answer in answers:
+        for line in _lines(answer):
+            print(line)
+    return 0
+
+
+def _lines(answer: dict[str, Any]) -> Iterator[str]:
+    if "error" in answer:
+        yield f"ram-ebpf (pid {answer['instance']}): {answer['error']}"
+        return
+    whose = f" of {answer['organization']}" if answer.get("organization") else ""
+    who = f"ram-ebpf {answer['version']} (pid {answer['instance']})"
+    yield f"{who}: {answer['mode']}, {answer['policy']}{whose}"
+    for scope in answer["scopes"]:
+        more = f", {scope['registries']} more registries" if scope["registries"] else ""
+        learned = plural(scope["learned"], "learned entry", "learned entries")
+        yield f"  {scope['scope']} ({scope['posture']}{more}): {learned}"
+        places = [*scope["cgroups"], *(f"device {name}" for name in scope["devices"])]
+        for place in places or ["nothing of it is there now"]:
+            yield f"    {place}"
+    denied = {name: count for name, count in answer["counters"].items() if name.startswith("denied-")}
+    for name, count in denied.items():
+        yield f"  {name}: {count}"

@@ -1,0 +1,186 @@
+"""How others on this host ask a running instance: a Unix socket of its own, for root alone.
+
+A request is one line of JSON, an object with the key `verb`; so is the answer, and then the connection ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# RAM_EBPF_RUN moves it, for hosts whose /run is not ours to write and for tests.
+DIRECTORY = Path(os.environ.get("RAM_EBPF_RUN") or "/run/ram-ebpf")
+_log = logging.getLogger(__name__)
+
+_PATIENCE = 2.0  # seconds for a client to ask, or to take its answer
+_LONGEST = 65536  # bytes of a request
+_LONGEST_ANSWER = 64 << 20
+_ANSWER_PATIENCE = 10.0
+
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class NotRunningError(RuntimeError):
+    """No instance answers."""
+
+
+class ControlSocket:
+    """Takes requests in a thread, and has them answered by the one that calls answer_with()."""
+
+    def __init__(self, directory: Path = DIRECTORY) -> None:
+        """Raises OSError where the directory cannot be written."""
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path, _ in _sockets(directory):
+            if not _is_alive(path):
+                path.unlink(missing_ok=True)
+        self._path = directory / f"{os.getpid()}.sock"
+        self._path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        before = os.umask(0o177)
+        try:
+            self._listener.bind(str(self._path))
+        finally:
+            os.umask(before)
+        self._listener.listen(8)
+        self._waiting: queue.SimpleQueue[tuple[dict[str, Any], queue.SimpleQueue[dict[str, Any]]]] = (
+            queue.SimpleQueue()
+        )
+        threading.Thread(target=self._serve, name="control", daemon=True).start()
+
+    def fileno(self) -> int:
+        """Readable when somebody asks."""
+        return self._reader
+
+    def has_news(self) -> bool:
+        """Whether somebody has asked since the last call."""
+        try:
+            return bool(os.read(self._reader, 4096))
+        except BlockingIOError:
+            return False
+
+    def answer_with(self, answer: Answer) -> None:
+        """Answers all who wait."""
+        while True:
+            try:
+                request, reply = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                reply.put(answer(request))
+            except Exception:  # no question may end enforcement
+                _log.exception("a request could not be answered")
+                reply.put({"error": "the request could not be answered; the daemon's log says why"})
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            with client, contextlib.suppress(OSError):
+                client.settimeout(_PATIENCE)
+                self._talk(client)
+
+    def _talk(self, client: socket.socket) -> None:
+        if _peer(client) not in (0, os.geteuid()):
+            _send(client, {"error": "only root may ask"})
+            return
+        try:
+            request = json.loads(_read_line(client, _LONGEST))
+            if not isinstance(request, dict):
+                raise ValueError("not an object")
+        except (ValueError, RecursionError) as error:
+            _send(client, {"error": f"the request is no JSON object in one line: {error}"})
+            return
+        reply: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._waiting.put((request, reply))
+        os.write(self._writer, b"!")
+        try:
+            _send(client, reply.get(timeout=_ANSWER_PATIENCE))
+        except queue.Empty:
+            _send(client, {"error": "the daemon is too busy to answer; try again"})
+
+    def close(self) -> None:
+        """Removes the socket."""
+        self._path.unlink(missing_ok=True)
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            self._path.parent.rmdir()  # others' are still in there
+
+
+def ask_all(request: dict[str, Any], directory: Path = DIRECTORY) -> list[dict[str, Any]]:
+    """The answers of all running instances, each with its process id as `instance`.
+
+    Raises NotRunningError where there are none, PermissionError where they may not be asked.
+    """
+    answers = []
+    try:
+        found = list(_sockets(directory))
+    except FileNotFoundError:
+        found = []
+    for path, pid in found:
+        with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
+            answers.append({"instance": pid, **_ask(path, request)})
+    if not answers:
+        raise NotRunningError(f"no instance of ram-ebpf runs here (looked in {directory})")
+    return answers
+
+
+def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_ANSWER_PATIENCE + _PATIENCE)
+        client.connect(str(path))
+        _send(client, request)
+        answer = json.loads(_read_line(client, _LONGEST_ANSWER))
+    return answer if isinstance(answer, dict) else {"error": "the answer is no JSON object"}
+
+
+def _sockets(directory: Path) -> Iterator[tuple[Path, int]]:
+    for path in sorted(directory.iterdir()):
+        if path.suffix == ".sock" and path.stem.isdigit():
+            yield path, int(path.stem)
+
+
+def _is_alive(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_PATIENCE)
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _peer(client: socket.socket) -> int:
+    """The user id of who is at the other end (unix(7), SO_PEERCRED)."""
+    _, uid, _ = struct.unpack("=iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
+
+
+def _send(client: socket.socket, message: dict[str, Any]) -> None:
+    client.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _read_line(client: socket.socket, longest: int) -> bytes:
+    """Up to the first line feed, or the end. Raises ValueError for too long a line."""
+    parts: list[bytes] = []
+    size = 0
+    while not parts or not parts[-1].endswith(b"\n"):
+        part = client.recv(65536)
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+        if size > longest:
+            raise ValueError(f"it has more than {longest} bytes")
+    return b"".join(parts)

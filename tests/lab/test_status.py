@@ -1,0 +1,215 @@
+"""What a running instance says of itself: `ram-ebpf status` and `ram-ebpf explain`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.adversarial.actor import Actor
+from tests.adversarial.field import governed, tcp_connect
+
+from .daemon import COMMAND, Daemon
+from .lab import Lab
+
+pytestmark = pytest.mark.root
+
+_ROOT = Path(__file__).parents[2]
+POLICY = f"""\
+version: 1
+organization: lab
+registries:
+  - host: allowed.registry.test
+    private: true
+denied: [banned.registry.test]
+resolvers: [{Lab.resolver}]
+recognition:
+  unknown: allow
+scopes:
+  - host: {{}}
+  - cgroup: STRICT
+    registries:
+      - host: "*.extra.registry.test"
+        ports: [5000]
+"""
+
+
+@pytest.fixture(scope="module")
+def root(lab: Lab) -> Path:
+    directory = lab.new_cgroup("status")
+    for name in ("session", "strict"):
+        (directory / name).mkdir()
+    return directory
+
+
+@pytest.fixture(scope="module")
+def daemon(lab: Lab, root: Path) -> Iterator[Daemon]:
+    policy = POLICY.replace("STRICT", str(root / "strict"))
+    with governed(lab, policy, "--cgroup-root", str(root), scopes=[]) as result:
+        yield result
+
+
+def ask(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
+    process = lab.client.popen([*COMMAND, *words], cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=30)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def explained(lab: Lab, *words: str) -> dict[str, Any]:
+    (answer,) = json.loads(ask(lab, "explain", "--json", *words).stdout)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_status(lab: Lab, daemon: Daemon, root: Path) -> None:
+    shown = ask(lab, "status")
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[0].startswith(f"ram-ebpf 0.1.0 (pid {daemon.pid}): enforce, ")
+    assert lines[0].endswith("policy.yaml of lab")
+    assert "  host (registries): 0 learned entries" in lines
+    assert f"    {root}" in lines
+    assert f"  cgroup {root}/strict (strict, 1 more registries): 0 learned entries" in lines
+    assert f"    {root}/strict" in lines
+
+
+def test_status_as_json(lab: Lab, daemon: Daemon, root: Path) -> None:
+    with Actor(lab.client, root / "strict") as actor:
+        actor.resolve("allowed.registry.test")
+        tcp_connect(actor, lab.allowed.address)
+        with pytest.raises(PermissionError):
+            tcp_connect(actor, lab.blocked.address)
+    (answer,) = json.loads(ask(lab, "status", "--json").stdout)
+    assert answer["instance"] == daemon.pid
+    assert [scope["posture"] for scope in answer["scopes"]] == ["registries", "strict"]
+    assert answer["scopes"][1]["learned"] >= 1
+    assert answer["counters"]["denied-unknown-address"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("group", "host", "allowed", "reason"),
+    [
+        ("strict", "allowed.registry.test", True, "allowed-learned"),
+        ("strict", "allowed.registry.test:5000", False, "denied-port"),
+        ("strict", "a.extra.registry.test:5000", True, "allowed-learned"),
+        ("strict", "elsewhere.test", False, "denied-unknown-address"),
+        ("strict", "198.51.100.1", False, "denied-unknown-address"),
+        ("session", "allowed.registry.test", True, "allowed-learned"),
+        ("session", "a.extra.registry.test:5000", False, "denied-registry-port"),
+        ("session", "elsewhere.test", True, "allowed-other"),
+        ("session", "quay.io", False, "denied-registry"),
+        ("session", "banned.registry.test", False, "denied-registry"),
+        ("session", "[2001:db8::1]:5000", False, "denied-registry-port"),
+        ("session", "198.51.100.1:22", True, "allowed-other"),
+    ],
+)
+def test_explain_for_a_process(
+    lab: Lab, daemon: Daemon, root: Path, group: str, host: str, allowed: bool, reason: str
+) -> None:
+    with Actor(lab.client, root / group) as actor:
+        answer = explained(lab, "--pid", str(actor.pid), host)
+    assert answer["cgroup"] == str(root / group)
+    (verdict,) = answer["scopes"]
+    assert (verdict["allowed"], verdict["reason"]) == (allowed, reason)
+    assert verdict["scope"] == ("host" if group == "session" else f"cgroup {root}/strict")
+    assert verdict["place"] == str(root if group == "session" else root / "strict")
+
+
+def test_explain_in_words(lab: Lab, daemon: Daemon, root: Path) -> None:
+    with Actor(lab.client, root / "session") as actor:
+        shown = ask(lab, "explain", "--pid", str(actor.pid), "quay.io")
+    assert shown.returncode == 1
+    first, second = shown.stdout.splitlines()
+    assert first.endswith(f"[{actor.pid}] in {root}/session")
+    assert second == f"REFUSED in host (registries) at {root}: quay.io is a registry and not in the policy"
+
+
+def test_explain_in_each_scope(lab: Lab, daemon: Daemon) -> None:
+    shown = ask(lab, "explain", "elsewhere.test")
+    assert shown.returncode == 1
+    assert [line.split(" in ")[0] for line in shown.stdout.splitlines()] == ["allowed", "REFUSED"]
+
+
+def test_explain_for_a_process_that_nothing_governs(lab: Lab, daemon: Daemon) -> None:
+    with Actor(lab.client, lab.client_cgroup) as actor:
+        shown = ask(lab, "explain", "--pid", str(actor.pid), "quay.io")
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines()[1] == "nothing governs it: it may connect to anything"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (("--pid", "999999999", "quay.io"), 64, "there is no process 999999999"),
+        (("quay.io:0",), 64, "'0' is not a port: write a number from 1 to 65535"),
+        (("quay.io:99999",), 64, "'99999' is not a port: write a number from 1 to 65535"),
+        (("[::1",), 64, "'[::1' has no closing bracket, or something else than :PORT behind it"),
+        ((":443",), 64, "the host is missing"),
+    ],
+)
+def test_explain_what_is_no_question(
+    lab: Lab, daemon: Daemon, words: tuple[str, ...], status: int, text: str
+) -> None:
+    shown = ask(lab, "explain", *words)
+    assert shown.returncode == status
+    assert text in shown.stdout + shown.stderr
+
+
+def test_nobody_but_root_may_ask(lab: Lab, daemon: Daemon) -> None:
+    (path,) = (lab.directory / "run").glob("*.sock")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\n",
+        b"[]\n",
+        b"{\n",
+        b"null\n",
+        b"\xff\xfe\n",
+        b"[" * 60000 + b"\n",
+        b"x" * 70000,
+        b'{"verb": "stop"}\n',
+        b'{"verb": 7}\n',
+        b'{"verb": "explain"}\n',
+        b'{"verb": "explain", "host": "", "port": 1}\n',
+        b'{"verb": "explain", "host": "a", "port": -1}\n',
+        b'{"verb": "explain", "host": "a", "pid": "1"}\n',
+        b'{"verb": "explain", "host": "' + b"a" * 300 + b'"}\n',
+    ],
+)
+def test_request_that_is_none(lab: Lab, daemon: Daemon, sent: bytes) -> None:
+    (path,) = (lab.directory / "run").glob("*.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        answer = json.loads(client.makefile("rb").readline())
+    assert list(answer) == ["error"]
+    assert ask(lab, "status").returncode == 0
+
+
+def test_client_that_says_nothing_keeps_nobody_waiting(lab: Lab, daemon: Daemon) -> None:
+    (path,) = (lab.directory / "run").glob("*.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(str(path))
+        assert ask(lab, "status").returncode == 0
+
+
+def test_no_instance(tmp_path: Path) -> None:
+    env = {**os.environ, "RAM_EBPF_RUN": str(tmp_path / "none")}
+    shown = subprocess.run(
+        [*COMMAND, "status"], cwd=_ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 69
+    assert shown.stderr == f"ram-ebpf: no instance of ram-ebpf runs here (looked in {tmp_path / 'none'})\n"
