@@ -17,19 +17,34 @@ NEEDS_ROOT = "this test needs root: run `sudo make test`"
 _UNIT = Path(__file__).resolve().parent / "unit"
 
 
-_GUEST = "guest: changes the whole machine, so it runs in a guest alone (make test-kernel), or with -m guest"
+_MARKERS = (
+    "guest: changes the whole machine, so it runs in a guest alone (make test-kernel), or with -m guest",
+    "alone: a guest test that changes the machine for good, so it has a guest of its own: -m alone",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A marker that is no concern of a run on a host, where its tests are left out."""
-    config.addinivalue_line("markers", _GUEST)
+    """Markers that are no concern of a run on a host, where their tests are left out."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def mark_root(items: list[pytest.Item]) -> None:
     """By its path, so that a new test cannot forget the marker."""
     for item in items:
         if not item.path.is_relative_to(_UNIT):
             item.add_marker(pytest.mark.root)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Says of each test what it needs, and leaves out elsewhere what is for guests."""
+    mark_root(items)
+    if "guest" in config.option.markexpr or config.pluginmanager.hasplugin("tests.kernels.selection"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("guest")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(tryfirst=True)

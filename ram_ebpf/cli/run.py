@@ -23,6 +23,12 @@ exit status: 0 after SIGTERM or Ctrl-C, 69 nothing to govern, 70 the kernel refu
 governs the scope, 77 not root, 78 the policy or a scope is wrong
 """
 
+_UNMATCHED = (
+    "net_cls or net_prio (cgroup version 1) is in use, and this kernel then takes all sockets for those of "
+    "the root cgroup: the whole host is governed instead, in posture registries. Linux 5.15 and later do not "
+    "need that; before, boot with cgroup_no_v1=net_cls,net_prio"
+)
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb `run`; its arguments carry `run`."""
@@ -93,16 +99,22 @@ def run(args: argparse.Namespace) -> int:
     from ram_ebpf.daemon.records import RecordWriter
     from ram_ebpf.dataplane.compiler import CompileError
     from ram_ebpf.dataplane.devices import BusyDeviceError
+    from ram_ebpf.dataplane.matching import sockets_match
     from ram_ebpf.dataplane.plane import BusyCgroupError
     from ram_ebpf.dataplane.syscall import VerifierError
-    from ram_ebpf.scopes.cgroup import ScopeError
-    from ram_ebpf.scopes.selection import parse_scope, select
+    from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount
+    from ram_ebpf.scopes.selection import parse_scope, select, without_cgroups
 
     try:
         posture = Posture(args.posture) if args.posture else None
         chosen = [parse_scope(text, posture) for text in args.scope]
         if chosen:
             policy = policy.model_copy(update={"scopes": tuple(chosen)})
+        if not sockets_match(args.cgroup_root or find_cgroup2_mount()):
+            scopes = without_cgroups(policy.scopes)
+            if scopes != policy.scopes:
+                policy = policy.model_copy(update={"scopes": scopes})
+                print(f"ram-ebpf: {_UNMATCHED}", file=sys.stderr)
         selection = select(policy.scopes, args.cgroup_root)
     except ScopeError as error:
         return _fail(os.EX_CONFIG, str(error))

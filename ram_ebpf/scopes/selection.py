@@ -130,6 +130,7 @@ def parse_scope(text: str, posture: Posture | None = None) -> Scope:
         raise ScopeError(f"--scope {text}: {problem}; {cure}") from error
 
 
+_OF_CGROUPS = (CgroupScope, EngineScope, UnitScope)
 _SCOPE: TypeAdapter[Scope] = TypeAdapter(Scope)
 
 
@@ -160,6 +161,20 @@ def select(scopes: Sequence[Scope], cgroup_root: Path | None = None) -> Selectio
         else:
             selection.add(DeviceTarget(scope.device))
     return selection
+
+
+def without_cgroups(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
+    """The same where the kernel cannot tell the sockets of one cgroup from another's: the whole host instead.
+
+    It allows what any of the scopes that it stands for allowed, and is in posture registries.
+    """
+    kept = [scope for scope in scopes if not isinstance(scope, _OF_CGROUPS)]
+    if len(kept) == len(scopes):
+        return tuple(scopes)
+    more = [entry for scope in scopes if isinstance(scope, _OF_CGROUPS) for entry in scope.registries]
+    more += [entry for scope in kept if isinstance(scope, HostScope) for entry in scope.registries]
+    options = HostOptions(posture=Posture.REGISTRIES, registries=tuple(dict.fromkeys(more)))
+    return (HostScope(host=options), *(scope for scope in kept if not isinstance(scope, HostScope)))
 
 
 def _select_engine(engine: Engine, selection: Selection) -> None:

@@ -21,16 +21,6 @@ resolvers: [{resolver}]
 """
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what is for a guest, unless this is one's run or it is asked for by -m."""
-    if "guest" in config.option.markexpr or config.pluginmanager.hasplugin("tests.kernels.selection"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("guest")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
-
-
 @pytest.fixture(scope="module")
 def policy() -> str:
     """The policy under attack; a file that needs another one has a fixture of its own."""

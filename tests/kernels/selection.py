@@ -1,4 +1,7 @@
-"""A pytest plugin that picks the tests for a guest: tests/dataplane without `heavy`, `core` elsewhere."""
+"""A pytest plugin that picks the tests for a guest: tests/dataplane without `heavy`, `core` elsewhere.
+
+Those that change a machine for good (`alone`) only where they are asked for, by `-m alone`.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Drops the others."""
-    chosen = [item for item in items if _is_chosen(item)]
-    config.hook.pytest_deselected(items=[item for item in items if not _is_chosen(item)])
+    alone = "alone" in config.option.markexpr
+    chosen = [item for item in items if _is_chosen(item, alone)]
+    config.hook.pytest_deselected(items=[item for item in items if not _is_chosen(item, alone)])
     items[:] = chosen
 
 
-def _is_chosen(item: pytest.Item) -> bool:
+def _is_chosen(item: pytest.Item, alone: bool) -> bool:
+    if item.get_closest_marker("alone") is not None:
+        return alone
     if item.get_closest_marker("heavy") is not None:
         return False
     return item.path.is_relative_to(_DATAPLANE) or item.get_closest_marker("core") is not None

@@ -26,7 +26,7 @@ class Item:
 
 def collected(path: str) -> Item:
     item = Item(Path(conftest.__file__).parent / path)
-    conftest.pytest_collection_modifyitems([item])  # type: ignore[list-item]
+    conftest.mark_root([item])  # type: ignore[list-item]
     return item
 
 

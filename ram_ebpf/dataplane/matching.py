@@ -1,0 +1,70 @@
+"""Whether the kernel runs a cgroup's programs for the sockets of that cgroup. Found by trying.
+
+Before Linux 5.15, whatever is set in net_cls or net_prio (cgroup version 1) switches that off for the whole
+machine: sockets made from then on count as those of the root (cgroup_sk_alloc_disable() in
+kernel/cgroup/cgroup.c; mended by "bpf, cgroups: Fix cgroup v2 fallback on v1/v2 mixed mode").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+from ram_ebpf.dataplane import syscall
+from ram_ebpf.dataplane.programs import OBJECT_PREFIX
+from ram_ebpf.dataplane.syscall import AttachType, ProgramType
+
+# r0 = 0; exit: every connect() is refused.
+_REFUSE = bytes([0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
+_REFUSED, _PASSED, _UNKNOWN = 10, 11, 12
+
+
+def sockets_match(parent: Path) -> bool:
+    """Tries it in a new cgroup below `parent`; True also where that cannot be made.
+
+    To be called before there are other threads.
+    """
+    directory = parent / f"ram-ebpf-try-{os.getpid()}"
+    try:
+        directory.mkdir()
+    except OSError:
+        return True
+    try:
+        return _try(directory)
+    except OSError:
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
+def _try(directory: Path) -> bool:
+    program, _ = syscall.program_load(
+        f"{OBJECT_PREFIX}try", ProgramType.CGROUP_SOCK_ADDR, _REFUSE, AttachType.INET4_CONNECT
+    )
+    there = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscall.program_attach(there, program, AttachType.INET4_CONNECT, syscall.F_ALLOW_MULTI)
+        child = os.fork()
+        if child == 0:
+            os._exit(_connect(directory))
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status) != _PASSED
+    finally:
+        os.close(there)
+        os.close(program)
+
+
+def _connect(directory: Path) -> int:
+    """In a process of its own, which is then in that cgroup; nothing is sent."""
+    try:
+        (directory / "cgroup.procs").write_text("0", encoding="ascii")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as item:
+            item.connect(("127.0.0.1", 9))
+    except PermissionError:
+        return _REFUSED
+    except OSError:
+        return _UNKNOWN
+    return _PASSED
