@@ -78,6 +78,8 @@ class EngineScope(ScopeModel):
 
     kind: ClassVar[str] = "engine"
     engine: Annotated[Engine, choice(Engine)]
+    runs: Annotated[Posture | None, choice(Posture)] = None
+    """The posture of what it runs, containers and build steps; None: that is not governed."""
 
 
 class BuildersScope(ScopeModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +25,17 @@ from ram_ebpf.policy.scope import (
 )
 from ram_ebpf.policy.terms import STRICT, Terms
 from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount, resolve
+from ram_ebpf.scopes.cgroup_watch import CgroupWatch
 from ram_ebpf.scopes.device import DeviceTarget
 from ram_ebpf.scopes.engines import EngineTarget, find_engines
 from ram_ebpf.scopes.host import HostTarget
 from ram_ebpf.scopes.netns import NetnsTarget
+from ram_ebpf.scopes.runs import WATCHED, RunsTarget
 from ram_ebpf.scopes.target import CgroupTarget, Target
 from ram_ebpf.scopes.unit import UnitTarget
 
 if TYPE_CHECKING:
+    from ram_ebpf.daemon.following import Watch
     from ram_ebpf.scopes.docker import DockerContainers, DockerPorts, RunningContainer
 
 _KINDS = (
@@ -49,6 +52,7 @@ class Selection:
 
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    cgroup_root: Path | None = None
     containers: DockerContainers | None = None  # of the Docker daemon, where a scope names any
     terms: Terms = STRICT  # of what is added next
 
@@ -58,9 +62,13 @@ class Selection:
 
         return DockerPorts(self.containers) if self.containers is not None else None
 
-    def watches(self) -> list[DockerContainers]:
+    def watches(self) -> list[Watch]:
         """What tells that something has changed."""
-        return [self.containers] if self.containers is not None else []
+        watches: list[Watch] = [self.containers] if self.containers is not None else []
+        if any(isinstance(target, EngineTarget | RunsTarget | UnitTarget) for target in self.targets):
+            mount = self.cgroup_root or find_cgroup2_mount()
+            watches.append(CgroupWatch(mount / name for name in WATCHED))
+        return watches
 
     def add_container(self, wanted: str) -> None:
         """Adds containers by name, identifier or label."""
@@ -139,7 +147,7 @@ def select(scopes: Sequence[Scope], cgroup_root: Path | None = None) -> Selectio
 
     `cgroup_root`: the directory that stands for the whole host; None: the root of the control groups.
     """
-    selection = Selection()
+    selection = Selection(cgroup_root=cgroup_root)
     for index, scope in enumerate(scopes):
         selection.terms = Terms.of(scope, index)
         if isinstance(scope, CgroupScope):
@@ -148,6 +156,9 @@ def select(scopes: Sequence[Scope], cgroup_root: Path | None = None) -> Selectio
             selection.add_cgroup(cgroup, f"cgroup {cgroup}")
         elif isinstance(scope, EngineScope):
             _select_engine(scope.engine, selection)
+            if scope.runs is not None:
+                selection.terms = replace(selection.terms, posture=scope.runs)
+                selection.add(RunsTarget(scope.engine, cgroup_root or find_cgroup2_mount()))
         elif isinstance(scope, HostScope):
             selection.add(HostTarget(cgroup_root or find_cgroup2_mount()))
         elif isinstance(scope, UnitScope):

@@ -86,6 +86,10 @@ class Daemon:
         self._other: list[str] = []
         self._ended = False
 
+    def add_options(self, *words: str) -> None:
+        """Add words to the command line of a daemon that has not started yet."""
+        self._argv += words
+
     def __enter__(self) -> Daemon:
         self._process = self._lab.client.popen(
             self._argv, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

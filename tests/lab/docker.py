@@ -83,7 +83,7 @@ class Container:
 
     def __init__(self, docker: Docker, identifier: str) -> None:
         self.identifier = identifier
-        self.cgroup = docker.top / "containers" / identifier
+        self.cgroup = docker.top / docker.parent / identifier
         self.pid = next(iter(cgroups.members(self.cgroup)), 0)  # 0: it has ended already
         self._docker = docker
 
@@ -107,10 +107,18 @@ class Docker:
     """dockerd for the time of a `with` block.
 
     `nested`: it lives in a control group above those of its containers, as one does that itself is in a
-    container, or that somebody started by hand.
+    container, or that somebody started by hand. `parent`: the control group of its containers.
     """
 
-    def __init__(self, lab: Lab, directory: Path, name: str = "docker", nested: bool = False) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        directory: Path,
+        name: str = "docker",
+        nested: bool = False,
+        parent: str = "containers",
+    ) -> None:
+        self.parent = parent
         self.top = lab.new_cgroup(name)
         self.cgroup = self.top if nested else lab.new_cgroup(f"{name}/engine")
         self.ca = lab.ca
@@ -225,7 +233,7 @@ class Docker:
             *(str(self.top), str(self.cgroup.relative_to(self.top))),
             *(str(dockerd.path), f"--config-file={settings}", f"--data-root={self._directory / 'data'}"),
             f"--host=unix://{self._socket}",
-            "--cgroup-parent=/containers",
+            f"--cgroup-parent=/{self.parent}",
             "--exec-opt=native.cgroupdriver=cgroupfs",
             "--storage-driver=vfs",
             "--bridge=none",
