@@ -39,7 +39,9 @@ def mark_root(items: list[pytest.Item]) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Says of each test what it needs, and leaves out elsewhere what is for guests."""
     mark_root(items)
-    if "guest" in config.option.markexpr or config.pluginmanager.hasplugin("tests.kernels.selection"):
+    if {"guest", "alone"} & set(config.option.markexpr.split()) or config.pluginmanager.hasplugin(
+        "tests.kernels.selection"
+    ):
         return
     left_out = [item for item in items if item.get_closest_marker("guest")]
     if left_out:
