@@ -39,9 +39,8 @@ def mark_root(items: list[pytest.Item]) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Says of each test what it needs, and leaves out elsewhere what is for guests."""
     mark_root(items)
-    if {"guest", "alone"} & set(config.option.markexpr.split()) or config.pluginmanager.hasplugin(
-        "tests.kernels.selection"
-    ):
+    wanted = {"guest", "alone"} & set(config.option.markexpr.split())
+    if wanted or config.pluginmanager.hasplugin("tests.kernels.selection"):
         return
     left_out = [item for item in items if item.get_closest_marker("guest")]
     if left_out:

@@ -12,6 +12,7 @@ PACKAGES = {
     "dnsperf": "dnsperf",
     "docker-registry": "docker-registry",
     "skopeo": "skopeo",
+    "tinyproxy": "tinyproxy-bin",
     "curl": "curl",
     "dig": "bind9-dnsutils",
     "gcc": "gcc",
