@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ram_ebpf.scopes.cgroup import of_process
-from ram_ebpf.scopes.docker import RunningContainer
+from ram_ebpf.scopes.containers import RunningContainer
 
 # buildx: driver/docker-container/factory.go and driver.go.
 _NAME = "buildx_buildkit_"

@@ -30,7 +30,8 @@ from ram_ebpf.scopes.target import CgroupTarget, Target
 from ram_ebpf.scopes.unit import UnitTarget
 
 if TYPE_CHECKING:
-    from ram_ebpf.scopes.docker import DockerContainers, DockerPorts, RunningContainer
+    from ram_ebpf.scopes.containers import RunningContainer
+    from ram_ebpf.scopes.docker import DockerContainers, DockerPorts
 
 _KINDS = (
     "cgroup:PATH, unit:NAME, device:NAME, netns:NAME, netns:PATH or netns:pid:N, container:NAME, "
@@ -76,7 +77,8 @@ class Selection:
 
     def _add_containers(self, label: str, is_meant: Callable[[RunningContainer], bool]) -> None:
         # Here, as it takes a while to import.
-        from ram_ebpf.scopes.docker import ContainersTarget, DockerContainers
+        from ram_ebpf.scopes.containers import ContainersTarget
+        from ram_ebpf.scopes.docker import DockerContainers
 
         if self.containers is None:
             self.containers = DockerContainers()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ram_ebpf.scopes.builders import is_builder
-from ram_ebpf.scopes.docker import RunningContainer
+from ram_ebpf.scopes.containers import RunningContainer
 
 CGROUP = "/docker/buildx/0123"
 

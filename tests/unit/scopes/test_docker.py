@@ -11,15 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.policy.messages import explain
 from ram_ebpf.policy.scope import ContainerScope, Scope
-from ram_ebpf.scopes import docker as module
+from ram_ebpf.scopes import containers as module
+from ram_ebpf.scopes import docker
+from ram_ebpf.scopes.containers import ContainersTarget, RunningContainer
 from ram_ebpf.scopes.device import Cable
-from ram_ebpf.scopes.docker import (
-    ContainersTarget,
-    DockerContainers,
-    DockerPorts,
-    RunningContainer,
-    matches,
-)
+from ram_ebpf.scopes.docker import DockerContainers, DockerPorts, matches
 from ram_ebpf.scopes.target import Places
 
 IDENTIFIER = "0123456789abcdef" * 4
@@ -81,10 +77,11 @@ class Fake:
         self.numbers: dict[int, int | None] = {}
         self.asked: list[int] = []
         self.now = 100.0
-        monkeypatch.setattr(module, "cables", lambda: self.cables)
+        for user in (module, docker):
+            monkeypatch.setattr(user, "cables", lambda: self.cables)
         monkeypatch.setattr(module, "number_of", self._number_of)
         monkeypatch.setattr(module, "devices_inside", lambda namespace, ends: frozenset())
-        monkeypatch.setattr(module, "of_process", lambda pid, mount: mount / str(pid))
+        monkeypatch.setattr(module, "of_container", lambda pid, identifier, mount: mount / str(pid))
         monkeypatch.setattr("ram_ebpf.dataplane.namespaces.identity", lambda path: (0, hash(str(path))))
         monkeypatch.setattr("time.monotonic", lambda: self.now)
 
@@ -99,7 +96,7 @@ class Fake:
 
     def target(self) -> ContainersTarget:
         """Of all containers."""
-        return ContainersTarget("all", cast(DockerContainers, self), Path("/cgroup"), lambda _: True)
+        return ContainersTarget("all", self, Path("/cgroup"), lambda _: True)
 
 
 @pytest.fixture
