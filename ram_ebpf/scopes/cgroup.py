@@ -82,13 +82,15 @@ def of_process(pid: int, mount: Path | None = None, proc: Path | None = None) ->
     return None
 
 
-def of_container(pid: int, identifier: str, mount: Path | None = None) -> Path | None:
+def of_container(
+    pid: int, identifier: str, mount: Path | None = None, proc: Path | None = None
+) -> Path | None:
     """The cgroup2 directory of a container, by its first process; None as of_process() gives it.
 
     A process with rights in there may have moved itself below the directory that the engine has made, which
-    has the container's identifier in its name: buildkitd goes to init, and has its steps in buildkit beside it.
+    has the container's identifier in its name: buildkitd goes to init, and has its steps beside that.
     """
-    cgroup = of_process(pid, mount)
+    cgroup = of_process(pid, mount, proc)
     if cgroup is None or len(identifier) < _IDENTIFIER:
         return cgroup
     # From the top, as directories further down may be named by whoever is in there.

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ram_ebpf.policy.messages import explain
 from ram_ebpf.policy.scope import (
+    Builders,
     BuildersScope,
     CgroupScope,
     ContainerScope,
@@ -30,12 +31,14 @@ from ram_ebpf.scopes.target import CgroupTarget, Target
 from ram_ebpf.scopes.unit import UnitTarget
 
 if TYPE_CHECKING:
-    from ram_ebpf.scopes.containers import RunningContainer
+    from ram_ebpf.scopes.containers import Containers, RunningContainer
+    from ram_ebpf.scopes.cri import CriContainers
     from ram_ebpf.scopes.docker import DockerContainers, DockerPorts
 
 _KINDS = (
     "cgroup:PATH, unit:NAME, device:NAME, netns:NAME, netns:PATH or netns:pid:N, container:NAME, "
-    "container:ID or container:label=KEY=VALUE, builders:buildx, or engine:docker, "
+    "container:ID or container:label=KEY=VALUE, builders:buildx, builders:kubernetes or builders:any, "
+    "or engine:docker, "
     "engine:containerd, engine:podman, engine:crio or engine:all"
 )
 _WRITE = (
@@ -51,6 +54,7 @@ class Selection:
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     containers: DockerContainers | None = None  # of the Docker daemon, where a scope names any
+    pods: CriContainers | None = None  # those of a Kubernetes node, likewise
 
     def ports(self) -> DockerPorts | None:
         """Where containers come that may be meant, where a scope names any."""
@@ -58,32 +62,53 @@ class Selection:
 
         return DockerPorts(self.containers) if self.containers is not None else None
 
-    def watches(self) -> list[DockerContainers]:
+    def watches(self) -> list[DockerContainers | CriContainers]:
         """What tells that something has changed."""
-        return [self.containers] if self.containers is not None else []
+        return [watch for watch in (self.containers, self.pods) if watch is not None]
 
     def add_container(self, wanted: str) -> None:
         """Adds containers by name, identifier or label."""
         from ram_ebpf.scopes.docker import matches
 
-        self._add_containers(f"container {wanted}", lambda container: matches(container, wanted))
+        self._add_containers(
+            f"container {wanted}", self._docker(), lambda container: matches(container, wanted)
+        )
 
-    def add_builders(self, kind: str) -> None:
-        """Adds all containers in which images are built."""
+    def add_builders(self, kind: Builders) -> None:
+        """Adds all containers in which images are built. Raises ScopeError as sockets() of cri.py does."""
         from ram_ebpf.scopes.builders import is_builder
+        from ram_ebpf.scopes.buildkit import BuildkitTarget
 
         mount = find_cgroup2_mount()
-        self._add_containers(f"builders {kind}", lambda container: is_builder(container, mount))
+        if kind is Builders.ANY:
+            self.add(BuildkitTarget(mount))
+            return
+        among = self._pods() if kind is Builders.KUBERNETES else self._docker()
+        self._add_containers(f"builders {kind.value}", among, lambda container: is_builder(container, mount))
 
-    def _add_containers(self, label: str, is_meant: Callable[[RunningContainer], bool]) -> None:
-        # Here, as it takes a while to import.
+    def _add_containers(
+        self, label: str, among: Containers, is_meant: Callable[[RunningContainer], bool]
+    ) -> None:
         from ram_ebpf.scopes.containers import ContainersTarget
+
+        self.add(ContainersTarget(label, among, find_cgroup2_mount(), is_meant))
+
+    def _docker(self) -> DockerContainers:
+        # Here, as it takes a while to import; so does gRPC.
         from ram_ebpf.scopes.docker import DockerContainers
 
         if self.containers is None:
             self.containers = DockerContainers()
             self.containers.start()
-        self.add(ContainersTarget(label, self.containers, find_cgroup2_mount(), is_meant))
+        return self.containers
+
+    def _pods(self) -> CriContainers:
+        from ram_ebpf.scopes.cri import CriContainers
+
+        if self.pods is None:
+            self.pods = CriContainers()
+            self.pods.start()
+        return self.pods
 
     def add_cgroup(self, cgroup: Path, note: str) -> None:
         """Adds a cgroup once, however many scopes lead to it."""
@@ -151,7 +176,7 @@ def select(scopes: Sequence[Scope]) -> Selection:
         elif isinstance(scope, ContainerScope):
             selection.add_container(scope.container)
         elif isinstance(scope, BuildersScope):
-            selection.add_builders(scope.target)
+            selection.add_builders(scope.builders)
         else:
             selection.add(DeviceTarget(scope.device))
     return selection

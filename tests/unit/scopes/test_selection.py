@@ -59,7 +59,8 @@ def test_parse_no_scope(text: str) -> None:
     assert str(caught.value) == (
         f"--scope {text}: is no scope of this version; write cgroup:PATH, unit:NAME, device:NAME, "
         "netns:NAME, netns:PATH or netns:pid:N, container:NAME, container:ID or container:label=KEY=VALUE, "
-        "builders:buildx, or engine:docker, engine:containerd, engine:podman, engine:crio or engine:all"
+        "builders:buildx, builders:kubernetes or builders:any, or engine:docker, engine:containerd, "
+        "engine:podman, engine:crio or engine:all"
     )
 
 
