@@ -113,8 +113,9 @@ class Controller:
                 self._wait_for_seeds()
                 if not self._stop.is_set():
                     self._pin()
-                    if holding is not None:
+                    if watches:  # containers will come, and the first is not to wait for a compiler
                         self._plane.prepare_devices()
+                    if holding is not None:
                         holding.look()
                     following.begin()
                     if holding is not None:

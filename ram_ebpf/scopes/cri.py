@@ -53,7 +53,8 @@ _CURES = {
         "under disabled_plugins in /etc/containerd/config.toml"
     ),
     grpc.StatusCode.UNAVAILABLE: (
-        "nobody answers; see whether the runtime runs (`systemctl status containerd crio`)"
+        "no container runtime answers there; see whether one runs (`systemctl status containerd crio`), or "
+        f"name another socket in {VARIABLE}"
     ),
     grpc.StatusCode.DEADLINE_EXCEEDED: (
         f"there is no answer within {_TIMEOUT:.0f} seconds; see whether `crictl ps` gets one"

@@ -187,7 +187,9 @@ def test_containerd_that_is_started_again(containerd: Containerd, daemon: HostDa
     with containerd.pod("lasting", "buildkitd", BUILDKITD) as pod:
         wait_governed(daemon, start, pod)
         containerd.halt()
-        assert eventually(lambda: "nobody answers" in daemon.said(), _PATIENCE), daemon.said()
+        assert eventually(lambda: "no container runtime answers there" in daemon.said(), _PATIENCE), (
+            daemon.said()
+        )
         assert f"container runtime at {containerd.socket}: " in daemon.said()
         time.sleep(1.1)  # another attempt that fails
         assert not lines_of(daemon, start, "scope-gone", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,3 +216,25 @@ def test_scope_of_the_command_line_that_the_file_would_not_take(text: str, said:
     assert str(caught.value).startswith(f"--scope {text}: ")
     assert said in str(caught.value)
     assert "; write " in str(caught.value)
+
+
+def test_builders_of_a_node_without_a_runtime(
+    mount: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CONTAINER_RUNTIME_ENDPOINT", f"unix://{tmp_path}/none")
+    chosen = select([parse_scope("builders:kubernetes"), parse_scope("builders:any")])
+    assert chosen.notes[0] == "builders kubernetes: is not there; it is governed as soon as it is"
+    assert chosen.watches() == [chosen.pods]
+    assert chosen.ports() is None
+
+
+def test_runtime_endpoint_that_is_none(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTAINER_RUNTIME_ENDPOINT", "tcp://127.0.0.1:1")
+    with pytest.raises(ScopeError, match=r"^CONTAINER_RUNTIME_ENDPOINT='tcp://127\.0\.0\.1:1': is not"):
+        select([parse_scope("builders:kubernetes")])
+
+
+def test_grpc_is_imported_only_where_it_is_needed() -> None:
+    code = "import sys, ram_ebpf.scopes.selection; print({'grpc', 'google.protobuf'} & sys.modules.keys())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "set()\n"
