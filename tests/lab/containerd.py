@@ -157,6 +157,11 @@ class Containerd:
 
     def __init__(self, lab: Lab, directory: Path, name: str, image: str) -> None:
         self._containerd = programs.find("containerd")
+        if not (CNI_PLUGINS / "bridge").exists():
+            package = "containernetworking-plugins"
+            raise programs.MissingProgramError(
+                f"the lab needs CNI's bridge: install the Debian package {package}"
+            )
         self.image = image
         self.top = lab.new_cgroup(name)
         self._cgroup = lab.new_cgroup(f"{name}/engine")

@@ -119,7 +119,6 @@ class _Nothing(grpc.GenericRpcHandler):
 def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     # The names of pytest's own would be too long for a socket.
     monkeypatch.setattr(cri, "_PERIOD", 0.02)
-    monkeypatch.setattr(cri, "_TIMEOUT", 1.0)
     with tempfile.TemporaryDirectory(prefix="cri-") as path:
         yield Path(path)
 
@@ -281,11 +280,12 @@ def test_container_that_has_gone_meanwhile(runtime: Runtime, caplog: pytest.LogC
     assert not complaints(caplog, runtime)
 
 
-def test_slow_one_holds_up_none_that_is_known(runtime: Runtime) -> None:
+def test_slow_one_holds_up_none_that_is_known(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime.add("usual", pid_is(OWN))
     runtime.start()
     containers = watching(runtime)
-    runtime.add("slow", 2.0)
+    monkeypatch.setattr(cri, "_TIMEOUT", 0.5)
+    runtime.add("slow", 1.0)
     runtime.add("later", pid_is(OWN))
     assert eventually(lambda: names(containers) == ["later", "usual"])
 
@@ -321,17 +321,23 @@ def test_process_that_has_ended(runtime: Runtime, sleeper: subprocess.Popen[byte
         (b"x" * (17 << 20), "its answer is larger than 16 MiB; remove containers that nobody needs"),
         (grpc.StatusCode.UNKNOWN, "UNKNOWN 'as told\\nxxx"),
         (grpc.StatusCode.UNAVAILABLE, "no container runtime answers there; see whether one runs"),
-        (2.0, "there is no answer within 5 seconds; see whether `crictl ps` gets one"),
+        (1.0, "there is no answer within 5 seconds; see whether `crictl ps` gets one"),
     ],
     ids=["garbage", "huge", "failing", "unavailable", "slow"],
 )
 def test_list_that_is_none(
-    runtime: Runtime, caplog: pytest.LogCaptureFixture, answer: Any, problem: str
+    runtime: Runtime,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Any,
+    problem: str,
 ) -> None:
     """What was known before stays known; the problem is told of once."""
     runtime.add("a", pid_is(OWN))
     runtime.start()
     containers = watching(runtime)
+    if isinstance(answer, float):
+        monkeypatch.setattr(cri, "_TIMEOUT", answer / 2)
     runtime.list = answer
     assert eventually(lambda: complaints(caplog, runtime))
     before = len(runtime.calls)

@@ -236,5 +236,6 @@ def test_runtime_endpoint_that_is_none(mount: Path, monkeypatch: pytest.MonkeyPa
 
 def test_grpc_is_imported_only_where_it_is_needed() -> None:
     code = "import sys, ram_ebpf.scopes.selection; print({'grpc', 'google.protobuf'} & sys.modules.keys())"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said == "set()\n"
+    root = Path(__file__).parents[3]
+    said = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert said.stdout == "set()\n"
