@@ -70,27 +70,32 @@ class Containers(Protocol):
 class Networks:
     """By which numbers this namespace knows the network namespaces of containers.
 
-    Such a number stays as long as the namespace, so each is asked for once.
+    Such a number stays as long as the namespace, so each is asked for once. Then another one may get it, and
+    that soon.
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[int, int] = {}  # by process
+        self._numbers: dict[int, tuple[tuple[int, int], int]] = {}  # by process, with its namespace
 
     def number(self, pid: int) -> int | None:
         """None for this namespace itself, for one that no veth leads to yet, and for one that is gone."""
-        if pid not in self._numbers:
-            namespace = Path(f"/proc/{pid}/ns/net")
-            with contextlib.suppress(OSError):
-                if namespaces.identity(namespace) == namespaces.identity(namespaces.OWN):
-                    return None
-                number = number_of(namespace)
-                if number is not None:
-                    self._numbers[pid] = number
-        return self._numbers.get(pid)
+        namespace = Path(f"/proc/{pid}/ns/net")
+        with contextlib.suppress(OSError):
+            identity = namespaces.identity(namespace)
+            if identity == namespaces.identity(namespaces.OWN):
+                return None
+            known = self._numbers.get(pid)
+            if known is not None and known[0] == identity:
+                return known[1]
+            number = number_of(namespace)
+            if number is not None:
+                self._numbers[pid] = identity, number
+            return number
+        return None
 
     def forget_all_but(self, pids: Collection[int]) -> None:
         """Processes that have ended, whose ids others may get."""
-        self._numbers = {pid: number for pid, number in self._numbers.items() if pid in pids}
+        self._numbers = {pid: known for pid, known in self._numbers.items() if pid in pids}
 
 
 class ContainersTarget(Target):

@@ -250,13 +250,18 @@ class Containerd:
                     raise ContainerdError(f"containerd did not start: {self.log()[-2000:]}") from error
                 time.sleep(0.02)
 
-    def halt(self) -> None:
-        """Kill it; its containers live on."""
+    @contextlib.contextmanager
+    def halted(self) -> Iterator[None]:
+        """It is killed, and started again afterwards; its containers live on meanwhile."""
         self._halted.touch()
         for pid in cgroups.members(self._cgroup):
             with contextlib.suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8") == "containerd\n":
                     os.kill(pid, signal.SIGKILL)
+        try:
+            yield
+        finally:
+            self.start()
 
     @contextlib.contextmanager
     def pod(

@@ -62,19 +62,22 @@ def lines_of(daemon: HostDaemon, start: int, event: str, text: str) -> list[dict
     return [line for line in daemon.lines()[start:] if line["event"] == event and text in line["explanation"]]
 
 
-def wait_event(daemon: HostDaemon, start: int, event: str, text: str) -> None:
-    wait_line(
+def wait_event(daemon: HostDaemon, start: int, event: str, text: str) -> str:
+    """The line's explanation."""
+    line = wait_line(
         daemon,
         start,
         lambda line: line["event"] == event and text in line["explanation"],
         f"{event} of {text}",
         _PATIENCE,
     )
+    return str(line["explanation"])
 
 
-def wait_governed(daemon: HostDaemon, start: int, pod: Pod) -> None:
+def wait_governed(daemon: HostDaemon, start: int, pod: Pod) -> str:
+    """Its device, as the log calls it."""
     wait_event(daemon, start, "scope-back", f"{pod.cgroup} is governed")
-    wait_event(daemon, start, "scope-back", "device veth")
+    return wait_event(daemon, start, "scope-back", "device veth").partition(" is ")[0]
 
 
 def reach(pod: Pod, name: str) -> str:
@@ -185,25 +188,22 @@ def test_containerd_that_is_started_again(containerd: Containerd, daemon: HostDa
     """Enforcement goes on without it, and what comes afterwards is found."""
     start = len(daemon.lines())
     with containerd.pod("lasting", "buildkitd", BUILDKITD) as pod:
-        wait_governed(daemon, start, pod)
+        device = wait_governed(daemon, start, pod)
         # Where it has the right to, BuildKit makes control groups in its own.
         own = pod.cgroup / "init"
         own.mkdir()
         (own / "cgroup.procs").write_text(str(pod.pid), encoding="ascii")
-        containerd.halt()
-        assert eventually(lambda: "no container runtime answers there" in daemon.said(), _PATIENCE), (
-            daemon.said()
-        )
-        assert f"container runtime at {containerd.socket}: " in daemon.said()
-        time.sleep(1.1)  # another attempt that fails
-        assert not lines_of(daemon, start, "scope-gone", "")
-        containerd.start()
+        with containerd.halted():
+            problem = f"container runtime at {containerd.socket}: no container runtime answers there"
+            assert eventually(lambda: problem in daemon.said(), _PATIENCE), daemon.said()
+            time.sleep(1.1)  # another attempt that fails
         assert_governed(pod)
         with containerd.pod("later", "buildkitd", BUILDKITD) as later:
             wait_event(daemon, start, "scope-back", f"{later.cgroup} is governed")
             assert_governed(later)
             assert_governed(pod)
-            assert not lines_of(daemon, start, "scope-gone", "")
+        for place in (str(pod.cgroup), device):
+            assert not lines_of(daemon, start, "scope-gone", place)
 
 
 def test_whatever_runs_buildkitd(lab: Lab, containerd: Containerd, daemon: HostDaemon) -> None:

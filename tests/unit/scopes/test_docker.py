@@ -82,8 +82,14 @@ class Fake:
         monkeypatch.setattr(module, "number_of", self._number_of)
         monkeypatch.setattr(module, "devices_inside", lambda namespace, ends: frozenset())
         monkeypatch.setattr(module, "of_container", lambda pid, identifier, mount: mount / str(pid))
-        monkeypatch.setattr("ram_ebpf.dataplane.namespaces.identity", lambda path: (0, hash(str(path))))
+        self.ended: set[int] = set()
+        monkeypatch.setattr("ram_ebpf.dataplane.namespaces.identity", self._identity)
         monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+    def _identity(self, namespace: Path) -> tuple[int, int]:
+        if namespace.parts[2].isdigit() and int(namespace.parts[2]) in self.ended:
+            raise FileNotFoundError
+        return 0, hash(str(namespace))
 
     def _number_of(self, namespace: Path) -> int | None:
         pid = int(namespace.parts[2])
@@ -158,6 +164,18 @@ def test_process_of_the_same_number_is_another_one(fake: Fake) -> None:
         assert target.find().devices == {VETH}
         fake.run()
         target.find()
+
+
+def test_number_that_another_namespace_has_got(fake: Fake) -> None:
+    """A container that has ended, which its engine does not know yet, has not the next one's device."""
+    target = fake.target()
+    fake.run(42)
+    fake.numbers[42] = 7
+    fake.cables = [Cable(VETH, 7, 2, "docker0")]
+    assert target.find().devices == {VETH}
+    fake.ended.add(42)
+    fake.cables = [Cable(OTHER, 7, 2, "docker0")]
+    assert not target.find().devices
 
 
 def test_ports(fake: Fake) -> None:
