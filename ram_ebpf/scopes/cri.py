@@ -204,8 +204,8 @@ class _Runtime:
                         self._follow(client)
             except (RuntimeAnswerError, OSError) as error:
                 self._complain(str(error))
-            except Exception:  # whatever comes over the socket, this thread goes on
-                _log.exception("container runtime at %s", self._socket)
+            except Exception as error:  # whatever comes over the socket, this thread goes on
+                self._complain(str(RuntimeAnswerError(self._socket, f"{error!r:.200}; {_OTHER_CURE}")))
             # A runtime that is away says nothing of its containers, which live on.
             self._change(living(self.containers))
             self.asked.set()

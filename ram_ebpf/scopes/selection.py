@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 _KINDS = (
     "cgroup:PATH, unit:NAME, device:NAME, netns:NAME, netns:PATH or netns:pid:N, container:NAME, "
     "container:ID or container:label=KEY=VALUE, builders:buildx, builders:kubernetes or builders:any, "
-    "or engine:docker, "
-    "engine:containerd, engine:podman, engine:crio or engine:all"
+    "or engine:docker, engine:containerd, engine:podman, engine:crio or engine:all"
 )
 _WRITE = (
     "cgroup: PATH, unit: NAME, device: NAME, netns: NAME, container: NAME, builders: buildx or engine: NAME"
