@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
                 RecordWriter(args.log_format == "json"),
                 Options(log_dns=args.log_dns, cache_directory=args.cache),
             )
-        controller.run(selection.targets, selection.watches(), selection.ports())
+        controller.run(selection.targets, selection.watches(), selection.ports(), selection.has_containers())
     except PolicyErrors as errors:
         print(errors, file=sys.stderr)
         return os.EX_CONFIG

@@ -140,12 +140,16 @@ class Controller:
         self._last_moment = float("inf")
 
     def run(
-        self, targets: Sequence[Target], watches: Sequence[Watch] = (), ports: Ports | None = None
+        self,
+        targets: Sequence[Target],
+        watches: Sequence[Watch] = (),
+        ports: Ports | None = None,
+        containers: bool = False,
     ) -> None:
         """Governs the targets until SIGTERM or SIGINT; detaches everything on the way out.
 
         `watches` tell when the targets may have changed, beside devices that come and go. `ports`: where
-        containers come that may belong to one of the targets.
+        containers come that may belong to a target. `containers`: whether any are expected.
         Raises what Plane.attach and Plane.attach_device raise; nothing stays attached then either.
         """
         control = self._open_control()
@@ -162,8 +166,9 @@ class Controller:
                 self._wait_for_seeds()
                 if not self._stop.is_set():
                     self._pin()
-                    if holding is not None:
+                    if containers:  # they will come, and the first is not to wait for a compiler
                         self._plane.prepare_devices()
+                    if holding is not None:
                         holding.look()
                     following.begin()
                     if holding is not None:

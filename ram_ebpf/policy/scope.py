@@ -37,7 +37,9 @@ class Engine(str, Enum):
 class Builders(str, Enum):
     """Kinds of image builders that run in containers of their own."""
 
-    BUILDX = "buildx"
+    BUILDX = "buildx"  # those that the Docker daemon knows of
+    KUBERNETES = "kubernetes"  # those that this node's container runtime knows of
+    ANY = "any"  # whatever runs buildkitd on this host
 
 
 PostureField = Annotated[Posture, choice(Posture)]

@@ -5,41 +5,43 @@ Whoever names or renames them, what runs buildkitd is a builder.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ram_ebpf.scopes.cgroup import of_process
-from ram_ebpf.scopes.docker import RunningContainer
+from ram_ebpf.scopes.cgroup import of_container
+from ram_ebpf.scopes.containers import RunningContainer
 
 # buildx: driver/docker-container/factory.go and driver.go.
 _NAME = "buildx_buildkit_"
 _IMAGE = "moby/buildkit"
+# The program; and buildx calls the container so in the pods that it makes (driver/kubernetes/manifest).
 _DAEMON = "buildkitd"
+_POD_LABEL = "io.kubernetes.container.name"  # the kubelet's
 
 
 def is_builder(container: RunningContainer, mount: Path, proc: Path = Path("/proc")) -> bool:
     """Whether a container is a builder: by its name, its image, or the program that runs in it."""
+    if container.name == _DAEMON or (_POD_LABEL, _DAEMON) in container.labels:
+        return True
     image = container.image.removeprefix("docker.io/")
     if container.name.startswith(_NAME) or image.split("@")[0].split(":")[0] == _IMAGE:
         return True
-    return any(_DAEMON in names for names in _programs(container.pid, mount, proc))
-
-
-def _programs(pid: int, mount: Path, proc: Path) -> Iterator[set[str]]:
-    """The names of each process of a container: the kernel's, and that of its executable."""
-    cgroup = of_process(pid, mount, proc)
-    processes = {pid}
+    cgroup = of_container(container.pid, container.identifier, mount, proc)
+    processes = {container.pid}
     if cgroup is not None and cgroup != mount:
         processes.update(_members(cgroup))
-    for process in processes:
-        names = set()
-        try:
-            names.add((proc / str(process) / "comm").read_text(encoding="utf-8", errors="replace").strip())
-            names.add((proc / str(process) / "exe").readlink().name)
-        except OSError:  # it has ended
-            pass
-        yield names
+    return any(is_buildkit(process, proc) for process in processes)
+
+
+def is_buildkit(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Whether a process is BuildKit's daemon: by the kernel's name of it, or that of its executable."""
+    process = proc / str(pid)
+    with contextlib.suppress(OSError):  # it has ended
+        comm = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+        return _DAEMON in (comm, (process / "exe").readlink().name)
+    return False
 
 
 def _members(cgroup: Path) -> Iterator[int]:

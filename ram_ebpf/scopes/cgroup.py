@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _AT_FDCWD = -100
+_IDENTIFIER = 12  # a shorter one may be a part of any name
 
 
 class ScopeError(ValueError):
@@ -79,6 +80,21 @@ def of_process(pid: int, mount: Path | None = None, proc: Path | None = None) ->
         if line.startswith("0::/") and not line.startswith("0::/.."):
             return (mount or find_cgroup2_mount()) / line[4:]
     return None
+
+
+def of_container(
+    pid: int, identifier: str, mount: Path | None = None, proc: Path | None = None
+) -> Path | None:
+    """The cgroup2 directory of a container, by its first process; None as of_process() gives it.
+
+    A process with rights in there may have moved itself below the directory that the engine has made, which
+    has the container's identifier in its name: buildkitd goes to init, and has its steps beside that.
+    """
+    cgroup = of_process(pid, mount, proc)
+    if cgroup is None or len(identifier) < _IDENTIFIER:
+        return cgroup
+    # From the top, as directories further down may be named by whoever is in there.
+    return next((path for path in (*reversed(cgroup.parents), cgroup) if identifier in path.name), cgroup)
 
 
 class _FileHandle(ctypes.Structure):

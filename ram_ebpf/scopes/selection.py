@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ram_ebpf.policy.messages import explain
 from ram_ebpf.policy.scope import (
+    Builders,
     BuildersScope,
     CgroupScope,
     ContainerScope,
@@ -36,12 +37,14 @@ from ram_ebpf.scopes.unit import UnitTarget
 
 if TYPE_CHECKING:
     from ram_ebpf.daemon.following import Watch
-    from ram_ebpf.scopes.docker import DockerContainers, DockerPorts, RunningContainer
+    from ram_ebpf.scopes.containers import Containers, RunningContainer
+    from ram_ebpf.scopes.cri import CriContainers
+    from ram_ebpf.scopes.docker import DockerContainers, DockerPorts
 
 _KINDS = (
     "cgroup:PATH, unit:NAME, device:NAME, netns:NAME, netns:PATH or netns:pid:N, container:NAME, "
-    "container:ID or container:label=KEY=VALUE, builders:buildx, engine:docker, "
-    "engine:containerd, engine:podman, engine:crio or engine:all, or host"
+    "container:ID or container:label=KEY=VALUE, builders:buildx, builders:kubernetes or builders:any, "
+    "engine:docker, engine:containerd, engine:podman, engine:crio or engine:all, or host"
 )
 _PARSED = ("unit", "device", "netns", "container", "builders")
 
@@ -54,6 +57,7 @@ class Selection:
     notes: list[str] = field(default_factory=list)
     cgroup_root: Path | None = None
     containers: DockerContainers | None = None  # of the Docker daemon, where a scope names any
+    pods: CriContainers | None = None  # those of a Kubernetes node, likewise
     terms: Terms = STRICT  # of what is added next
 
     def ports(self) -> DockerPorts | None:
@@ -64,33 +68,59 @@ class Selection:
 
     def watches(self) -> list[Watch]:
         """What tells that something has changed."""
-        watches: list[Watch] = [self.containers] if self.containers is not None else []
+        watches: list[Watch] = [watch for watch in (self.containers, self.pods) if watch is not None]
         if any(isinstance(target, EngineTarget | RunsTarget | UnitTarget) for target in self.targets):
             mount = self.cgroup_root or find_cgroup2_mount()
             watches.append(CgroupWatch(mount / name for name in WATCHED))
         return watches
 
+    def has_containers(self) -> bool:
+        """Whether containers will come that are governed at devices."""
+        return self.containers is not None or self.pods is not None
+
     def add_container(self, wanted: str) -> None:
         """Adds containers by name, identifier or label."""
         from ram_ebpf.scopes.docker import matches
 
-        self._add_containers(f"container {wanted}", lambda container: matches(container, wanted))
+        self._add_containers(
+            f"container {wanted}", self._docker(), lambda container: matches(container, wanted)
+        )
 
-    def add_builders(self, kind: str) -> None:
-        """Adds all containers in which images are built."""
+    def add_builders(self, kind: Builders) -> None:
+        """Adds all containers in which images are built. Raises ScopeError as sockets() of cri.py does."""
         from ram_ebpf.scopes.builders import is_builder
+        from ram_ebpf.scopes.buildkit import BuildkitTarget
 
         mount = find_cgroup2_mount()
-        self._add_containers(f"builders {kind}", lambda container: is_builder(container, mount))
+        if kind is Builders.ANY:
+            self.add(BuildkitTarget(mount))
+            return
+        among = self._pods() if kind is Builders.KUBERNETES else self._docker()
+        self._add_containers(f"builders {kind.value}", among, lambda container: is_builder(container, mount))
 
-    def _add_containers(self, label: str, is_meant: Callable[[RunningContainer], bool]) -> None:
-        # Here, as it takes a while to import.
-        from ram_ebpf.scopes.docker import ContainersTarget, DockerContainers
+    def _add_containers(
+        self, label: str, among: Containers, is_meant: Callable[[RunningContainer], bool]
+    ) -> None:
+        from ram_ebpf.scopes.containers import ContainersTarget
+
+        self.add(ContainersTarget(label, among, find_cgroup2_mount(), is_meant))
+
+    def _docker(self) -> DockerContainers:
+        # Here, as it takes a while to import; so does gRPC.
+        from ram_ebpf.scopes.docker import DockerContainers
 
         if self.containers is None:
             self.containers = DockerContainers()
             self.containers.start()
-        self.add(ContainersTarget(label, self.containers, find_cgroup2_mount(), is_meant))
+        return self.containers
+
+    def _pods(self) -> CriContainers:
+        from ram_ebpf.scopes.cri import CriContainers
+
+        if self.pods is None:
+            self.pods = CriContainers()
+            self.pods.start()
+        return self.pods
 
     def add_cgroup(self, cgroup: Path, note: str) -> None:
         """Adds a cgroup once, however many scopes lead to it."""
@@ -168,7 +198,7 @@ def select(scopes: Sequence[Scope], cgroup_root: Path | None = None) -> Selectio
         elif isinstance(scope, ContainerScope):
             selection.add_container(scope.container)
         elif isinstance(scope, BuildersScope):
-            selection.add_builders(scope.target)
+            selection.add_builders(scope.builders)
         else:
             selection.add(DeviceTarget(scope.device))
     return selection

@@ -1,4 +1,4 @@
-"""ram-ebpf on the host of a dockerd of the lab: in its network, and where it finds no other dockerd."""
+"""ram-ebpf on the host of an engine of the lab: in its network, and where it finds no other engine."""
 
 from __future__ import annotations
 
@@ -7,29 +7,44 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from tests.adversarial.field import ScopedDaemon
 
 from . import cgroups
 from .daemon import COMMAND
-from .docker import Docker
 from .lab import Lab
+from .node import Node
+
+
+class Engine(Protocol):
+    """dockerd or containerd, see docker.py and containerd.py."""
+
+    node: Node
+
+    @property
+    def pid(self) -> int:
+        """Some process of its namespaces."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        """By which its clients find it."""
 
 
 class HostDaemon(ScopedDaemon):
-    """ram-ebpf in the namespaces of a dockerd: of networks, as on a host, and of processes.
+    """ram-ebpf in the namespaces of an engine: of networks, as on a host, and of processes.
 
-    It watches every dockerd that it finds, and the machine's own and those of other labs are not for it.
+    It watches every engine that it finds, and the machine's own and those of other labs are not for it.
     """
 
-    def __init__(self, lab: Lab, docker: Docker, policy: str, scopes: Sequence[Path | str]) -> None:
+    def __init__(self, lab: Lab, engine: Engine, policy: str, scopes: Sequence[Path | str]) -> None:
         """`scopes`: control groups, or scopes as on the command line."""
         self._services = lab.client.services
         command = [
-            *("nsenter", f"--net={docker.node.namespace.path}", f"--pid=/proc/{docker.pid}/ns/pid", "--"),
+            *("nsenter", f"--net={engine.node.namespace.path}", f"--pid=/proc/{engine.pid}/ns/pid", "--"),
             # Killed, nsenter would leave it behind.
             *("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--mount-proc", "--"),
-            *("env", f"DOCKER_HOST={docker.url}"),
+            *("env", *(f"{key}={value}" for key, value in engine.env.items())),
             *COMMAND,
         ]
         super().__init__(lab, policy, ["--log-dns"], [s for s in scopes if isinstance(s, Path)], command)
@@ -63,9 +78,9 @@ class HostDaemon(ScopedDaemon):
 
 
 @contextlib.contextmanager
-def governed(lab: Lab, docker: Docker, policy: str, *scopes: Path | str) -> Iterator[HostDaemon]:
-    """ram-ebpf on some scopes of a dockerd's host; it is asked to end."""
-    daemon = HostDaemon(lab, docker, policy, scopes)
+def governed(lab: Lab, engine: Engine, policy: str, *scopes: Path | str) -> Iterator[HostDaemon]:
+    """ram-ebpf on some scopes of an engine's host; it is asked to end."""
+    daemon = HostDaemon(lab, engine, policy, scopes)
     with daemon:
         try:
             yield daemon

@@ -144,6 +144,8 @@ def test_resolvers(text: str, expected: object) -> None:
         pytest.param("engine: crio", ("engine", "crio"), id="crio"),
         pytest.param("engine: all", ("engine", "all"), id="all"),
         pytest.param("builders: buildx", ("builders", "buildx"), id="builders"),
+        pytest.param("builders: kubernetes", ("builders", "kubernetes"), id="builders-kubernetes"),
+        pytest.param("builders: any", ("builders", "any"), id="builders-any"),
         pytest.param("unit: docker.service", ("unit", "docker.service"), id="unit"),
         pytest.param("unit: 'getty@tty1.service'", ("unit", "getty@tty1.service"), id="unit-instance"),
         pytest.param("netns: blue", ("netns", "blue"), id="netns"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ram_ebpf.scopes.builders import is_builder
-from ram_ebpf.scopes.docker import RunningContainer
+from ram_ebpf.scopes.containers import RunningContainer
 
 CGROUP = "/docker/buildx/0123"
 
@@ -30,9 +30,11 @@ class Host:
         members.parent.mkdir(parents=True, exist_ok=True)
         members.write_text((members.read_text() if members.exists() else "") + f"{pid}\n")
 
-    def builds(self, name: str = "web", image: str = "nginx", pid: int = 42) -> bool:
+    def builds(
+        self, name: str = "web", image: str = "nginx", pid: int = 42, labels: tuple[tuple[str, str], ...] = ()
+    ) -> bool:
         """Whether a container with this first process is a builder."""
-        container = RunningContainer("0123", name, (), pid, image)
+        container = RunningContainer("0123456789ab", name, labels, pid, image)
         return is_builder(container, self.mount, self.proc)
 
 
@@ -50,6 +52,13 @@ def test_name_of_buildx(host: Host) -> None:
     host.run(42, "sh", "/bin/sh")
     assert host.builds(name="buildx_buildkit_default0")
     assert not host.builds(name="my_buildx_buildkit_0")
+
+
+def test_name_in_a_pod(host: Host) -> None:
+    host.run(42, "sh", "/bin/sh")
+    assert host.builds(name="buildkitd")
+    assert host.builds(name="k8s_x", labels=(("io.kubernetes.container.name", "buildkitd"),))
+    assert not host.builds(name="buildkitd-proxy", labels=(("app", "buildkitd"),))
 
 
 @pytest.mark.parametrize(
@@ -78,6 +87,13 @@ def test_behind_an_init(host: Host) -> None:
     host.run(42, "tini", "/sbin/tini")
     assert not host.builds()
     host.run(43, "buildkitd", "/usr/bin/buildkitd", f"{CGROUP}/init")
+    assert host.builds()
+
+
+def test_beside_a_first_process_that_has_moved(host: Host) -> None:
+    """The container is what has its identifier in its name."""
+    host.run(42, "tini", "/sbin/tini", "/docker/0123456789abcdef/init")
+    host.run(43, "buildkitd", "/usr/bin/buildkitd", "/docker/0123456789abcdef/main")
     assert host.builds()
 
 

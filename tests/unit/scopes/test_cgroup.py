@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from ram_ebpf.scopes import cgroup
-from ram_ebpf.scopes.cgroup import CgroupNames, ScopeError, find_cgroup2_mount, of_process, resolve
+from ram_ebpf.scopes.cgroup import (
+    CgroupNames,
+    ScopeError,
+    find_cgroup2_mount,
+    of_container,
+    of_process,
+    resolve,
+)
 
 PURE = "25 30 0:23 / /sys/fs/cgroup rw,nosuid,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 HYBRID = """\
@@ -256,3 +263,24 @@ def test_names_with_a_leading_dot(mount: Path) -> None:
     hidden = mount / ".hidden"
     hidden.mkdir()
     assert CgroupNames(mount).path(hidden.stat().st_ino) == "/.hidden"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "expected"),
+    [
+        ("docker/0123456789ab", "docker/0123456789ab"),
+        ("docker/0123456789ab/init", "docker/0123456789ab"),
+        ("a.slice/cri-0123456789ab.scope/init/x", "a.slice/cri-0123456789ab.scope"),
+        ("docker/0123456789ab/0123456789ab", "docker/0123456789ab"),
+        ("elsewhere/init", "elsewhere/init"),
+    ],
+)
+def test_of_container(proc: Path, mount: Path, cgroup: str, expected: str) -> None:
+    put_cgroup(proc, 7, f"0::/{cgroup}\n".encode())
+    assert of_container(7, "0123456789ab", mount) == mount / expected
+
+
+def test_of_container_without_an_identifier_to_go_by(proc: Path, mount: Path) -> None:
+    put_cgroup(proc, 7, b"0::/web/a\n")
+    assert of_container(7, "w", mount) == mount / "web/a"
+    assert of_container(8, "0123456789ab", mount) is None

@@ -11,15 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.policy.messages import explain
 from ram_ebpf.policy.scope import ContainerScope, Scope
-from ram_ebpf.scopes import docker as module
+from ram_ebpf.scopes import containers as module
+from ram_ebpf.scopes import docker
+from ram_ebpf.scopes.containers import ContainersTarget, RunningContainer
 from ram_ebpf.scopes.device import Cable
-from ram_ebpf.scopes.docker import (
-    ContainersTarget,
-    DockerContainers,
-    DockerPorts,
-    RunningContainer,
-    matches,
-)
+from ram_ebpf.scopes.docker import DockerContainers, DockerPorts, matches
 from ram_ebpf.scopes.target import Places
 
 IDENTIFIER = "0123456789abcdef" * 4
@@ -81,12 +77,19 @@ class Fake:
         self.numbers: dict[int, int | None] = {}
         self.asked: list[int] = []
         self.now = 100.0
-        monkeypatch.setattr(module, "cables", lambda: self.cables)
+        for user in (module, docker):
+            monkeypatch.setattr(user, "cables", lambda: self.cables)
         monkeypatch.setattr(module, "number_of", self._number_of)
         monkeypatch.setattr(module, "devices_inside", lambda namespace, ends: frozenset())
-        monkeypatch.setattr(module, "of_process", lambda pid, mount: mount / str(pid))
-        monkeypatch.setattr("ram_ebpf.dataplane.namespaces.identity", lambda path: (0, hash(str(path))))
+        monkeypatch.setattr(module, "of_container", lambda pid, identifier, mount: mount / str(pid))
+        self.ended: set[int] = set()
+        monkeypatch.setattr("ram_ebpf.dataplane.namespaces.identity", self._identity)
         monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+    def _identity(self, namespace: Path) -> tuple[int, int]:
+        if namespace.parts[2].isdigit() and int(namespace.parts[2]) in self.ended:
+            raise FileNotFoundError
+        return 0, hash(str(namespace))
 
     def _number_of(self, namespace: Path) -> int | None:
         pid = int(namespace.parts[2])
@@ -99,7 +102,7 @@ class Fake:
 
     def target(self) -> ContainersTarget:
         """Of all containers."""
-        return ContainersTarget("all", cast(DockerContainers, self), Path("/cgroup"), lambda _: True)
+        return ContainersTarget("all", self, Path("/cgroup"), lambda _: True)
 
 
 @pytest.fixture
@@ -161,6 +164,18 @@ def test_process_of_the_same_number_is_another_one(fake: Fake) -> None:
         assert target.find().devices == {VETH}
         fake.run()
         target.find()
+
+
+def test_number_that_another_namespace_has_got(fake: Fake) -> None:
+    """A container that has ended, which its engine does not know yet, has not the next one's device."""
+    target = fake.target()
+    fake.run(42)
+    fake.numbers[42] = 7
+    fake.cables = [Cable(VETH, 7, 2, "docker0")]
+    assert target.find().devices == {VETH}
+    fake.ended.add(42)
+    fake.cables = [Cable(OTHER, 7, 2, "docker0")]
+    assert not target.find().devices
 
 
 def test_ports(fake: Fake) -> None:

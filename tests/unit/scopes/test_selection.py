@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,7 +61,8 @@ def test_parse_no_scope(text: str) -> None:
     assert str(caught.value) == (
         f"--scope {text}: is no scope of this version; write cgroup:PATH, unit:NAME, device:NAME, "
         "netns:NAME, netns:PATH or netns:pid:N, container:NAME, container:ID or container:label=KEY=VALUE, "
-        "builders:buildx, or engine:docker, engine:containerd, engine:podman, engine:crio or engine:all"
+        "builders:buildx, builders:kubernetes or builders:any, or engine:docker, engine:containerd, "
+        "engine:podman, engine:crio or engine:all"
     )
 
 
@@ -213,3 +216,26 @@ def test_scope_of_the_command_line_that_the_file_would_not_take(text: str, said:
     assert str(caught.value).startswith(f"--scope {text}: ")
     assert said in str(caught.value)
     assert "; write " in str(caught.value)
+
+
+def test_builders_of_a_node_without_a_runtime(
+    mount: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CONTAINER_RUNTIME_ENDPOINT", f"unix://{tmp_path}/none")
+    chosen = select([parse_scope("builders:kubernetes"), parse_scope("builders:any")])
+    assert chosen.notes[0] == "builders kubernetes: is not there; it is governed as soon as it is"
+    assert chosen.watches() == [chosen.pods]
+    assert chosen.ports() is None
+
+
+def test_runtime_endpoint_that_is_none(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTAINER_RUNTIME_ENDPOINT", "tcp://127.0.0.1:1")
+    with pytest.raises(ScopeError, match=r"^CONTAINER_RUNTIME_ENDPOINT='tcp://127\.0\.0\.1:1': is not"):
+        select([parse_scope("builders:kubernetes")])
+
+
+def test_grpc_is_imported_only_where_it_is_needed() -> None:
+    code = "import sys, ram_ebpf.scopes.selection; print({'grpc', 'google.protobuf'} & sys.modules.keys())"
+    root = Path(__file__).parents[3]
+    said = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert said.stdout == "set()\n"
