@@ -17,6 +17,7 @@ from ram_ebpf.dataplane.view import View
 from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.target import Places, Target
 
+_MOST_REMARKS = 4096
 _RTMGRP_LINK = 1  # include/uapi/linux/rtnetlink.h
 
 
@@ -96,11 +97,13 @@ class Following:
         self._changed = changed
         self._failed: set[Path | Device] = set()
         self._seen: set[str] = set()  # places that were governed before
+        self._said: set[str] = set()
 
     def begin(self) -> None:
         """Attaches to all places that there are. Raises what Plane.attach and attach_device raise."""
         for item in self._followed:
             places = item.target.find()
+            self._remark(item)
             for cgroup in sorted(places.cgroups):
                 self._attach_cgroup(item, cgroup)
             for device in sorted(places.devices, key=str):
@@ -161,8 +164,17 @@ class Following:
                 item.next_look = now + item.target.period
                 self._follow(item)
 
+    def _remark(self, item: _Followed) -> None:
+        for remark in item.target.remarks():
+            if remark not in self._said:
+                if len(self._said) >= _MOST_REMARKS:
+                    self._said.clear()
+                self._said.add(remark)
+                self._say("remark", remark)
+
     def _follow(self, item: _Followed) -> None:
         places = item.target.find()
+        self._remark(item)
         self._let_go(item, places)
         for cgroup in sorted(places.cgroups - item.cgroups):
             if cgroup not in self._plane.attached:

@@ -115,6 +115,7 @@ class ContainersTarget(Target):
         self._networks = Networks()
         self._since: dict[int, float] = {}  # when each process was seen first
         self._inside: dict[int, frozenset[Device]] = {}  # what is governed in there, by process
+        self._remarks: list[str] = []
 
     @property
     def period(self) -> float:  # type: ignore[override]
@@ -127,6 +128,7 @@ class ContainersTarget(Target):
         containers = self._containers.containers
         self._forget_all_but({container.pid for container in containers})
         meant = [container for container in containers if self._is_meant(container)]
+        self._remarks = [remark for container in meant if (remark := self._remark_on(container))]
         cgroups = {of_container(item.pid, item.identifier, self._mount) for item in meant}
         there = cables() if meant else []
         devices: set[Device] = set()
@@ -138,6 +140,26 @@ class ContainersTarget(Target):
         return Places(
             frozenset(cgroup for cgroup in cgroups if cgroup and cgroup != self._mount), frozenset(devices)
         )
+
+    def remarks(self) -> list[str]:
+        """Containers that share more with this host than is good for enforcement."""
+        return self._remarks
+
+    def _remark_on(self, container: RunningContainer) -> str | None:
+        name = container.name or container.identifier[:12]
+        if of_container(container.pid, container.identifier, self._mount) == self._mount:
+            return (
+                f"container {name} is in the root cgroup, which holds this whole host: it is governed only "
+                "where its network leads out, and by a scope of the host"
+            )
+        with contextlib.suppress(OSError):
+            namespace = namespaces.identity(Path(f"/proc/{container.pid}/ns/net"))
+            if namespace == namespaces.identity(namespaces.OWN):
+                return (
+                    f"container {name} is in this host's own network: its cgroup is governed, and no device "
+                    "is, so that whoever has rights over cgroups in there can take it off"
+                )
+        return None
 
     def _others_of(self, pid: int, ends: set[int]) -> frozenset[Device]:
         """Devices that are governed inside, such as a macvlan. Entering a namespace takes long."""

@@ -36,6 +36,10 @@ class Target(ABC):
     def find(self) -> Places:
         """Its places now; none where there is nothing of it."""
 
+    def remarks(self) -> list[str]:
+        """What a person should know of what find() has found last; each is said once."""
+        return []
+
 
 class CgroupTarget(Target):
     """One cgroup, by its directory."""
