@@ -167,7 +167,8 @@ class Controller:
                 if not self._stop.is_set():
                     self._pin()
                     if containers:  # they will come, and the first is not to wait for a compiler
-                        self._plane.prepare_devices()
+                        used = {self._views[item.terms] for item in targets if item.at_devices}
+                        self._plane.prepare_devices(used)
                     if holding is not None:
                         holding.look()
                     following.begin()

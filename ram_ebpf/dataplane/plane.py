@@ -9,12 +9,11 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, features
-from ram_ebpf.dataplane.device_side import DeviceSide
 from ram_ebpf.dataplane.devices import Attachment, Device
 from ram_ebpf.dataplane.maps import raise_memlock_limit
 from ram_ebpf.dataplane.namehash import draw_multipliers
@@ -160,13 +159,6 @@ class Plane:
         """Removes those of dead instances whose places others have taken over."""
         if self._pins is not None:
             self._pins.remove_unused()
-
-    @property
-    def device_side(self) -> DeviceSide:
-        """The programs for devices of the first view."""
-        side = self._views[0].device_side
-        self._pin_new()
-        return side
 
     def configure(self, settings: Settings) -> None:
         """Writes the settings; they are read anew for each packet."""
@@ -328,19 +320,27 @@ class Plane:
         devices.detach(device, leftovers)
         return len(leftovers)
 
-    def prepare_devices(self) -> None:
-        """Loads what devices need before there is one, as it takes a second. Raises as attach_device does."""
-        assert self.device_side is not None  # asking for it loads it
+    def prepare_devices(self, views: Collection[View] = ()) -> None:
+        """Loads what devices need before there is one, as it takes a second. Raises as attach_device does.
+
+        `views`: of the scopes that may have devices; none: the first one.
+        """
+        for view in views or self._views[:1]:
+            view.prepare_devices()
+        self._pin_new()
 
     def hold(self, device: Device) -> Attachment:
         """Lets nothing pass that what is behind a device sends. It is let go of by devices.detach()."""
-        return devices.hold(self.device_side.programs, device)
+        sides = [view.device_side for view in self._views if view.has_device_side]
+        return devices.hold((sides or [self._views[0].device_side])[0].programs, device)
 
     def _mark_governed(self, device: Device, governed: bool) -> None:
         """What comes from behind a governed device speaks for no resolver; see bpf/lib/reply.h."""
         if device.flags & abi.PlaceFlag.OWN_TRAFFIC or device.namespace is not None:
             return
-        numbers = self.device_side.maps["governed_devices"]
+        numbers = self._common.of_devices.get("governed_devices")
+        if numbers is None:  # nothing for devices is loaded
+            return
         key = struct.pack("=I", device.index)
         if governed:
             numbers[key] = struct.pack("=I", 1)

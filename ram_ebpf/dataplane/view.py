@@ -135,6 +135,15 @@ class View:
         self.maps["names"][key] = bytes(suffix)
 
     @property
+    def has_device_side(self) -> bool:
+        """Whether the programs for devices are loaded."""
+        return self._device_side is not None
+
+    def prepare_devices(self) -> None:
+        """Loads them before there is a device. Raises CompileError, VerifierError or OSError."""
+        assert self.device_side is not None  # asking for it loads it
+
+    @property
     def device_side(self) -> DeviceSide:
         """The programs for devices, and the maps that only they have; loaded when first asked for."""
         if self._device_side is None:

@@ -26,6 +26,7 @@ class BuildkitTarget(Target):
     """The cgroups of all processes `buildkitd`, and what leads out of their networks."""
 
     label = "builders any"
+    at_devices = True
     period = _PERIOD
 
     def __init__(self, mount: Path, proc: Path = Path("/proc")) -> None:

@@ -101,6 +101,8 @@ class Networks:
 class ContainersTarget(Target):
     """All running containers of some kind: their cgroups, and what leads out of their networks."""
 
+    at_devices = True
+
     def __init__(
         self,
         label: str,

@@ -38,6 +38,8 @@ def describe_link(link: Any) -> Device:
 class DeviceTarget(Target):
     """One device of this network namespace, by its name."""
 
+    at_devices = True
+
     def __init__(self, name: str) -> None:
         """Raises ScopeError for the loopback interface."""
         self.label = f"device {name}"

@@ -33,6 +33,7 @@ class NetnsTarget(Target):
     """All ways out of one network namespace."""
 
     period = 1.0
+    at_devices = True
 
     def __init__(self, text: str) -> None:
         """Raises ScopeError for what can be no namespace, or is the one that this process is in."""

@@ -398,7 +398,7 @@ def test_own_traffic_is_answered_too(bench: Bench) -> None:
 
 def test_hold(bench: Bench) -> None:
     """No answer, so that who asks asks again; but neighbours are found meanwhile."""
-    program = bench.plane.device_side.programs.fds["ram_device_hold"]
+    program = bench.plane.views[0].device_side.programs.fds["ram_device_hold"]
     bench.open("learned", ONE, (443,), 60)
     for packet in (ip(ONE) / TCP(dport=443, flags="S"), ip(RESOLVER) / UDP(dport=53), ip(NOWHERE6)):
         assert syscall.program_test_run(program, bytes(link() / packet)).retval == DROPPED
