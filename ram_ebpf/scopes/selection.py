@@ -214,7 +214,9 @@ def without_cgroups(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
         return tuple(scopes)
     more = [entry for scope in scopes if isinstance(scope, _OF_CGROUPS) for entry in scope.registries]
     more += [entry for scope in kept if isinstance(scope, HostScope) for entry in scope.registries]
-    options = HostOptions(posture=Posture.REGISTRIES, registries=tuple(dict.fromkeys(more)))
+    options = HostOptions(posture=Posture.REGISTRIES)
+    if more:
+        options = options.model_copy(update={"registries": tuple(dict.fromkeys(more))})
     return (HostScope(host=options), *(scope for scope in kept if not isinstance(scope, HostScope)))
 
 

@@ -17,7 +17,7 @@ from .distribution import Distribution
 from .dns import Addresses
 from .lab import Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.alone]
+pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.alone, pytest.mark.timeout(600)]
 
 KNOWN = "203.0.116.1"
 POLICY = f"""\
