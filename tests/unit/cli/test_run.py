@@ -17,7 +17,6 @@ from ram_ebpf.dataplane.compiler import CompileError
 from ram_ebpf.dataplane.plane import BusyCgroupError
 from ram_ebpf.dataplane.syscall import VerifierError
 from ram_ebpf.policy.automaton import AutomatonTooLarge
-from ram_ebpf.policy.model import Policy
 from ram_ebpf.policy.scope import Engine, EngineScope, Scope
 from ram_ebpf.scopes import cgroup, selection
 from ram_ebpf.scopes.selection import Selection
@@ -28,6 +27,13 @@ registries:
   - ghcr
   - host: ghcr.io
     ports: [1, 2, 3, 4, 5, 6, 7, 8]
+"""
+NINE_PORTS_IN_A_SCOPE = """version: 1
+registries: [ghcr]
+scopes:
+  - cgroup: /mine
+    registries:
+      - { host: ghcr.io, ports: [1, 2, 3, 4, 5, 6, 7, 8] }
 """
 
 
@@ -67,7 +73,7 @@ def scopes(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
     """We are root, and each scope leads to one cgroup. What was selected."""
     seen: list[Scope] = []
 
-    def select(scopes: Sequence[Scope]) -> Selection:
+    def select(scopes: Sequence[Scope], cgroup_root: Path | None = None) -> Selection:
         seen.extend(scopes)
         return Selection(
             [CgroupTarget(Path("/sys/fs/cgroup/docker"))], ["docker (pid 7) in /sys/fs/cgroup/docker"]
@@ -133,26 +139,16 @@ def test_rules_that_cannot_be_made_come_first(policy: Path, capsys: pytest.Captu
     assert "host ghcr.io has 9 ports" in capsys.readouterr().err
 
 
-def test_rules_that_cannot_be_made(
-    policy: Path,
-    scopes: list[Scope],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.usefixtures("user")
+def test_rules_of_a_scope_that_cannot_be_made_come_first(
+    policy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ram_ebpf.policy.catalogue import Catalogue
-    from ram_ebpf.policy.rules import compile_rules
-
-    class Compiling(FakeController):
-        """Begins as the controller does."""
-
-        def __init__(self, policy: Policy, catalogue: Catalogue, *rest: Any) -> None:
-            compile_rules(policy, catalogue)
-            super().__init__(policy, catalogue, *rest)
-
-    monkeypatch.setattr(controller, "Controller", Compiling)
-    policy.write_text(NINE_PORTS)
+    policy.write_text(NINE_PORTS_IN_A_SCOPE)
     assert main(["run", "--policy", str(policy)]) == os.EX_CONFIG
-    assert "host ghcr.io has 9 ports" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"{policy}:6: scopes[0].registries[0]: host ghcr.io has 9 ports together with ghcr, "
+        "a host has at most 8\n"
+    )
 
 
 # --- scopes
@@ -200,7 +196,7 @@ def test_nothing_to_govern(
     capsys: pytest.CaptureFixture[str],
     fake: type[FakeController],
 ) -> None:
-    monkeypatch.setattr(selection, "select", lambda scopes: Selection([], ["no docker is running here"]))
+    monkeypatch.setattr(selection, "select", lambda *_: Selection([], ["no docker is running here"]))
     assert main(["run"]) == os.EX_UNAVAILABLE == 69
     assert capsys.readouterr().err == (
         "ram-ebpf: no docker is running here\n"

@@ -48,8 +48,8 @@ class FakeView(View):
 class FakePlane(Plane):
     """Tables and maps, and nothing in a kernel. `watching` are the cgroups that it was told to watch last."""
 
-    def __init__(self, rules: RuleSet, *_: Any) -> None:
-        self.view = FakeView(rules)
+    def __init__(self, rules: RuleSet, *_: Any, posture: Posture = Posture.STRICT) -> None:
+        self.view = FakeView(rules, posture)
         self.tables = self.view.tables
         self._views = [self.view]
         self.seeded = self.view.seeded

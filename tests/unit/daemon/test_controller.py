@@ -129,13 +129,23 @@ def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 def test_settings() -> None:
-    assert settings_of(default_policy()) == Settings()
+    recognising = Settings(
+        unknown=abi.Unknown.PROBE, registry_ports=(5000,), asked_ports=(80, 443, 8080, 8443)
+    )
+    assert settings_of(default_policy()) == recognising
     policy = policy_of(
         "mode: audit\n"
+        "recognition: {unknown: deny, registry_ports: [], unknown_ports: [443]}\n"
         "dns: {grace_seconds: 7, minimum_ttl_seconds: 2, maximum_ttl_seconds: 9, allowed_names_only: true}\n"
     )
     assert settings_of(policy) == Settings(
-        abi.Mode.AUDIT, grace=7, minimum_ttl=2, maximum_ttl=9, allowed_names_only=True
+        abi.Mode.AUDIT,
+        grace=7,
+        minimum_ttl=2,
+        maximum_ttl=9,
+        allowed_names_only=True,
+        unknown=abi.Unknown.DENY,
+        asked_ports=(443,),
     )
 
 

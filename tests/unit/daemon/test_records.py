@@ -99,6 +99,7 @@ def test_every_reason_has_a_kind(reason: Reason) -> None:
     name = event_name(replace(DNS_EVENT, reason=reason))
     expected = {
         Reason.DNS_LEARNED: "learned",
+        Reason.DNS_RECOGNISED: "recognised",
         Reason.DNS_NO_QUERY: "ignored-reply",
         Reason.DNS_WRONG_QUESTION: "ignored-reply",
         Reason.DNS_WRONG_INTERFACE: "ignored-reply",
