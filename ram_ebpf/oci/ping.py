@@ -81,21 +81,21 @@ def _ask(
     way: Callable[[socket.socket], socket.socket],
 ) -> bool | None:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    item = socket.socket(family, socket.SOCK_STREAM)
-    # A limit to each read would let somebody answer for hours, byte by byte.
-    limit = threading.Timer(_SECONDS, _end, [item])
-    limit.daemon = True
-    try:
-        prepare(item)
-        item.settimeout(_SECONDS)
-        limit.start()
-        item.connect((str(address), port))
-        return _exchange(way(item), _host(address, port, name))
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
-    finally:
-        limit.cancel()
-        item.close()
+    with socket.socket(family, socket.SOCK_STREAM) as item, item.dup() as twin:
+        # A limit to each read would let somebody answer for hours, byte by byte. This one has a descriptor of
+        # its own, as TLS takes the socket's away.
+        limit = threading.Timer(_SECONDS, _end, [twin])
+        limit.daemon = True
+        try:
+            prepare(item)
+            item.settimeout(_SECONDS)
+            limit.start()
+            item.connect((str(address), port))
+            return _exchange(way(item), _host(address, port, name))
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+        finally:
+            limit.cancel()
 
 
 def _exchange(item: socket.socket, host: str) -> bool | None:
