@@ -263,9 +263,9 @@ def test_registries_of_the_catalogue_are_denied() -> None:
     assert {"quay.io", "registry-1.docker.io", "registry.k8s.io"} <= set(found)
     for rule in found.values():
         assert (rule.deny, rule.ports, rule.private, rule.private_networks) == (True, (), False, ())
-    rule = rules.match("quay.io")
-    assert rule is not None
-    assert (rule.known, rule.origin) == (True, "quay")
+    decides = rules.match("quay.io")
+    assert decides is not None
+    assert (decides.known, decides.origin) == (True, "quay")
     assert rules.allows("quay.io") is None
     assert "quay.io" not in rules.exact_names()
 
