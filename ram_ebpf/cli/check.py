@@ -16,6 +16,7 @@ from ram_ebpf.policy.loader import default_policy, load_policy
 from ram_ebpf.policy.model import CatalogueEntry, Policy
 from ram_ebpf.policy.names import PatternKind
 from ram_ebpf.policy.rules import NameRule, RuleSet, compile_rules
+from ram_ebpf.policy.terms import rules_of_scopes
 from ram_ebpf.policy.words import plural
 
 _DEFAULT_NAME = "default policy"
@@ -43,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         policy = load_policy(args.file, catalogue) if args.file else default_policy()
         rules = compile_rules(policy, catalogue)
-        compile_globs([(rule.pattern, rule.rank) for rule in rules.of_kind(PatternKind.GLOB)])
+        for made in (rules, *rules_of_scopes(policy, catalogue).values()):
+            compile_globs([(rule.pattern, rule.rank) for rule in made.of_kind(PatternKind.GLOB)])
     except PolicyErrors as errors:
         print(errors, file=sys.stderr)
         return os.EX_CONFIG

@@ -14,9 +14,8 @@ from ram_ebpf.policy.automaton import AutomatonTooLarge
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.errors import PolicyErrors
 from ram_ebpf.policy.loader import default_policy, load_policy
-from ram_ebpf.policy.rules import compile_rules
 from ram_ebpf.policy.scope import Posture
-from ram_ebpf.policy.terms import rules_of
+from ram_ebpf.policy.terms import rules_of, rules_of_scopes
 
 _EPILOGUE = """\
 exit status: 0 after SIGTERM or Ctrl-C, 69 nothing to govern, 70 the kernel refused, 75 another instance
@@ -87,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with building_for_good():
             policy = default_policy() if args.policy is None else load_policy(args.policy, catalogue)
-            compile_rules(policy, catalogue)
+            made = rules_of_scopes(policy, catalogue)
     except PolicyErrors as errors:
         print(errors, file=sys.stderr)
         return os.EX_CONFIG
@@ -127,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with building_for_good():
             rules = {
-                terms: rules_of(policy, catalogue, terms)
+                terms: made.get(terms) or rules_of(policy, catalogue, terms)
                 for terms in dict.fromkeys(target.terms for target in selection.targets)
             }
             controller = Controller(

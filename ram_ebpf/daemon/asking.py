@@ -7,6 +7,7 @@ refused from then on like those of the catalogue, and the connections that were 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import os
 import queue
@@ -28,7 +29,7 @@ from ram_ebpf.dataplane.sockets import Connection
 from ram_ebpf.dataplane.tables import refused_list
 from ram_ebpf.dataplane.view import View
 from ram_ebpf.dns.lookup import Answer
-from ram_ebpf.dns.streams import flow_of
+from ram_ebpf.dns.streams import FlowKey, flow_of
 from ram_ebpf.oci.ping import ask
 
 _log = logging.getLogger(__name__)
@@ -64,10 +65,18 @@ class _Subject:
     """What is known of one name and port. `registry`: None while nobody has answered."""
 
     addresses: set[abi.IPAddress] = field(default_factory=set)
-    connections: dict[int, _Connection] = field(default_factory=dict)
+    connections: dict[int | FlowKey, _Connection] = field(default_factory=dict)
     asked: bool = False
     registry: bool | None = None
     until: float = 0.0
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 class Asker:
@@ -79,7 +88,8 @@ class Asker:
         self._ports = tuple(ports)
         self._say = say
         self._subjects: OrderedDict[Subject, _Subject] = OrderedDict()
-        self._under: dict[tuple[abi.IPAddress, int], str] = {}  # whose answer the kernel has
+        # Whose answer the kernel has.
+        self._under: OrderedDict[tuple[abi.IPAddress, int], str] = OrderedDict()
         self._lock = threading.Lock()
         self._queue: queue.Queue[tuple[Subject, abi.IPAddress]] = queue.Queue(_MOST_WAITING)
         self._news: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
@@ -90,8 +100,7 @@ class Asker:
         """A connection to an endpoint of which nothing is known."""
         if event.protocol != _TCP or event.pid == os.getpid():
             return
-        name = self._history.name_of(event.address) or str(event.address)
-        key = (name, event.port)
+        key = (self._name_of(event.address), event.port)
         with self._lock:
             subject = self._subjects.setdefault(key, _Subject())
             self._subjects.move_to_end(key)
@@ -111,12 +120,15 @@ class Asker:
             with self._lock:
                 subject.asked = False
 
+    def _name_of(self, address: abi.IPAddress) -> str:
+        return self._history.name_of(address) or str(address)
+
     def _note_connection(self, subject: _Subject, event: Event) -> None:
-        if not event.socket_cookie and not event.packet:
+        # A packet that comes in by a device has no socket here.
+        which = event.socket_cookie or flow_of(event.packet)
+        if not which:
             return
-        known = subject.connections.setdefault(
-            event.socket_cookie, _Connection(event.scope, event.socket_cookie)
-        )
+        known = subject.connections.setdefault(which, _Connection(event.scope, event.socket_cookie))
         known.packet = event.packet or known.packet
         known.pid = event.pid or known.pid
         while len(subject.connections) > _MOST_CONNECTIONS:
@@ -127,10 +139,19 @@ class Asker:
         with self._lock:
             for address, _ in answer.addresses:
                 for port in self._ports:
+                    subject = self._subjects.get((answer.name, port))
                     before = self._under.get((address, port))
-                    if before is not None and before != answer.name:
+                    if subject is not None and subject.registry:  # the kernel has learned it by itself
+                        self._now_under(address, port, answer.name)
+                    elif before is not None and before != answer.name:
                         del self._under[address, port]
                         self._forget(address, port)
+
+    def _now_under(self, address: abi.IPAddress, port: int, name: str) -> None:
+        self._under[address, port] = name
+        self._under.move_to_end((address, port))
+        while len(self._under) > _MOST_KNOWN:
+            self._under.popitem(last=False)
 
     def tell(self) -> None:
         """Says what was found since the last call."""
@@ -160,6 +181,8 @@ class Asker:
                 subject.asked = False
                 subject.registry = found
                 subject.until = time.monotonic() + (_KEEP if found is not None else _KEEP_SILENCE)
+                # Some may have been given for another name meanwhile, of which this says nothing.
+                subject.addresses = {a for a in subject.addresses if self._name_of(a) == name}
                 self._act_on(key, subject, subject.addresses)
             if found:
                 self._news.put(
@@ -179,11 +202,18 @@ class Asker:
         with contextlib.suppress(OSError):  # a map is full; it is tried again with the next event
             for address in addresses:
                 self._act(key, subject, address)
+            if subject.registry:
+                self._refuse_name(key[0])
+        if subject.registry:
+            for connection in subject.connections.values():
+                self._cut(connection)
+        if subject.registry is not None:
+            subject.connections.clear()
 
     def _act(self, key: Subject, subject: _Subject, address: abi.IPAddress) -> None:
         """Has the kernel know of one address what was found out about its name."""
         name, port = key
-        self._under[address, port] = name
+        self._now_under(address, port, name)
         left = subject.until - time.monotonic()
         expires = clock.now_ns() + int(max(left, 0) * clock.NANOSECONDS)
         if not subject.registry:
@@ -195,11 +225,15 @@ class Asker:
             rule = view.tables.number_of_found({port})
             opening = bytes(abi.Opening(expires, rule, abi.OpeningFlag(0)))
             view.maps["seeded"][abi.opening_key(address, refused_list(port))] = opening
-            if name != str(address):
+
+    def _refuse_name(self, name: str) -> None:
+        if _is_address(name):
+            return
+        for view in self._views():
+            # Of other names the policy or the catalogue says itself what holds: on other ports they may be
+            # allowed, or refused on all.
+            if view.tables.rules.match(name) is None:
                 view.refuse_name(name, view.tables.number_of_found(self._found_ports(name)))
-        for connection in subject.connections.values():
-            self._cut(connection)
-        subject.connections.clear()
 
     def _denies(self) -> bool:
         return self._plane.settings.unknown is abi.Unknown.DENY
@@ -212,6 +246,9 @@ class Asker:
         self._plane.maps["asked"].discard(abi.endpoint(address, port))
         for view in self._views():
             view.maps["seeded"].discard(abi.opening_key(address, refused_list(port)))
+        for scope in self._plane.scopes:
+            if scope.view.posture is abi.Posture.REGISTRIES:
+                scope.maps["learned"].discard(abi.opening_key(address, refused_list(port)))
 
     def _cut(self, connection: _Connection) -> None:
         """Nothing more leaves by it; where the kernel can end it, its owner knows at once."""

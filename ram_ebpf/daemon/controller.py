@@ -295,7 +295,10 @@ class Controller:
         if self._asker is not None:
             # Behind the replies that say which names these addresses have.
             for event in self._unasked:
-                self._asker.take(event)
+                try:
+                    self._asker.take(event)
+                except Exception:  # as in _take
+                    _log.exception("it could not be asked what is at %s", event.address)
             self._asker.tell()
         self._unasked.clear()
         lost = self._events.lost + self._events.malformed + self._untold

@@ -232,6 +232,11 @@ class Plane:
         """The scope of a number that the kernel gave; None when it is gone."""
         return self._scopes.get(number)
 
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """All that are open."""
+        return tuple(self._scopes.values())
+
     def tables_of(self, number: int) -> Tables:
         """By which events of a scope are understood; those of the first view when it is gone."""
         scope = self._scopes.get(number)

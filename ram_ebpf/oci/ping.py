@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
+from ram_ebpf.policy.names import normalise
+
 _SECONDS = 3.0  # for each way of asking
 _MOST_BYTES = 65536  # of a body
 _CLEAR_PORTS = frozenset({80, 8080})  # where clear text is tried first
@@ -55,6 +57,8 @@ def ask(address: IPAddress, port: int, name: str | None, prepare: Prepare = lamb
     `name`: for the Host header and the server name of TLS; None: the address. `prepare` is given each socket
     before it connects. Takes some 6 seconds at most.
     """
+    # What stands in a DNS reply need not be the name of a host.
+    name = None if name is None else normalise(name)
     ways: list[Callable[[socket.socket], socket.socket]] = [_by_tls(name), lambda item: item]
     if port in _CLEAR_PORTS:
         ways.reverse()
@@ -81,21 +85,23 @@ def _ask(
     way: Callable[[socket.socket], socket.socket],
 ) -> bool | None:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    item = socket.socket(family, socket.SOCK_STREAM)
-    # A limit to each read would let somebody answer for hours, byte by byte.
-    limit = threading.Timer(_SECONDS, _end, [item])
-    limit.daemon = True
-    try:
-        prepare(item)
-        item.settimeout(_SECONDS)
-        limit.start()
-        item.connect((str(address), port))
-        return _exchange(way(item), _host(address, port, name))
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
-    finally:
-        limit.cancel()
-        item.close()
+    with socket.socket(family, socket.SOCK_STREAM) as item, item.dup() as twin:
+        # A limit to each read would let somebody answer for hours, byte by byte. This one has a descriptor of
+        # its own, as TLS takes the socket's away.
+        over = threading.Event()
+        limit = threading.Timer(_SECONDS, _end, [twin, over])
+        limit.daemon = True
+        try:
+            prepare(item)
+            item.settimeout(_SECONDS)
+            limit.start()
+            item.connect((str(address), port))
+            found = _exchange(way(item), _host(address, port, name))
+            return None if over.is_set() and not found else found  # what was cut off says nothing
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+        finally:
+            limit.cancel()
 
 
 def _exchange(item: socket.socket, host: str) -> bool | None:
@@ -116,7 +122,8 @@ def _exchange(item: socket.socket, host: str) -> bool | None:
         return is_registry_answer(answer.status, fields, answer.read(_MOST_BYTES))
 
 
-def _end(item: socket.socket) -> None:
+def _end(item: socket.socket, over: threading.Event) -> None:
+    over.set()
     with contextlib.suppress(OSError):
         item.shutdown(socket.SHUT_RDWR)
 

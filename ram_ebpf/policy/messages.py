@@ -58,8 +58,9 @@ def explain(error: Mapping[str, Any]) -> tuple[tuple[PathPart, ...], str, str]:
 def _unknown_key(location: tuple[PathPart, ...]) -> tuple[str, str]:
     key = str(location[-1])
     parent = _last_name(location[:-1])
-    if parent == "@scope host" and key == "posture":  # where the other scopes have it
-        return f"{show(key)} is not a known key", f"write it inside: {_MAPPINGS['host']}"
+    if parent == "@scope host" and key in HostOptions.model_fields:  # where the other scopes have it
+        example = _MAPPINGS["host"] if key == "posture" else f"host: {{ {key}: ... }}"
+        return f"{show(key)} is not a known key", f"write it inside: {example}"
     known = list(_MODELS.get(parent, Policy).model_fields)
     near = closest(key, known)
     cure = f"did you mean {near}?" if near else f"the keys known here: {', '.join(known)}"

@@ -146,7 +146,8 @@ class Policy(PolicyModel):
         if not registries:
             return self
         joined = self.model_copy(update={"registries": self.registries + registries})
-        return joined.read_from(self._source.at_scope(len(self.registries), scope))
+        inside = ".host" if scope is not None and isinstance(self.scopes[scope], HostScope) else ""
+        return joined.read_from(self._source.at_scope(len(self.registries), scope, inside))
 
     def line_of(self, entry: int, also: int | None = None) -> int:
         """See PolicySource."""

@@ -22,20 +22,22 @@ class PolicySource:
     """For each scope what `lines` is for the whole policy."""
     scope: int | None = None
     """Whose entries stand behind the first `own` ones in `lines`; None: those of no scope in the file."""
+    inside: str = ""
+    """Where in that scope they stand: a host's are one key deeper, `.host`."""
     own: int = -1
     """-1: all of them are the whole policy's."""
 
-    def at_scope(self, own: int, scope: int | None) -> PolicySource:
+    def at_scope(self, own: int, scope: int | None, inside: str = "") -> PolicySource:
         """With the registries of one scope behind the `own` ones of the whole policy."""
         more = self.scope_lines[scope] if scope is not None and scope < len(self.scope_lines) else ()
-        return replace(self, lines=(*self.lines, *more), scope=scope, own=own)
+        return replace(self, lines=(*self.lines, *more), scope=scope, inside=inside, own=own)
 
     def place_of(self, entry: int) -> str:
         """`registries[3]`, or `scopes[1].registries[0]`."""
         if self.own < 0 or entry < self.own:
             return f"registries[{entry}]"
         scope = "scope" if self.scope is None else f"scopes[{self.scope}]"
-        return f"{scope}.registries[{entry - self.own}]"
+        return f"{scope}{self.inside}.registries[{entry - self.own}]"
 
     @cached_property
     def _name(self) -> str:

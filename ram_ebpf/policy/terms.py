@@ -31,3 +31,9 @@ def rules_of(policy: Policy, catalogue: Catalogue, terms: Terms) -> RuleSet:
     """The rules that hold there. Raises PolicyErrors."""
     here = policy.at_scope(terms.registries, terms.scope)
     return compile_rules(here, catalogue, recognising=terms.posture is Posture.REGISTRIES)
+
+
+def rules_of_scopes(policy: Policy, catalogue: Catalogue) -> dict[Terms, RuleSet]:
+    """Those of all scopes that the policy names. Raises PolicyErrors."""
+    found = dict.fromkeys(Terms.of(scope, index) for index, scope in enumerate(policy.scopes))
+    return {terms: rules_of(policy, catalogue, terms) for terms in found}

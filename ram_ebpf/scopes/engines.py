@@ -37,6 +37,7 @@ _SOCKETS = {
 }
 _RUN = Path("/run")
 _PATIENCE = 1.0  # seconds
+_ACCEPTS = 0x10000  # __SO_ACCEPTCON, include/linux/net.h
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def find_engines(wanted: Engine, proc: Path = Path("/proc"), run: Path = _RUN) -
         for pid in _by_pid_file(kind, run):
             pids.setdefault(pid, kind)
         if kind not in pids.values():  # else nobody needs to be disturbed
-            for pid in _by_socket(kind, run):
+            for pid in _by_socket(kind, run, proc):
                 pids.setdefault(pid, kind)
     found = []
     for pid, engine in sorted(pids.items()):
@@ -100,15 +101,40 @@ def _by_pid_file(engine: Engine, run: Path) -> Iterator[int]:
             yield int((run / name).read_text(encoding="ascii")[:20])
 
 
-def _by_socket(engine: Engine, run: Path) -> Iterator[int]:
+def _by_socket(engine: Engine, run: Path, proc: Path) -> Iterator[int]:
     """Who listens there, unless it is the service manager for somebody that it has not started yet."""
+    path = run / _SOCKETS[engine]
+    # To connect would start the engine, even one that somebody has just stopped.
+    if _listening(path, proc) & _sockets_of_init(proc):
+        return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as item:
         item.settimeout(_PATIENCE)
-        item.connect(str(run / _SOCKETS[engine]))
+        item.connect(str(path))
         credentials = item.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         pid = struct.unpack("=3i", credentials)[0]
         if pid not in (0, 1, os.getpid()):
             yield pid
+
+
+def _listening(path: Path, proc: Path) -> set[str]:
+    """The numbers of the sockets that listen there; /run is called /var/run as well."""
+    names = {str(path), str(path.resolve()), f"/var{path}"}
+    found = set()
+    with contextlib.suppress(OSError):
+        for line in (proc / "net" / "unix").read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
+            fields = line.split(maxsplit=7)  # number, references, protocol, flags, type, state, inode, path
+            if len(fields) == 8 and fields[7] in names and int(fields[3], 16) & _ACCEPTS:
+                found.add(fields[6])
+    return found
+
+
+def _sockets_of_init(proc: Path) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in (proc / "1" / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(entry.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return found
 
 
 class EngineTarget(Target):

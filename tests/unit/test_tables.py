@@ -9,7 +9,7 @@ import pytest
 
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.namehash import NameHasher
-from ram_ebpf.dataplane.tables import Tables
+from ram_ebpf.dataplane.tables import Tables, refused_list
 from ram_ebpf.policy.automaton import DEAD, START
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
@@ -120,7 +120,8 @@ def test_rules_have_their_flags() -> None:
     flags = {struct.unpack("=I", k)[0]: abi.Rule.from_buffer_copy(v).flags for k, v in made.rule_entries()}
     assert flags[number_of(made, "any.test")] == abi.RuleFlag.PRIVATE
     assert flags[number_of(made, "some.test")] == abi.RuleFlag.PRIVATE_RANGES
-    assert flags[number_of(made, "no.test")] == abi.RuleFlag.DENY
+    # Whichever address it has: a denied name is refused at private ones too.
+    assert flags[number_of(made, "no.test")] == abi.RuleFlag.DENY | abi.RuleFlag.PRIVATE
 
 
 def ranges_of(tables: Tables) -> dict[bytes, int]:
@@ -209,7 +210,7 @@ def test_denied_names_are_found_like_others() -> None:
 def test_denied_names_open_nothing() -> None:
     made = tables_of(DENYING)
     flags = {struct.unpack("=I", k)[0]: abi.Rule.from_buffer_copy(v).flags for k, v in made.rule_entries()}
-    denied = {rule.pattern.text for rule in made.rules.names if flags[rule.rank] == abi.RuleFlag.DENY}
+    denied = {rule.pattern.text for rule in made.rules.names if flags[rule.rank] & abi.RuleFlag.DENY}
     assert denied == {"no.a.test", "both.a.test", "*.a.test", "bad-*.a.test"}
     # The ports of what is denied as well count for nothing.
     assert {struct.unpack("=I", k)[0] for k, _ in made.ports()} == {443}
@@ -315,3 +316,93 @@ def test_an_ipv6_range_around_the_mapped_addresses_has_a_hole_there() -> None:
     hole = abi.range_key(ipaddress.IPv6Network("::ffff:0:0/96"), 443)
     assert dict(made.ranges())[hole] == struct.pack("=I", 0)
     assert made.entries()["ranges"] == 2
+
+
+# --- what is refused where registries are recognised
+
+
+RECOGNISING = "version: 1\nregistries: [{ host: a.test }, { address: 10.0.0.1 }]\ndenied: [no.test]\n"
+ASKED = (443, 8080)
+
+
+def recognising(asked: tuple[int, ...] = ASKED) -> Tables:
+    policy = parse_policy(RECOGNISING.encode(), "policy.yaml")
+    return Tables(compile_rules(policy, load_catalogue(), recognising=True), MULTIPLIERS, asked)
+
+
+def entries_of(tables: Tables) -> dict[int, abi.Rule]:
+    return {struct.unpack("=I", k)[0]: abi.Rule.from_buffer_copy(v) for k, v in tables.rule_entries()}
+
+
+def test_refused_lists_are_none_of_the_lists_of_ports() -> None:
+    assert refused_list(None) == abi.RefusedList.ALL
+    numbers = [refused_list(port) for port in range(1, 65536)]
+    assert len({refused_list(None), *numbers}) == 65536
+    assert min(refused_list(None), *numbers) >= abi.PORT_LISTS_MAX
+    assert [number - abi.RefusedList.ON for number in numbers] == list(range(1, 65536))
+
+
+def test_denied_names_are_refused_on_all_ports() -> None:
+    made = recognising()
+    entries = entries_of(made)
+    for pattern in ("no.test", "quay.io", "*.dkr.ecr.*.amazonaws.com"):
+        entry = entries[number_of(made, pattern)]
+        assert entry.port_list == refused_list(None)
+        assert entry.flags == abi.RuleFlag.DENY | abi.RuleFlag.PRIVATE
+    allowed = entries[number_of(made, "a.test")]
+    assert (allowed.port_list, allowed.flags) == (0, 0)
+    assert made.port_lists == 1
+
+
+def test_registries_that_are_found_have_rules_behind_all_others() -> None:
+    made = recognising()
+    names, addresses = len(made.rules.names), len(made.rules.addresses)
+    found = [made.rule(names + addresses + n) for n in (1, 2, 3)]
+    assert found == [FoundRule(443), FoundRule(8080), FoundRule(None)]
+    assert made.rule(names + addresses + 4) is None
+    assert made.entries()["rules"] == names + addresses + 3 + 1
+    entries = entries_of(made)
+    for number in range(names + addresses + 1, names + addresses + 4):
+        rule = made.rule(number)
+        assert isinstance(rule, FoundRule)
+        assert entries[number].port_list == refused_list(rule.port)
+        assert entries[number].flags == abi.RuleFlag.DENY | abi.RuleFlag.PRIVATE
+
+
+@pytest.mark.parametrize(
+    ("ports", "rule"),
+    [({443}, FoundRule(443)), ({8080}, FoundRule(8080)), ({443, 8080}, FoundRule(None))],
+)
+def test_number_of_what_was_found(ports: set[int], rule: FoundRule) -> None:
+    made = recognising()
+    assert made.rule(made.number_of_found(ports)) == rule
+
+
+def test_nothing_is_found_where_nobody_asks() -> None:
+    made = recognising(())
+    assert not [n for n in range(1, made.entries()["rules"]) if isinstance(made.rule(n), FoundRule)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "names", "depths"),
+    [
+        ((), ["a.test"], 1 << 2),
+        ((), ["a.test", "'**.b.c.test'", "test"], 1 << 1 | 1 << 2 | 1 << 3),
+        ((), [".".join(["a"] * 31)], 1 << 31),
+        ((), [".".join(["a"] * 40)], 1 << 31),
+        ((443,), ["a.test"], 2**32 - 1),
+    ],
+)
+def test_depths_of_names(asked: tuple[int, ...], names: list[str], depths: int) -> None:
+    """What is found by asking may have any number of labels, and is added later."""
+    registries = "".join(f"  - host: {name}\n" for name in names)
+    policy = parse_policy(f"version: 1\nregistries:\n{registries}".encode(), "policy.yaml")
+    assert Tables(compile_rules(policy, load_catalogue()), MULTIPLIERS, asked).suffix_depths == depths
+
+
+@pytest.mark.parametrize("name", ["a.test", "test", "a.b.c.d.e.f.test", "x-1_y.test"])
+def test_key_of_a_name(name: str) -> None:
+    """Of a name that is found later, it is what it would have been in the policy."""
+    policy = f"version: 1\nregistries: [{{ host: {name} }}]\n"
+    (there,) = [k for k, _ in tables_of(policy).names()]
+    assert recognising().key_of(name) == there == key(name)

@@ -17,8 +17,8 @@ from ram_ebpf.dataplane.compiler import CompileError
 from ram_ebpf.dataplane.plane import BusyCgroupError
 from ram_ebpf.dataplane.syscall import VerifierError
 from ram_ebpf.policy.automaton import AutomatonTooLarge
-from ram_ebpf.policy.model import Policy
-from ram_ebpf.policy.scope import Engine, EngineScope, Scope
+from ram_ebpf.policy.scope import Engine, EngineScope, Posture, Scope
+from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes import cgroup, selection
 from ram_ebpf.scopes.selection import Selection
 from ram_ebpf.scopes.target import CgroupTarget, Target
@@ -28,6 +28,13 @@ registries:
   - ghcr
   - host: ghcr.io
     ports: [1, 2, 3, 4, 5, 6, 7, 8]
+"""
+NINE_PORTS_IN_A_SCOPE = """version: 1
+registries: [ghcr]
+scopes:
+  - cgroup: /mine
+    registries:
+      - { host: ghcr.io, ports: [1, 2, 3, 4, 5, 6, 7, 8] }
 """
 
 
@@ -67,7 +74,7 @@ def scopes(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
     """We are root, and each scope leads to one cgroup. What was selected."""
     seen: list[Scope] = []
 
-    def select(scopes: Sequence[Scope]) -> Selection:
+    def select(scopes: Sequence[Scope], cgroup_root: Path | None = None) -> Selection:
         seen.extend(scopes)
         return Selection(
             [CgroupTarget(Path("/sys/fs/cgroup/docker"))], ["docker (pid 7) in /sys/fs/cgroup/docker"]
@@ -133,26 +140,16 @@ def test_rules_that_cannot_be_made_come_first(policy: Path, capsys: pytest.Captu
     assert "host ghcr.io has 9 ports" in capsys.readouterr().err
 
 
-def test_rules_that_cannot_be_made(
-    policy: Path,
-    scopes: list[Scope],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.usefixtures("user")
+def test_rules_of_a_scope_that_cannot_be_made_come_first(
+    policy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ram_ebpf.policy.catalogue import Catalogue
-    from ram_ebpf.policy.rules import compile_rules
-
-    class Compiling(FakeController):
-        """Begins as the controller does."""
-
-        def __init__(self, policy: Policy, catalogue: Catalogue, *rest: Any) -> None:
-            compile_rules(policy, catalogue)
-            super().__init__(policy, catalogue, *rest)
-
-    monkeypatch.setattr(controller, "Controller", Compiling)
-    policy.write_text(NINE_PORTS)
+    policy.write_text(NINE_PORTS_IN_A_SCOPE)
     assert main(["run", "--policy", str(policy)]) == os.EX_CONFIG
-    assert "host ghcr.io has 9 ports" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"{policy}:6: scopes[0].registries[0]: host ghcr.io has 9 ports together with ghcr, "
+        "a host has at most 8\n"
+    )
 
 
 # --- scopes
@@ -194,13 +191,120 @@ def test_the_default_scopes(scopes: list[Scope]) -> None:
     assert scopes == [EngineScope(engine=Engine.ALL)]
 
 
+# --- posture and host
+
+
+@pytest.mark.parametrize("posture", [None, *Posture])
+def test_posture_of_the_command_lines_scopes(
+    policy: Path, scopes: list[Scope], posture: Posture | None
+) -> None:
+    options = [] if posture is None else ["--posture", posture.value]
+    chosen = ["--scope", "engine:docker", "--scope", "host", "--scope", "unit:a.service"]
+    assert main(["run", "--policy", str(policy), *chosen, *options]) == 0
+    usual = [Posture.STRICT, Posture.REGISTRIES, Posture.STRICT]
+    assert [scope.posture for scope in scopes] == (usual if posture is None else [posture] * 3)
+    assert [scope.kind for scope in scopes] == ["engine", "host", "unit"]
+
+
+def test_posture_of_no_scope(
+    policy: Path, scopes: list[Scope], capsys: pytest.CaptureFixture[str], fake: type[FakeController]
+) -> None:
+    """Those of the policy have theirs there."""
+    assert main(["run", "--policy", str(policy), "--posture", "registries"]) == os.EX_USAGE == 64
+    assert capsys.readouterr().err == (
+        "ram-ebpf: --posture is for the scopes of the command line; name one with --scope\n"
+    )
+    assert fake.made == ()
+
+
+def test_no_such_posture(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "--scope", "host", "--posture", "lax"])
+    assert caught.value.code == 2
+    assert "'strict', 'registries'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("root", [None, "/sys/fs/cgroup/lab"])
+def test_what_stands_for_the_host(
+    root: str | None, monkeypatch: pytest.MonkeyPatch, scopes: list[Scope]
+) -> None:
+    seen: list[Path | None] = []
+
+    def select(_: Sequence[Scope], cgroup_root: Path | None = None) -> Selection:
+        seen.append(cgroup_root)
+        return Selection([CgroupTarget(Path("/sys/fs/cgroup/docker"))])
+
+    monkeypatch.setattr(selection, "select", select)
+    options = [] if root is None else ["--cgroup-root", root]
+    assert main(["run", "--scope", "host", *options]) == 0
+    assert seen == [None if root is None else Path(root)]
+
+
+def test_the_host_for_real(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fake: type[FakeController],
+) -> None:
+    """As far as it goes without a kernel: the target, and the rules that it has."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert main(["run", "--scope", "host", "--cgroup-root", str(tmp_path)]) == 0
+    assert fake.governed == [tmp_path]
+    assert capsys.readouterr().err == f"ram-ebpf: host: {tmp_path}\n"
+    ((terms, rules),) = fake.made[1].items()
+    assert terms == Terms(Posture.REGISTRIES)
+    rule = rules.match("quay.io")
+    assert (rule.deny, rule.known) == (True, True)
+    assert rules.allows("registry-1.docker.io") is not None
+
+
+WITH_SCOPES = """version: 1
+registries: [ghcr]
+scopes:
+  - host: {}
+  - cgroup: /mine
+    registries: [quay]
+  - cgroup: /other
+  - unit: a.service
+    posture: registries
+"""
+
+
+def test_rules_for_each_of_the_terms(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: type[FakeController]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for name in (".", "mine", "other"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "cgroup.procs").touch()
+    monkeypatch.setattr(cgroup, "find_cgroup2_mount", lambda: tmp_path)
+    monkeypatch.setattr(selection, "find_cgroup2_mount", lambda: tmp_path)
+    policy.write_text(WITH_SCOPES)
+    assert main(["run", "--policy", str(policy)]) == 0
+    host, mine, other = fake.made[1].items()  # that of the unit is that of the host
+    assert [terms.posture for terms, _ in (host, mine, other)] == [
+        Posture.REGISTRIES,
+        Posture.STRICT,
+        Posture.STRICT,
+    ]
+    said = [rules.match("quay.io") for _, rules in (host, mine, other)]
+    assert said[0] is not None
+    assert said[0].known
+    assert said[1] is not None
+    assert (said[1].deny, said[1].origin) == (False, "quay")
+    assert said[2] is None
+
+
+# --- what there is to govern
+
+
 def test_nothing_to_govern(
     scopes: list[Scope],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     fake: type[FakeController],
 ) -> None:
-    monkeypatch.setattr(selection, "select", lambda scopes: Selection([], ["no docker is running here"]))
+    monkeypatch.setattr(selection, "select", lambda *_: Selection([], ["no docker is running here"]))
     assert main(["run"]) == os.EX_UNAVAILABLE == 69
     assert capsys.readouterr().err == (
         "ram-ebpf: no docker is running here\n"

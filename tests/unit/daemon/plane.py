@@ -10,7 +10,7 @@ from ram_ebpf.dataplane.abi import SCOPES_MAX, ConfigFlag, Posture
 from ram_ebpf.dataplane.plane import Place, Plane
 from ram_ebpf.dataplane.programs import Programs
 from ram_ebpf.dataplane.scope import Scope
-from ram_ebpf.dataplane.scope_maps import SCOPE_MAPS, ScopeMaps
+from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE, SCOPE_MAPS, ScopeMaps
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.syscall import MapType
 from ram_ebpf.dataplane.tables import Tables
@@ -33,12 +33,21 @@ class FakeScopeMaps(ScopeMaps):
         self.learned, self.released = _of_scope("learned"), _of_scope("released")
         self.maps = {"learned": self.learned, "released": self.released}
 
+    def add_established(self) -> FakeMap:
+        """What a scope with a place at a device has as well."""
+        shape = ESTABLISHED_SHAPE
+        made = FakeMap(shape.max_entries, shape.value_size, shape.key_size, MapType(shape.type))
+        self.maps[ESTABLISHED] = made
+        return made
+
 
 class FakeView(View):
     """Tables, and the maps into which user space writes."""
 
-    def __init__(self, rules: RuleSet, posture: Posture = Posture.STRICT) -> None:
-        self.tables = Tables(rules, (1, 2, 3, 4), (443, 8080) if posture is Posture.REGISTRIES else ())
+    def __init__(
+        self, rules: RuleSet, posture: Posture = Posture.STRICT, asked_ports: tuple[int, ...] = ()
+    ) -> None:
+        self.tables = Tables(rules, (1, 2, 3, 4), asked_ports if posture is Posture.REGISTRIES else ())
         self.posture = posture
         self.seeded = FakeMap()
         self.names = FakeMap(key_size=16, value_size=12)
@@ -48,15 +57,28 @@ class FakeView(View):
 class FakePlane(Plane):
     """Tables and maps, and nothing in a kernel. `watching` are the cgroups that it was told to watch last."""
 
-    def __init__(self, rules: RuleSet, *_: Any) -> None:
-        self.view = FakeView(rules)
+    def __init__(
+        self,
+        rules: RuleSet,
+        settings: Settings | None = None,
+        *_: Any,
+        posture: Posture = Posture.STRICT,
+    ) -> None:
+        self._settings = settings or Settings()
+        self.view = FakeView(rules, posture, self._settings.asked_ports)
         self.tables = self.view.tables
         self._views = [self.view]
         self.seeded = self.view.seeded
         self.resolvers = FakeMap(value_size=4)
         self.resolver_sockets = FakeMap(key_size=8, value_size=4)
         self.encrypted_resolvers = FakeMap(key_size=16, value_size=4)
+        self.asked = FakeMap(value_size=8)
+        self.own_sockets = FakeMap(key_size=8, value_size=4, kind=MapType.LRU_HASH)
+        self.cut_sockets = FakeMap(key_size=8, value_size=4, kind=MapType.LRU_HASH)
         self.maps = {
+            "asked": self.asked,
+            "own_sockets": self.own_sockets,
+            "cut_sockets": self.cut_sockets,
             "seeded": self.seeded,
             "resolvers": self.resolvers,
             "resolver_sockets": self.resolver_sockets,
@@ -66,13 +88,17 @@ class FakePlane(Plane):
         self._scopes = {}
         self._attached = {}
         self._flags = ConfigFlag(0)
-        self._settings = Settings()
 
-    def govern(self, number: int) -> FakeScopeMaps:
+    def open_view(self, rules: RuleSet, posture: Posture) -> FakeView:
+        made = FakeView(rules, posture, self._settings.asked_ports)
+        self._views.append(made)
+        return made
+
+    def govern(self, number: int, view: FakeView | None = None) -> FakeScopeMaps:
         """Opens a scope of this number, and attaches it to a cgroup of the same name."""
         assert 0 <= number < SCOPES_MAX
         maps = FakeScopeMaps(number)
-        scope = Scope(maps, self.view)
+        scope = Scope(maps, view or self.view)
         self._scopes[number] = scope
         self._attached[Path(f"/cgroup/{number}")] = Place(scope, Programs(), lock=-1, alone=True)
         return maps

@@ -29,8 +29,9 @@ from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import default_policy, parse_policy
 from ram_ebpf.policy.model import Policy
-from ram_ebpf.policy.rules import compile_rules
-from ram_ebpf.policy.terms import STRICT
+from ram_ebpf.policy.recognition import Unknown
+from ram_ebpf.policy.scope import Posture
+from ram_ebpf.policy.terms import STRICT, Terms, rules_of
 
 from .plane import FakePlane
 from .samples import DNS_EVENT, EVENT
@@ -82,10 +83,13 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> Lookups:
 class Running:
     """A controller whose thread runs. `log` has what it wrote."""
 
-    def __init__(self, policy: Policy, options: Options | None = None) -> None:
+    def __init__(
+        self, policy: Policy, options: Options | None = None, terms: Sequence[Terms] = (STRICT,)
+    ) -> None:
         self._stream = io.StringIO()
-        rules = compile_rules(policy, load_catalogue())
-        self.controller = Controller(policy, {STRICT: rules}, RecordWriter(True, self._stream), options)
+        made = {each: rules_of(policy, load_catalogue(), each) for each in terms}
+        rules = made[terms[0]]
+        self.controller = Controller(policy, made, RecordWriter(True, self._stream), options)
         plane = self.controller._plane
         assert isinstance(plane, FakePlane)
         self.plane = plane
@@ -129,13 +133,23 @@ def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 def test_settings() -> None:
-    assert settings_of(default_policy()) == Settings()
+    recognising = Settings(
+        unknown=abi.Unknown.PROBE, registry_ports=(5000,), asked_ports=(80, 443, 8080, 8443)
+    )
+    assert settings_of(default_policy()) == recognising
     policy = policy_of(
         "mode: audit\n"
+        "recognition: {unknown: deny, registry_ports: [], unknown_ports: [443]}\n"
         "dns: {grace_seconds: 7, minimum_ttl_seconds: 2, maximum_ttl_seconds: 9, allowed_names_only: true}\n"
     )
     assert settings_of(policy) == Settings(
-        abi.Mode.AUDIT, grace=7, minimum_ttl=2, maximum_ttl=9, allowed_names_only=True
+        abi.Mode.AUDIT,
+        grace=7,
+        minimum_ttl=2,
+        maximum_ttl=9,
+        allowed_names_only=True,
+        unknown=abi.Unknown.DENY,
+        asked_ports=(443,),
     )
 
 
@@ -350,3 +364,124 @@ def test_a_query_over_tcp_is_no_reply(running: Running) -> None:
     running.take(event)
     (line,) = running.log
     assert line.get("host") != "x.evil"
+
+
+# --- where registries are recognised
+
+
+RECOGNISING = Terms(Posture.REGISTRIES)
+
+
+class FakeAsker:
+    """What the controller tells somebody who asks."""
+
+    def __init__(self) -> None:
+        self.did: list[object] = []
+
+    def note(self, answer: Answer) -> None:
+        self.did.append(answer.name)
+
+    def take(self, event: Event) -> None:
+        self.did.append(event.address)
+        if event.address == ip("192.0.2.66"):
+            raise KeyError("a surprise")
+
+    def tell(self) -> None:
+        self.did.append("tell")
+
+
+class Source:
+    """Some events, once."""
+
+    lost = malformed = 0
+
+    def __init__(self, *events: Event) -> None:
+        self._events = list(events)
+
+    def drain(self, take: Callable[[Event], None]) -> None:
+        while self._events:
+            take(self._events.pop(0))
+
+
+@pytest.mark.parametrize("unknown", Unknown)
+@pytest.mark.parametrize(
+    "terms", [(STRICT,), (RECOGNISING,), (STRICT, RECOGNISING)], ids=["strict", "registries", "both"]
+)
+@pytest.mark.usefixtures("lookups")
+def test_who_asks(terms: Sequence[Terms], unknown: Unknown) -> None:
+    made = Running(policy_of(f"recognition: {{ unknown: {unknown.value} }}\n"), terms=terms)
+    made.controller._learner.stop()
+    asks = made.controller._asker is not None
+    assert asks == (RECOGNISING in terms and unknown is not Unknown.ALLOW)
+    postures = [view.posture for view in made.plane.views]
+    assert postures == [abi.Posture[each.posture.name] for each in terms]
+
+
+def unasked(address: str, **changes: Any) -> Event:
+    return replace(
+        EVENT,
+        verdict=abi.Verdict.ALLOW,
+        reason=Reason.ALLOWED_UNASKED,
+        address=ip(address),
+        **changes,
+    )
+
+
+@pytest.fixture
+def asking(lookups: Lookups, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Running, FakeAsker]]:
+    made = Running(policy_of(""), terms=(RECOGNISING,))
+    fake = FakeAsker()
+    monkeypatch.setattr(made.controller, "_asker", fake)
+    yield made, fake
+    made.controller._learner.stop()
+
+
+def test_names_are_known_before_it_is_asked_what_is_there(
+    asking: tuple[Running, FakeAsker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply may come out of the rings behind the connection."""
+    running, asker = asking
+    message = reply("new.example", "192.0.2.1")
+    events = [unasked("192.0.2.1"), replace(DNS_EVENT, reason=Reason.DNS_NOT_LISTED, dns_message=message)]
+    monkeypatch.setattr(running.controller, "_events", Source(*events))
+    running.controller._drain()
+    running.controller._drain()
+    assert asker.did == ["new.example", ip("192.0.2.1"), "tell", "tell"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "known"),
+    [
+        (Reason.DNS_LEARNED, True),
+        (Reason.DNS_NOT_LISTED, True),
+        (Reason.DNS_RECOGNISED, True),
+        (Reason.DNS_UNTRUSTED_SENDER, False),
+    ],
+)
+def test_whose_replies_say_what_is_where(
+    asking: tuple[Running, FakeAsker], reason: Reason, known: bool
+) -> None:
+    running, asker = asking
+    running.take(replace(DNS_EVENT, reason=reason, dns_message=reply("new.example", "192.0.2.1")))
+    assert asker.did == ["new.example"] * known
+
+
+def test_what_cannot_be_asked_does_not_end_enforcement(
+    asking: tuple[Running, FakeAsker], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    running, asker = asking
+    monkeypatch.setattr(running.controller, "_events", Source(unasked("192.0.2.66"), unasked("192.0.2.1")))
+    running.controller._drain()
+    assert asker.did == [ip("192.0.2.66"), ip("192.0.2.1"), "tell"]
+    assert "it could not be asked what is at 192.0.2.66" in caplog.text
+
+
+@pytest.mark.parametrize("log_dns", [False, True])
+def test_connections_that_pass_unasked_are_told_on_demand(lookups: Lookups, log_dns: bool) -> None:
+    running = Running(policy_of(""), Options(log_dns=log_dns), (RECOGNISING,))
+    running.controller._learner.stop()
+    running.take(unasked("192.0.2.1"))
+    refused = unasked("192.0.2.2")
+    running.take(replace(refused, verdict=abi.Verdict.DENY, reason=Reason.DENIED_UNASKED))
+    told = [line["reason"] for line in running.log]
+    assert told == ["allowed-unasked"] * log_dns + ["denied-unasked"]

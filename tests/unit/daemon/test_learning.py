@@ -90,9 +90,15 @@ def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
 class Bench:
     """A learner that runs, and what it wrote."""
 
-    def __init__(self, resolvers: Sequence[TrustedResolver], policy: bytes = POLICY) -> None:
-        rules = compile_rules(parse_policy(policy, "policy.yaml"), load_catalogue())
-        self.plane = FakePlane(rules)
+    def __init__(
+        self,
+        resolvers: Sequence[TrustedResolver],
+        policy: bytes = POLICY,
+        posture: abi.Posture = abi.Posture.STRICT,
+    ) -> None:
+        recognising = posture is abi.Posture.REGISTRIES
+        rules = compile_rules(parse_policy(policy, "policy.yaml"), load_catalogue(), recognising)
+        self.plane = FakePlane(rules, posture=posture)
         self.history = NameHistory()
         self.learner = Learner(self.plane, Settings(), self.history, lambda: resolvers)
         self.scope = self.plane.govern(0)
@@ -128,6 +134,16 @@ class Bench:
                 value.rule,
                 value.flags,
             )
+        return found
+
+    def refused(self, openings: FakeMap) -> dict[str, int]:
+        """Addresses that are refused on all ports, with the rule of each."""
+        found = {}
+        for raw_key, raw in openings.entries.items():
+            key, value = abi.OpeningKey.from_buffer_copy(raw_key), abi.Opening.from_buffer_copy(raw)
+            if key.port_list == abi.RefusedList.ALL:
+                assert value.flags == 0
+                found[str(abi.unpack_address(bytes(key.address)))] = value.rule
         return found
 
 
@@ -698,3 +714,75 @@ def test_expired_addresses_of_exact_names_make_room(server: Server, monkeypatch:
         monkeypatch.setattr(clock, "now_ns", lambda: later)
         bench.learner.remove_expired()
         assert bench.plane.seeded.entries == {}
+
+
+# --- where registries are recognised
+
+
+RECOGNISING = b"""version: 1
+registries:
+  - host: exact.example
+denied: [denied.wild.example, "*.bad.example"]
+"""
+OTHERS = knows(
+    ("exact.example.", 60, "A", "192.0.2.9"),
+    ("denied.wild.example.", 60, "A", "10.0.0.66"),
+    ("quay.io.", 60, "A", "192.0.2.77"),
+    ("a.bad.example.", 60, "A", "192.0.2.67"),
+)
+
+
+def rank_of(bench: Bench, pattern: str) -> int:
+    return next(rule.rank for rule in bench.plane.tables.rules.names if rule.pattern.text == pattern)
+
+
+def test_addresses_of_registries_are_known_before_anybody_asks(caplog: pytest.LogCaptureFixture) -> None:
+    """Of those that the policy denies and of those of the catalogue, which need not exist."""
+    with Server(OTHERS) as server, Bench([server.resolver], RECOGNISING, abi.Posture.REGISTRIES) as bench:
+        assert bench.learner.wait_first_round(5)
+        assert bench.refused(bench.plane.seeded) == {
+            "10.0.0.66": rank_of(bench, "denied.wild.example"),
+            "192.0.2.77": rank_of(bench, "quay.io"),
+        }
+        assert len(bench.plane.seeded.entries) == 3  # and the one that is allowed
+        assert bench.scope.learned.entries == {}
+        assert bench.history.name_of(ip("192.0.2.77")) == "quay.io"
+    assert "registry-1.docker.io" in {name for name, _, _ in server.asked}
+    assert caplog.records == []
+
+
+def test_names_of_the_policy_that_have_no_address_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    with Server(knows()) as server, Bench([server.resolver], RECOGNISING, abi.Posture.REGISTRIES) as bench:
+        assert bench.learner.wait_first_round(5)
+    told = {record.getMessage().split()[0] for record in caplog.records}
+    assert told == {"exact.example", "denied.wild.example"}
+
+
+@pytest.mark.parametrize("posture", abi.Posture)
+@pytest.mark.parametrize("name", ["quay.io", "denied.wild.example", "a.bad.example"])
+def test_replies_over_tcp_for_registries(name: str, posture: abi.Posture) -> None:
+    """A strict scope opens nothing and refuses all; where they are recognised their addresses are learned."""
+    with Server(OTHERS) as server, Bench([server.resolver], RECOGNISING, posture) as bench:
+        client = Stream()
+        bench.send(client.send(query(name)))
+        assert eventually(lambda: released(bench.scope, client.flow) == 1)
+        expected = 1 if posture is abi.Posture.REGISTRIES else 0
+        assert len(bench.scope.learned.entries) == len(bench.refused(bench.scope.learned)) == expected
+
+
+def test_each_view_has_what_its_rules_say() -> None:
+    policy = parse_policy(b"version: 1\nregistries: [{ host: quay.io }]\n", "policy.yaml")
+    with Server(OTHERS) as server:
+        bench = Bench([], RECOGNISING, abi.Posture.REGISTRIES)
+        bench.learner.stop()  # it knows of one view only
+        other = bench.plane.open_view(compile_rules(policy, load_catalogue()), abi.Posture.STRICT)
+        learner = Learner(bench.plane, Settings(), bench.history, lambda: [server.resolver])
+        learner.start()
+        try:
+            assert learner.wait_first_round(5)
+        finally:
+            learner.stop()
+    assert "192.0.2.77" in bench.refused(bench.plane.seeded)
+    assert (len(other.seeded.entries), bench.refused(other.seeded)) == (1, {})
+    # One question for each name and kind of address serves both.
+    assert len([name for name, _, _ in server.asked if name == "quay.io"]) == 2

@@ -80,7 +80,13 @@ def test_an_address_that_no_name_was_given_for() -> None:
     )
 
 
-OF_THE_NAME = {Reason.DENIED_UNKNOWN_ADDRESS, Reason.DNS_NOT_LISTED, Reason.DENIED_QUERY_NAME}
+OF_THE_NAME = {
+    Reason.DENIED_UNKNOWN_ADDRESS,
+    Reason.DNS_NOT_LISTED,
+    Reason.DENIED_QUERY_NAME,
+    Reason.DENIED_REGISTRY,
+    Reason.DNS_RECOGNISED,
+}
 
 
 @pytest.mark.parametrize("reason", REASONS)

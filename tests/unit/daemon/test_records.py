@@ -99,6 +99,7 @@ def test_every_reason_has_a_kind(reason: Reason) -> None:
     name = event_name(replace(DNS_EVENT, reason=reason))
     expected = {
         Reason.DNS_LEARNED: "learned",
+        Reason.DNS_RECOGNISED: "recognised",
         Reason.DNS_NO_QUERY: "ignored-reply",
         Reason.DNS_WRONG_QUESTION: "ignored-reply",
         Reason.DNS_WRONG_INTERFACE: "ignored-reply",
@@ -151,6 +152,60 @@ def test_a_name_that_the_policy_denies(reason: Reason, name: str, by: str) -> No
 def test_an_exception_from_what_is_denied() -> None:
     name = "again.sandbox.corp.example"
     assert "denied" not in describer(a192_0_2_1=name).describe(EVENT, None)["explanation"]
+
+
+RECOGNISING = Tables(
+    compile_rules(parse_policy(POLICY, "/etc/policy.yaml"), load_catalogue(), recognising=True),
+    (1, 2, 3, 4),
+    (443, 8080),
+)
+
+
+def recognising(**names: str) -> Describer:
+    made = describer(**names)
+    made.tables_of = lambda _: RECOGNISING
+    return made
+
+
+@pytest.mark.parametrize("reason", [Reason.DENIED_REGISTRY, Reason.DNS_RECOGNISED])
+@pytest.mark.parametrize(
+    ("name", "explanation"),
+    [
+        pytest.param("quay.io", "quay.io is a registry and not in the policy", id="of the catalogue"),
+        pytest.param("new.example", "new.example is a registry and not in the policy", id="found"),
+        pytest.param(
+            "public.corp.example",
+            "public.corp.example is denied by public.corp.example (policy.yaml:10)",
+            id="denied",
+        ),
+    ],
+)
+def test_a_registry(reason: Reason, name: str, explanation: str) -> None:
+    message = wire(f"{name}.", "192.0.2.1") if reason is Reason.DNS_RECOGNISED else None
+    event = replace(EVENT if message is None else DNS_EVENT, reason=reason, dns_message=message)
+    record = recognising(a192_0_2_1=name).describe(
+        event, read_message(message) if message is not None else None
+    )
+    assert record["host"] == name
+    assert record["explanation"].removesuffix(", so its addresses are refused") == explanation
+
+
+def test_rules_against_registries() -> None:
+    known = RECOGNISING.rules.match("quay.io")
+    assert rule_text(known) == "quay.io (quay)"
+    found = RECOGNISING.rule(RECOGNISING.number_of_found({443}))
+    assert rule_text(found) == "found by asking it"
+    event = replace(EVENT, reason=Reason.DENIED_REGISTRY, rule=RECOGNISING.number_of_found({443}))
+    assert recognising(a192_0_2_1="new.example").describe(event, None)["rule"] == "found by asking it"
+
+
+def test_events_are_understood_by_the_rules_of_their_scope() -> None:
+    made = describer(a192_0_2_1="quay.io")
+    made.tables_of = {3: RECOGNISING, 4: TABLES}.__getitem__
+    event = replace(EVENT, reason=Reason.DENIED_REGISTRY, rule=1)
+    first = [made.describe(replace(event, scope=scope), None)["rule"] for scope in (3, 4)]
+    assert first == [rule_text(RECOGNISING.rule(1)), rule_text(TABLES.rule(1))]
+    assert len(set(first)) == 2
 
 
 def query(name: str, protocol: int) -> bytes:

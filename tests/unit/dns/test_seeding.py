@@ -221,6 +221,33 @@ def test_failures_are_tried_again_with_growing_pauses(
     ]
 
 
+@pytest.mark.parametrize("outcome", ["failure", "no address"])
+@pytest.mark.parametrize("expected", [True, False])
+def test_names_that_need_not_exist_are_no_news(
+    lookups: Lookups,
+    pauses: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    outcome: str,
+    expected: bool,
+) -> None:
+    pauses(first_retry=0.01, last_retry=0.01)
+
+    def handle(name: str) -> Answer:
+        if outcome == "failure":
+            raise LookupFailedError("SERVFAIL")
+        return Answer(name, ())
+
+    lookups.handle = handle
+    seeder = Seeder(
+        [("a.example", 1)], lambda: [RESOLVER], Learned(), unexpected=set() if expected else {"a.example"}
+    )
+    with caplog.at_level(logging.WARNING):
+        seeder.start()
+        assert eventually(lambda: len(lookups.calls) >= 3)
+        seeder.stop()
+    assert len(caplog.records) == expected
+
+
 def test_success_forgets_the_failures(
     lookups: Lookups, pauses: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:

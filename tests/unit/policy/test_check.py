@@ -182,3 +182,32 @@ def test_automaton_too_large(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         f"{path}: registries: the patterns with wildcards inside need more than 4096 states, "
         "use fewer * inside labels or write those hosts exactly\n"
     )
+
+
+IN_A_SCOPE = """version: 1
+registries: [ghcr]
+scopes:
+  - engine: docker
+  - host:
+      registries:
+        - quay
+        - { host: ghcr.io, ports: [1, 2, 3, 4, 5, 6, 7, 8] }
+"""
+
+
+def test_rules_of_a_scope_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(IN_A_SCOPE)
+    assert run(str(path)) == os.EX_CONFIG
+    assert capsys.readouterr().err == (
+        f"{path}:8: scopes[1].host.registries[1]: host ghcr.io has 9 ports together with ghcr, "
+        "a host has at most 8\n"
+    )
+
+
+def test_patterns_of_a_scope_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "policy.yaml"
+    hosts = "".join(f"      - {{ host: 'a*b{n}*c*d*.x.example' }}\n" for n in range(40))
+    path.write_text(f"version: 1\nregistries: [ghcr]\nscopes:\n  - cgroup: /a\n    registries:\n{hosts}")
+    assert run(str(path)) == os.EX_CONFIG
+    assert "states" in capsys.readouterr().err

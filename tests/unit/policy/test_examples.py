@@ -12,6 +12,8 @@ from ram_ebpf.policy.errors import PolicyErrors
 from ram_ebpf.policy.loader import default_policy, load_policy, parse_policy
 from ram_ebpf.policy.model import HostEntry
 from ram_ebpf.policy.rules import compile_rules
+from ram_ebpf.policy.scope import Posture
+from ram_ebpf.policy.terms import rules_of_scopes
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -26,11 +28,15 @@ def test_acme_uses_every_key() -> None:
     policy = load_policy(ROOT / "examples" / "acme.yaml")
     assert policy.model_fields_set == set(type(policy).model_fields)
     assert policy.dns.model_fields_set == set(type(policy.dns).model_fields)
+    assert policy.recognition.model_fields_set == set(type(policy.recognition).model_fields)
+    assert {scope.posture for scope in policy.scopes} == set(Posture)
+    assert any(scope.registries for scope in policy.scopes)
     assert any(
         entry.model_fields_set == set(HostEntry.model_fields)
         for entry in policy.registries
         if isinstance(entry, HostEntry)
     )
+    assert len(rules_of_scopes(policy, load_catalogue())) == 3
     rules = compile_rules(policy, load_catalogue())
     for name in (
         "registry-1.docker.io",
@@ -52,7 +58,7 @@ def test_acme_uses_every_key() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_loads(path: Path) -> None:
-    compile_rules(load_policy(path), load_catalogue())
+    assert rules_of_scopes(load_policy(path), load_catalogue())
 
 
 def test_minimal_is_the_default() -> None:
@@ -67,7 +73,7 @@ def test_documentation_has_examples() -> None:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_documented_policy_loads(block: str) -> None:
-    compile_rules(parse_policy(block.encode(), "policy.yaml"), load_catalogue())
+    assert rules_of_scopes(parse_policy(block.encode(), "policy.yaml"), load_catalogue())
 
 
 @pytest.mark.parametrize(("block", "message"), ERRORS, ids=range(len(ERRORS)))

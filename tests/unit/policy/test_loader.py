@@ -212,7 +212,7 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         pytest.param(
             HEAD + "  - ghcr\nxyzzy: 1\n",
             "4: xyzzy: 'xyzzy' is not a known key, the keys known here: "
-            "version, organization, mode, message, registries, denied, resolvers, dns, scopes",
+            "version, organization, mode, message, registries, denied, resolvers, dns, recognition, scopes",
             id="unknown-key-far",
         ),
         pytest.param(
@@ -233,7 +233,7 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         pytest.param(
             HEAD + "  - ghcr\n'a b': 1\n",
             "4: 'a b': 'a b' is not a known key, the keys known here: "
-            "version, organization, mode, message, registries, denied, resolvers, dns, scopes",
+            "version, organization, mode, message, registries, denied, resolvers, dns, recognition, scopes",
             id="unknown-key-with-space",
         ),
         pytest.param(
@@ -810,13 +810,20 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         ),
         pytest.param(
             HEAD + "  - ghcr\nscopes: [{ host: registries }]\n",
-            "4: scopes[0].host: 'registries' where a mapping belongs, write host: { posture: strict }",
+            "4: scopes[0].host: 'registries' where a mapping belongs, write host: { posture: registries }",
             id="scope-host-text",
         ),
         pytest.param(
             HEAD + "  - ghcr\nscopes: [{ host: {}, posture: registries }]\n",
-            "4: scopes[0].posture: 'posture' is not a known key, write it inside: host: { posture: strict }",
+            "4: scopes[0].posture: 'posture' is not a known key, "
+            "write it inside: host: { posture: registries }",
             id="scope-host-posture-outside",
+        ),
+        pytest.param(
+            HEAD + "  - ghcr\nscopes: [{ host: {}, registries: [quay] }]\n",
+            "4: scopes[0].registries: 'registries' is not a known key, "
+            "write it inside: host: { registries: ... }",
+            id="scope-host-registries-outside",
         ),
         pytest.param(
             HEAD + "  - ghcr\nscopes: [{ cgroup: system.slice }]\n",

@@ -163,8 +163,11 @@ def test_scopes(text: str, expected: tuple[str, str], posture: Posture) -> None:
 def test_host_scope() -> None:
     (scope,) = policy_with("scopes: [{ host: { posture: registries } }]").scopes
     assert (scope.kind, scope.target, scope.posture) == ("host", "", Posture.REGISTRIES)
-    (scope,) = policy_with("scopes: [{ host: {} }]").scopes
+    (scope,) = policy_with("scopes: [{ host: { posture: strict } }]").scopes
     assert scope.posture is Posture.STRICT
+    # Of a host it is not the strict one: that would cut the host off.
+    (scope,) = policy_with("scopes: [{ host: {} }]").scopes
+    assert scope.posture is Posture.REGISTRIES
 
 
 def test_edges_of_numbers() -> None:

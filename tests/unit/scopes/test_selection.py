@@ -9,22 +9,13 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from ram_ebpf.policy.scope import (
-    CgroupScope,
-    DeviceScope,
-    Engine,
-    EngineScope,
-    NetnsScope,
-    Posture,
-    Scope,
-    ScopeModel,
-    UnitScope,
-)
-from ram_ebpf.scopes import cgroup, selection
+from ram_ebpf.policy.registry import CatalogueEntry
+from ram_ebpf.policy.scope import CgroupScope, Engine, EngineScope, Posture, Scope
+from ram_ebpf.policy.terms import STRICT, Terms
+from ram_ebpf.scopes import cgroup, engines, selection
 from ram_ebpf.scopes.cgroup import ScopeError
 from ram_ebpf.scopes.engines import FoundEngine
 from ram_ebpf.scopes.selection import Selection, parse_scope, select
-from ram_ebpf.scopes.target import CgroupTarget
 
 
 @pytest.mark.parametrize("path", ["docker/abc", "/docker", "/sys/fs/cgroup/docker", "a:b", "..", " "])
@@ -61,8 +52,8 @@ def test_parse_no_scope(text: str) -> None:
     assert str(caught.value) == (
         f"--scope {text}: is no scope of this version; write cgroup:PATH, unit:NAME, device:NAME, "
         "netns:NAME, netns:PATH or netns:pid:N, container:NAME, container:ID or container:label=KEY=VALUE, "
-        "builders:buildx, builders:kubernetes or builders:any, or engine:docker, engine:containerd, "
-        "engine:podman, engine:crio or engine:all"
+        "builders:buildx, builders:kubernetes or builders:any, engine:docker, engine:containerd, "
+        "engine:podman, engine:crio or engine:all, or host"
     )
 
 
@@ -74,6 +65,25 @@ def test_parse_no_engine(name: str) -> None:
         f"--scope engine:{name}: there is no engine {name!r}; "
         "write one of docker, containerd, podman, crio, all"
     )
+
+
+@pytest.mark.parametrize("posture", [None, *Posture])
+@pytest.mark.parametrize(
+    ("text", "kind", "usual"),
+    [
+        ("cgroup:/a", "cgroup", Posture.STRICT),
+        ("engine:docker", "engine", Posture.STRICT),
+        ("unit:a.service", "unit", Posture.STRICT),
+        ("device:eth0", "device", Posture.STRICT),
+        ("netns:lab", "netns", Posture.STRICT),
+        ("container:a", "container", Posture.STRICT),
+        ("builders:buildx", "builders", Posture.STRICT),
+        ("host", "host", Posture.REGISTRIES),
+    ],
+)
+def test_parse_with_a_posture(text: str, kind: str, usual: Posture, posture: Posture | None) -> None:
+    scope = parse_scope(text, posture)
+    assert (scope.kind, scope.posture, scope.registries) == (kind, posture or usual, ())
 
 
 @pytest.fixture
@@ -88,8 +98,12 @@ def mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def cgroups(chosen: Selection) -> list[Path]:
     """The directories of what was chosen, which are all there is."""
-    assert all(isinstance(target, CgroupTarget) for target in chosen.targets)
-    return [target.directory for target in chosen.targets if isinstance(target, CgroupTarget)]
+    found = []
+    for target in chosen.targets:
+        places = target.find()
+        assert not places.devices
+        found += sorted(places.cgroups)
+    return found
 
 
 def running(monkeypatch: pytest.MonkeyPatch, *found: FoundEngine) -> None:
@@ -97,6 +111,7 @@ def running(monkeypatch: pytest.MonkeyPatch, *found: FoundEngine) -> None:
         return [item for item in found if wanted in (Engine.ALL, item.engine)]
 
     monkeypatch.setattr(selection, "find_engines", find_engines)
+    monkeypatch.setattr(engines, "find_engines", find_engines)
 
 
 def test_select_nothing() -> None:
@@ -118,6 +133,13 @@ def test_select_a_missing_cgroup(mount: Path) -> None:
         select([CgroupScope(cgroup="/docker"), CgroupScope(cgroup="/missing")])
 
 
+def test_select_the_root_cgroup(mount: Path) -> None:
+    """Where only registries are refused, it may be governed; a strict scope would cut the host off."""
+    assert cgroups(select([CgroupScope(cgroup="/", posture=Posture.REGISTRIES)])) == [mount]
+    with pytest.raises(ScopeError, match=r"^cgroup /: is the root, which holds this whole host"):
+        select([CgroupScope(cgroup="/")])
+
+
 def test_select_engines(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     running(
         monkeypatch,
@@ -125,20 +147,28 @@ def test_select_engines(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         FoundEngine(Engine.CRIO, 8, mount / "crio"),
     )
     chosen = select([EngineScope(engine=Engine.ALL)])
-    assert cgroups(chosen) == [mount / "docker", mount / "crio"]
+    assert [target.label for target in chosen.targets] == ["engine all"]
+    assert cgroups(chosen) == [mount / "crio", mount / "docker"]
     assert chosen.notes == [f"docker (pid 7) in {mount}/docker", f"crio (pid 8) in {mount}/crio"]
     assert cgroups(select([EngineScope(engine=Engine.CRIO)])) == [mount / "crio"]
 
 
-def test_select_a_cgroup_once(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_select_engines_in_one_cgroup(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     running(
         monkeypatch,
         FoundEngine(Engine.DOCKER, 7, mount / "docker"),
         FoundEngine(Engine.CONTAINERD, 8, mount / "docker"),
     )
-    chosen = select([EngineScope(engine=Engine.ALL), CgroupScope(cgroup="/docker")])
+    chosen = select([EngineScope(engine=Engine.ALL)])
     assert cgroups(chosen) == [mount / "docker"]
-    assert len(chosen.notes) == 3
+    assert len(chosen.notes) == 2
+
+
+def test_select_a_cgroup_once(mount: Path) -> None:
+    scopes = [CgroupScope(cgroup="/docker"), CgroupScope.model_construct(cgroup="docker/")]
+    chosen = select(scopes)
+    assert cgroups(chosen) == [mount / "docker"]
+    assert len(chosen.notes) == 2
 
 
 @pytest.mark.parametrize(
@@ -149,11 +179,25 @@ def test_select_a_cgroup_once(mount: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (Engine.PODMAN, "no podman is running here"),
     ],
 )
-def test_no_engine_is_a_note(mount: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine, text: str) -> None:
+def test_an_engine_that_comes_later(
+    mount: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine, text: str
+) -> None:
     running(monkeypatch)
     chosen = select([EngineScope(engine=engine)])
     assert cgroups(chosen) == []
-    assert chosen.notes == [f"{text} (looked for dockerd, containerd, crio and podman's API service)"]
+    assert chosen.notes == [f"{text}; it is governed as soon as it is"]
+    kind = Engine.DOCKER if engine is Engine.ALL else engine
+    running(monkeypatch, FoundEngine(kind, 7, mount / "docker"))
+    assert cgroups(chosen) == [mount / "docker"]
+
+
+def test_an_engine_whose_unit_alone_is_there(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running(monkeypatch)
+    unit = mount / "system.slice" / "docker.service"
+    unit.mkdir(parents=True)
+    chosen = select([EngineScope(engine=Engine.ALL)])
+    assert cgroups(chosen) == [unit]
+    assert chosen.notes == []
 
 
 def test_an_engine_in_the_root_cgroup(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,39 +210,53 @@ def test_an_engine_in_the_root_cgroup(mount: Path, monkeypatch: pytest.MonkeyPat
     )
 
 
-@pytest.mark.parametrize(
-    ("scope", "kind"),
-    [
-        ({"host": {}}, "host"),
-        ({"host": {"posture": "registries"}}, "host"),
-    ],
-)
-def test_kinds_of_later_versions(scope: object, kind: str) -> None:
+def scope_of(text: object) -> Scope:
     adapter: TypeAdapter[Scope] = TypeAdapter(Scope)
-    with pytest.raises(ScopeError) as caught:
-        select([adapter.validate_python(scope)])
-    assert str(caught.value) == (
-        f"scope {kind}: scopes of this kind are not in this version; write cgroup: PATH, unit: NAME, "
-        "device: NAME, netns: NAME, container: NAME, builders: buildx or engine: NAME"
-    )
+    return adapter.validate_python(text)
 
 
+@pytest.mark.parametrize("root", [None, "lab"])
+def test_select_the_host(mount: Path, root: str | None) -> None:
+    directory = mount if root is None else mount / root
+    directory.mkdir(exist_ok=True)
+    chosen = select([scope_of({"host": {}})], None if root is None else directory)
+    assert [target.label for target in chosen.targets] == ["host"]
+    assert cgroups(chosen) == [directory]
+    assert chosen.notes == [f"host: {directory}"]
+    assert chosen.targets[0].terms == Terms(Posture.REGISTRIES)
+
+
+def test_select_the_host_before_its_root_is_there(mount: Path) -> None:
+    chosen = select([scope_of({"host": {}})], mount / "later")
+    assert chosen.notes == ["host: is not there; it is governed as soon as it is"]
+    (mount / "later").mkdir()
+    assert cgroups(chosen) == [mount / "later"]
+
+
+@pytest.mark.parametrize("posture", Posture)
 @pytest.mark.parametrize(
-    ("scope", "shown"),
+    "scope",
     [
-        (CgroupScope(cgroup="/docker", posture=Posture.REGISTRIES), "cgroup: /docker"),
-        (EngineScope(engine=Engine.ALL, posture=Posture.REGISTRIES), "engine: all"),
-        (DeviceScope(device="eth0", posture=Posture.REGISTRIES), "device: eth0"),
-        (UnitScope(unit="a.service", posture=Posture.REGISTRIES), "unit: a.service"),
-        (NetnsScope(netns="lab", posture=Posture.REGISTRIES), "netns: lab"),
+        {"cgroup": "/docker"},
+        {"engine": "all"},
+        {"device": "no-such-device"},
+        {"unit": "a.service"},
+        {"netns": "no-such-namespace"},
+        {"host": {}},
     ],
+    ids=lambda scope: next(iter(scope)),
 )
-def test_postures_of_later_versions(scope: ScopeModel, shown: str) -> None:
-    with pytest.raises(ScopeError) as caught:
-        select([TypeAdapter(Scope).validate_python(scope)])
-    assert str(caught.value) == (
-        f"scope {shown}: posture registries is not in this version; write strict, or leave posture out"
-    )
+def test_each_target_has_the_terms_of_its_scope(
+    mount: Path, monkeypatch: pytest.MonkeyPatch, scope: dict[str, object], posture: Posture
+) -> None:
+    running(monkeypatch)
+    options = {"posture": posture.value, "registries": ["quay"]}
+    whole = {"host": options} if "host" in scope else {**scope, **options}
+    chosen = select([CgroupScope(cgroup="/crio"), scope_of(whole)])
+    first, second = chosen.targets
+    assert first.terms == STRICT
+    assert second.terms == Terms(posture, (CatalogueEntry(id="quay"),))
+    assert second.terms.scope == 1
 
 
 @pytest.mark.parametrize(
