@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     from ram_ebpf.dataplane.matching import sockets_match
     from ram_ebpf.dataplane.plane import BusyCgroupError
     from ram_ebpf.dataplane.syscall import VerifierError
-    from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount
+    from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount, resolve_root
     from ram_ebpf.scopes.selection import parse_scope, select, without_cgroups
 
     try:
@@ -109,12 +109,13 @@ def run(args: argparse.Namespace) -> int:
         chosen = [parse_scope(text, posture) for text in args.scope]
         if chosen:
             policy = policy.model_copy(update={"scopes": tuple(chosen)})
-        if not sockets_match(args.cgroup_root or find_cgroup2_mount()):
+        root = None if args.cgroup_root is None else resolve_root(args.cgroup_root)
+        if not sockets_match(root or find_cgroup2_mount()):
             scopes = without_cgroups(policy.scopes)
             if scopes != policy.scopes:
                 policy = policy.model_copy(update={"scopes": scopes})
                 print(f"ram-ebpf: {_UNMATCHED}", file=sys.stderr)
-        selection = select(policy.scopes, args.cgroup_root)
+        selection = select(policy.scopes, root)
     except ScopeError as error:
         return _fail(os.EX_CONFIG, str(error))
     if posture is not None and not chosen:

@@ -69,6 +69,20 @@ def resolve(path: str, mount: Path | None = None, may_be_root: bool = False) -> 
     return directory
 
 
+def resolve_root(path: Path) -> Path:
+    """A directory that stands for the whole host, as an absolute path. Raises ScopeError."""
+    directory = path.absolute().resolve()
+    try:
+        there = (directory / "cgroup.procs").is_file()
+    except OSError:
+        there = False
+    if not there:
+        raise ScopeError(
+            f"--cgroup-root {path}: is no cgroup2 directory; `ls {find_cgroup2_mount()}` shows some"
+        )
+    return directory
+
+
 def of_process(pid: int, mount: Path | None = None, proc: Path | None = None) -> Path | None:
     """The cgroup2 directory of a process; None when it is gone or outside what we see."""
     file = (proc or Path("/proc")) / str(pid) / "cgroup"

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ _SOCKETS = {
 }
 _RUN = Path("/run")
 _PATIENCE = 1.0  # seconds
+_CLOCK_TICK = 1.0  # seconds by which the two clocks may differ
 _ACCEPTS = 0x10000  # __SO_ACCEPTCON, include/linux/net.h
 
 
@@ -68,7 +70,7 @@ def find_engines(wanted: Engine, proc: Path = Path("/proc"), run: Path = _RUN) -
     mount = find_cgroup2_mount()
     pids: dict[int, Engine] = dict(_by_command(wanted, proc))
     for kind in _kinds(wanted):
-        for pid in _by_pid_file(kind, run):
+        for pid in _by_pid_file(kind, run, proc):
             pids.setdefault(pid, kind)
         if kind not in pids.values():  # else nobody needs to be disturbed
             for pid in _by_socket(kind, run, proc):
@@ -95,10 +97,24 @@ def _by_command(wanted: Engine, proc: Path) -> Iterator[tuple[int, Engine]]:
             yield int(entry.name), engine
 
 
-def _by_pid_file(engine: Engine, run: Path) -> Iterator[int]:
+def _by_pid_file(engine: Engine, run: Path, proc: Path) -> Iterator[int]:
+    """A file that was left behind may name a process that somebody else has started since."""
     for name in _PID_FILES.get(engine, ()):
         with contextlib.suppress(OSError, ValueError):
-            yield int((run / name).read_text(encoding="ascii")[:20])
+            file = run / name
+            pid = int(file.read_text(encoding="ascii")[:20])
+            if _started(pid, proc) <= file.stat().st_mtime + _CLOCK_TICK:
+                yield pid
+
+
+def _started(pid: int, proc: Path) -> float:
+    """When a process was started, by the clock of files (proc_pid_stat(5), field 22). Raises OSError."""
+    # Behind the name, which is in brackets and may hold anything.
+    fields = (
+        (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    )
+    since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot
 
 
 def _by_socket(engine: Engine, run: Path, proc: Path) -> Iterator[int]:

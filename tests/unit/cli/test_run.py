@@ -12,6 +12,7 @@ import pytest
 
 from ram_ebpf.cli.main import main
 from ram_ebpf.daemon import controller
+from ram_ebpf.dataplane import matching
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.compiler import CompileError
 from ram_ebpf.dataplane.plane import BusyCgroupError
@@ -51,7 +52,13 @@ class FakeController:
         if self.at_start:
             raise self.at_start
 
-    def run(self, targets: Sequence[Target], watches: Sequence[object] = (), ports: object = None) -> None:
+    def run(
+        self,
+        targets: Sequence[Target],
+        watches: Sequence[object] = (),
+        ports: object = None,
+        containers: bool = False,
+    ) -> None:
         type(self).governed = [t.directory for t in targets if isinstance(t, CgroupTarget)]
         if self.at_run:
             raise self.at_run
@@ -61,6 +68,9 @@ class FakeController:
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeController]:
     kind = type("Fake", (FakeController,), {})
     monkeypatch.setattr(controller, "Controller", kind)
+    # Which would try it in this machine's kernel.
+    monkeypatch.setattr(matching, "sockets_match", lambda _: True)
+    monkeypatch.setattr(cgroup, "find_cgroup2_mount", lambda: Path("/sys/fs/cgroup"))
     return kind
 
 
@@ -224,9 +234,9 @@ def test_no_such_posture(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'strict', 'registries'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("root", [None, "/sys/fs/cgroup/lab"])
+@pytest.mark.parametrize("given", [False, True])
 def test_what_stands_for_the_host(
-    root: str | None, monkeypatch: pytest.MonkeyPatch, scopes: list[Scope]
+    given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scopes: list[Scope]
 ) -> None:
     seen: list[Path | None] = []
 
@@ -235,9 +245,31 @@ def test_what_stands_for_the_host(
         return Selection([CgroupTarget(Path("/sys/fs/cgroup/docker"))])
 
     monkeypatch.setattr(selection, "select", select)
-    options = [] if root is None else ["--cgroup-root", root]
+    (tmp_path / "cgroup.procs").touch()
+    monkeypatch.chdir(tmp_path)
+    options = ["--cgroup-root", "."] if given else []
     assert main(["run", "--scope", "host", *options]) == 0
-    assert seen == [None if root is None else Path(root)]
+    assert seen == [tmp_path if given else None]
+
+
+def test_what_cannot_stand_for_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert main(["run", "--scope", "host", "--cgroup-root", str(tmp_path)]) == os.EX_CONFIG
+    assert f"--cgroup-root {tmp_path}: is no cgroup2 directory" in capsys.readouterr().err
+
+
+def test_kernel_that_takes_all_sockets_for_the_roots(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scopes: list[Scope]
+) -> None:
+    monkeypatch.setattr(matching, "sockets_match", lambda _: False)
+    assert main(["run", "--scope", "engine:docker", "--scope", "device:eth0"]) == 0
+    assert [scope.kind for scope in scopes] == ["host", "device"]
+    assert scopes[0].posture is Posture.REGISTRIES
+    said = capsys.readouterr().err
+    assert "net_cls or net_prio (cgroup version 1) is in use" in said
+    assert "cgroup_no_v1=net_cls,net_prio" in said
 
 
 def test_the_host_for_real(
@@ -248,6 +280,7 @@ def test_the_host_for_real(
 ) -> None:
     """As far as it goes without a kernel: the target, and the rules that it has."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (tmp_path / "cgroup.procs").touch()
     assert main(["run", "--scope", "host", "--cgroup-root", str(tmp_path)]) == 0
     assert fake.governed == [tmp_path]
     assert capsys.readouterr().err == f"ram-ebpf: host: {tmp_path}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,8 +34,14 @@ class Proc:
         directory.mkdir()
         (directory / "comm").write_bytes((comm if isinstance(comm, bytes) else comm.encode()) + b"\n")
         (directory / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in words))
+        self.started(pid, 1)
         if cgroup is not None:
             (directory / "cgroup").write_text(f"1:name=systemd:/other\n0::{cgroup}\n")
+
+    def started(self, pid: int, ticks: int) -> None:
+        """So many ticks of the clock after the boot."""
+        fields = ["S", *["0"] * 18, str(ticks), *["0"] * 30]
+        (self.path / str(pid) / "stat").write_text(f"{pid} (a) b (c)) {' '.join(fields)}\n")
 
     def of_process(self, pid: int, mount: Path | None = None, *_: object, **__: object) -> Path | None:
         """Stands for the function of this name, which reads the real /proc."""
@@ -196,6 +203,16 @@ def test_by_its_pid_file(proc: Proc, run: Path, name: str, engine: Engine) -> No
 def test_pid_file_that_says_nothing(proc: Proc, run: Path, text: str) -> None:
     proc.add(70, "wrapped")
     (run / "docker.pid").write_text(text)
+    assert find_engines(Engine.ALL, proc.path, run) == []
+
+
+def test_pid_file_that_was_left_behind(proc: Proc, run: Path) -> None:
+    """Its number is that of a process which somebody has started since."""
+    proc.add(70, "stranger")
+    (run / "docker.pid").write_text("70")
+    assert [found.pid for found in find_engines(Engine.ALL, proc.path, run)] == [70]
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    proc.started(70, int((now + 60) * os.sysconf("SC_CLK_TCK")))
     assert find_engines(Engine.ALL, proc.path, run) == []
 
 

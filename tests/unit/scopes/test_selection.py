@@ -10,12 +10,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from ram_ebpf.policy.registry import CatalogueEntry
-from ram_ebpf.policy.scope import CgroupScope, Engine, EngineScope, Posture, Scope
+from ram_ebpf.policy.scope import CgroupScope, DeviceScope, Engine, EngineScope, HostScope, Posture, Scope
 from ram_ebpf.policy.terms import STRICT, Terms
 from ram_ebpf.scopes import cgroup, engines, selection
 from ram_ebpf.scopes.cgroup import ScopeError
 from ram_ebpf.scopes.engines import FoundEngine
-from ram_ebpf.scopes.selection import Selection, parse_scope, select
+from ram_ebpf.scopes.selection import Selection, parse_scope, select, without_cgroups
 
 
 @pytest.mark.parametrize("path", ["docker/abc", "/docker", "/sys/fs/cgroup/docker", "a:b", "..", " "])
@@ -297,3 +297,35 @@ def test_grpc_is_imported_only_where_it_is_needed() -> None:
     root = Path(__file__).parents[3]
     said = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
+
+
+def test_without_cgroups_the_host_allows_what_its_parts_allowed() -> None:
+    scopes = TypeAdapter(list[Scope]).validate_python(
+        [
+            {"engine": "docker", "registries": ["quay"]},
+            {"device": "eth0", "registries": ["ghcr"]},
+            {"host": {"registries": ["mcr", "quay"]}},
+            {"cgroup": "/a"},
+        ]
+    )
+    host, device = without_cgroups(scopes)
+    assert isinstance(host, HostScope)
+    assert host.posture is Posture.REGISTRIES
+    assert [entry.id for entry in host.registries if isinstance(entry, CatalogueEntry)] == ["quay", "mcr"]
+    assert device == scopes[1]
+
+
+def test_without_cgroups_nothing_changes_where_none_is_named() -> None:
+    scopes = [DeviceScope(device="eth0")]
+    assert without_cgroups(scopes) == tuple(scopes)
+    (host,) = without_cgroups([CgroupScope(cgroup="/a")])
+    assert host.registries == ()
+
+
+def test_what_an_engine_runs_has_a_posture_of_its_own(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running(monkeypatch)
+    chosen = select([EngineScope(engine=Engine.DOCKER, runs=Posture.REGISTRIES)])
+    assert [(target.label, target.terms.posture) for target in chosen.targets] == [
+        ("engine docker", Posture.STRICT),
+        ("what engine docker runs", Posture.REGISTRIES),
+    ]

@@ -1,0 +1,57 @@
+"""What engines run, by the directories that they make, and the watch that tells of new ones."""
+
+from __future__ import annotations
+
+import select
+from pathlib import Path
+
+import pytest
+
+from ram_ebpf.policy.scope import Engine
+from ram_ebpf.scopes.cgroup_watch import CgroupWatch
+from ram_ebpf.scopes.runs import WATCHED, RunsTarget
+
+
+@pytest.mark.parametrize(
+    ("engine", "path"),
+    [
+        (Engine.DOCKER, "docker"),
+        (Engine.DOCKER, "system.slice/docker-0123.scope"),
+        (Engine.PODMAN, "libpod_parent"),
+        (Engine.PODMAN, "machine.slice/libpod-0123.scope"),
+        (Engine.CONTAINERD, "k8s.io"),
+        (Engine.CONTAINERD, "kubepods.slice"),
+        (Engine.CRIO, "machine.slice/crio-0123.scope"),
+    ],
+)
+def test_places(tmp_path: Path, engine: Engine, path: str) -> None:
+    targets = {kind: RunsTarget(kind, tmp_path) for kind in Engine}
+    assert not any(target.find() for target in targets.values())
+    (tmp_path / path).mkdir(parents=True)
+    assert targets[engine].find().cgroups == targets[Engine.ALL].find().cgroups == {tmp_path / path}
+
+
+@pytest.mark.parametrize("path", ["docker.service", "system.slice/docker.service", "x/docker", "dockers"])
+def test_what_is_not_run_by_an_engine(tmp_path: Path, path: str) -> None:
+    (tmp_path / path).mkdir(parents=True)
+    assert not RunsTarget(Engine.ALL, tmp_path).find()
+
+
+def test_label() -> None:
+    assert RunsTarget(Engine.DOCKER, Path("/")).label == "what engine docker runs"
+
+
+def test_watch(tmp_path: Path) -> None:
+    watch = CgroupWatch(tmp_path / name for name in WATCHED)
+    assert not watch.has_news()
+    for path in ("docker", "system.slice", "system.slice/docker-1.scope"):
+        (tmp_path / path).mkdir()
+        assert select.select([watch.fileno()], [], [], 5)[0]
+        assert watch.has_news()
+        assert not watch.has_news()
+    (tmp_path / "docker").rmdir()
+    assert watch.has_news()
+
+
+def test_watch_of_what_is_not_there(tmp_path: Path) -> None:
+    assert not CgroupWatch([tmp_path / "nothing"]).has_news()
