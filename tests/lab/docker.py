@@ -118,7 +118,7 @@ class Docker:
         self._socket = directory / "docker.sock"
         self._log = directory / "log"
         role = topology.Role(name, (next(_addresses),))
-        self.node = Node(role, _plug(lab, role), lab.client.services, lab.directory / name, lab.ca)
+        self.node = Node(role, plug(lab, role), lab.client.services, lab.directory / name, lab.ca)
 
     def __enter__(self) -> Docker:
         self._start()
@@ -263,7 +263,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _plug(lab: Lab, role: topology.Role) -> Namespace:
+def plug(lab: Lab, role: topology.Role) -> Namespace:
     """Make a further namespace at the lab's switch."""
     namespace = namespaces.create(lab.label, role.name)
     with IPRoute(netns=f"{namespace.name.removesuffix(role.name)}switch") as netlink:

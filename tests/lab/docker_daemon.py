@@ -7,13 +7,30 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from tests.adversarial.field import ScopedDaemon
 
 from . import cgroups
 from .daemon import COMMAND
-from .docker import Docker
 from .lab import Lab
+from .node import Node
+
+
+class Host(Protocol):
+    """What is to be known of the host of an engine."""
+
+    @property
+    def node(self) -> Node:
+        """Its network."""
+
+    @property
+    def pid(self) -> int:
+        """A process in its namespace of processes."""
+
+    @property
+    def url(self) -> str:
+        """Where Docker's API is."""
 
 
 class HostDaemon(ScopedDaemon):
@@ -22,7 +39,7 @@ class HostDaemon(ScopedDaemon):
     It watches every dockerd that it finds, and the machine's own and those of other labs are not for it.
     """
 
-    def __init__(self, lab: Lab, docker: Docker, policy: str, scopes: Sequence[Path | str]) -> None:
+    def __init__(self, lab: Lab, docker: Host, policy: str, scopes: Sequence[Path | str]) -> None:
         """`scopes`: control groups, or scopes as on the command line."""
         self._services = lab.client.services
         command = [
@@ -63,7 +80,7 @@ class HostDaemon(ScopedDaemon):
 
 
 @contextlib.contextmanager
-def governed(lab: Lab, docker: Docker, policy: str, *scopes: Path | str) -> Iterator[HostDaemon]:
+def governed(lab: Lab, docker: Host, policy: str, *scopes: Path | str) -> Iterator[HostDaemon]:
     """ram-ebpf on some scopes of a dockerd's host; it is asked to end."""
     daemon = HostDaemon(lab, docker, policy, scopes)
     with daemon:
