@@ -13,18 +13,18 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Recipe:
-    """A Dockerfile, in which {host} stands for the registry in question and {open} for an allowed one."""
+    """A Dockerfile. {host} is the registry in question, {image} its image, and {open} one that is allowed."""
 
     text: str
 
     def context(self, machine: Machine, host: str, open_host: str) -> str:
         """Write it; returns its directory."""
-        text = self.text.format(
-            image=reference(host), open=reference(open_host), url=f"https://{host}/v2/lab/base/tags/list"
-        )
+        url = f"https://{host}/v2/lab/base/tags/list"
+        text = self.text.format(host=host, image=reference(host), open=reference(open_host), url=url)
         return str(machine.write(f"build-{next(_numbers)}/Dockerfile", text).parent)
 
 
 PLAIN = Recipe("FROM {image}\nRUN echo built >/built\n")
 ADD = Recipe("FROM {open}\nADD {url} /added\nRUN cat /added\n")
 STAGES = Recipe("FROM {open} AS one\nFROM {image}\nCOPY --from=one /bin/busybox /bin/other\n")
+CONNECT = Recipe("FROM {open}\nRUN busybox nc -w 5 {host} 443 </dev/null\n")

@@ -12,6 +12,7 @@ from types import TracebackType
 from tests.lab.node import Node
 from tests.lab.processes import Finished
 
+from . import runtime
 from .machine import Machine
 
 _PATIENCE = 30.0
@@ -77,6 +78,7 @@ class Dockerd:
             f"--host={self.url}",
             "--cgroup-parent=/containers",
             "--exec-opt=native.cgroupdriver=cgroupfs",
+            *runtime.options(self.machine),
         ]
         if self.machine.suite == "bookworm":
             words.append(

@@ -76,7 +76,7 @@ class Judge:
         asked = self._wire.first(target.host)
         said = result.stdout + result.stderr
         assert not result.ok, said
-        assert told in said, said
+        assert told in said.lower(), said
         line = self._line(daemon, start, "denied", target.host)
         assert (line["verdict"], line["address"], line["port"]) == ("deny", target.address, 443)
         assert line["message"] == MESSAGE
