@@ -28,3 +28,11 @@ PLAIN = Recipe("FROM {image}\nRUN echo built >/built\n")
 ADD = Recipe("FROM {open}\nADD {url} /added\nRUN cat /added\n")
 STAGES = Recipe("FROM {open} AS one\nFROM {image}\nCOPY --from=one /bin/busybox /bin/other\n")
 CONNECT = Recipe("FROM {open}\nRUN busybox nc -w 5 {host} 443 </dev/null\n")
+
+# What is built with every engine: the recipe, and options on the command line.
+ALL: dict[str, tuple[Recipe, tuple[str, ...]]] = {
+    "build": (PLAIN, ()),
+    "build with ADD https": (ADD, ()),
+    "build of two stages": (STAGES, ()),
+    "build --network=host": (PLAIN, ("--network=host",)),
+}

@@ -47,6 +47,14 @@ def docker(lab: Lab, suite: str, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="session")
+def machine(lab: Lab, suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """One without a dockerd."""
+    name = f"plain-{suite}"
+    with Machine(lab, tmp_path_factory.mktemp(name), suite, name) as result:
+        yield result
+
+
+@pytest.fixture(scope="session")
 def judge(lab: Lab, names: Names, measured: Measured, docker: Dockerd) -> Iterator[Judge]:
     with contextlib.closing(Wire(docker.node.namespace)) as wire:
         version = trees.version(docker.machine.suite, "docker.io")

@@ -26,13 +26,14 @@ from tests.lab.processes import Finished, Stream
 
 from . import trees
 
+USER = 1000  # of somebody who is not root
 _PATIENCE = 10.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 _numbers = itertools.count(150)  # of addresses at the lab's switch; see tests/lab/topology.py
 
-# Words: the control group that becomes the root of a namespace, the tree, and the machine's directory, which
-# is seen under the same path from inside. /proc/sys/kernel is made read-only, as dockerd raises limits of
-# keys there, which are those of all.
+# Words: the control group that becomes the root of a namespace, the tree, and the machine's directory, of
+# which a part is seen under the same path from inside. Nothing is mounted on /proc, or nobody but root could
+# mount one for a container.
 _SCRIPT = """\
 echo 0 >"$1/cgroup.procs" || exit 125
 shift
@@ -40,24 +41,49 @@ exec unshare --cgroup --pid --fork --kill-child --mount --uts --ipc --propagatio
 tree=$1 top=$2 root=$2/root
 mount -t overlay -o "lowerdir=$tree,upperdir=$top/upper,workdir=$top/work" overlay "$root"
 mount -t proc proc "$root/proc"
-mount --bind "$root/proc/sys/kernel" "$root/proc/sys/kernel"
-mount -o remount,bind,ro "$root/proc/sys/kernel"
 mount -t sysfs sysfs "$root/sys"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
-mount --bind /dev "$root/dev"
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+mkdir "$root/dev/pts" "$root/dev/shm" "$root/dev/net"
+while read name major minor; do
+    mknod -m 666 "$root/dev/$name" c "$major" "$minor"
+done <<END
+null 1 3
+zero 1 5
+full 1 7
+random 1 8
+urandom 1 9
+tty 5 0
+fuse 10 229
+net/tun 10 200
+END
+ln -s pts/ptmx "$root/dev/ptmx"
+ln -s /proc/self/fd "$root/dev/fd"
 mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
 mount -t tmpfs tmpfs "$root/dev/shm"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount --bind "$top/lib" "$root/var/lib"
+mount --bind "$top/home" "$root/home"
 mkdir -p "$root$top/share"
 mount --bind "$top/share" "$root$top/share"
 cd "$root"
 pivot_root . .old
 umount -l /.old
+mount --make-rshared /
 busybox hostname engine
 : >"$top/share/ready"
 while :; do sleep 1000; done
 ' sh "$@"
+"""
+
+# For podman and buildah. Root may not be allowed to raise limits, and there is no systemd.
+_CONTAINERS = """\
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
 """
 
 
@@ -78,7 +104,7 @@ class Machine:
 
     def __enter__(self) -> Machine:
         tree = trees.tree(self.suite)
-        for part in ("root", "upper", "work", "lib", "share"):
+        for part in ("root", "upper", "work", "lib", "home", "share"):
             (self._directory / part).mkdir(parents=True)
         _write(self._directory / "upper", self._files())
         words = [str(self.top), str(tree), str(self._directory)]
@@ -111,6 +137,11 @@ class Machine:
         self._wait_dead()
         netns.remove(self.node.namespace.name)
         shutil.rmtree(self._directory)
+
+    @property
+    def url(self) -> str:
+        """Where Docker's API is, if there is a dockerd."""
+        return f"unix://{self.share / 'docker.sock'}"
 
     def cgroup(self, name: str) -> Path:
         """Make a further control group in the machine's."""
@@ -181,12 +212,13 @@ class Machine:
             "etc/resolv.conf": f"nameserver {topology.RESOLVER}\n",
             "etc/hosts": "127.0.0.1 localhost engine\n",
             "etc/nsswitch.conf": "hosts: files dns\npasswd: files\ngroup: files\n",
-            "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nbuilder:x:1000:1000::/home/builder:/bin/sh\n",
-            "etc/group": "root:x:0:\nbuilder:x:1000:\n",
+            "etc/passwd": f"root:x:0:0:root:/root:/bin/sh\nbuilder:x:{USER}:{USER}::/home/builder:/bin/sh\n",
+            "etc/group": f"root:x:0:\nbuilder:x:{USER}:\n",
             "etc/subuid": "builder:100000:65536\n",
             "etc/subgid": "builder:100000:65536\n",
             "etc/ssl/certs/ca-certificates.crt": self._lab.ca.read_text(encoding="utf-8"),
             "etc/containers/policy.json": '{"default": [{"type": "insecureAcceptAnything"}]}\n',
+            "etc/containers/containers.conf": _CONTAINERS,
         }
 
 

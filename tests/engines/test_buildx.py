@@ -12,13 +12,13 @@ from tests.lab.lab import Lab
 from tests.lab.processes import Finished
 
 from . import builds, buildx
-from .builds import Recipe
 from .buildx import Builder
 from .dockerd import Dockerd
 from .judge import Judge
 from .names import POLICY, Names
 
 _SCOPE = "builders:buildx"
+_CONNECT = "build with RUN that connects"  # which is in the builder's control group too
 
 
 @pytest.fixture(scope="module")
@@ -48,34 +48,18 @@ def _wait_governed(daemon: HostDaemon, start: int, what: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("recipe", "options"),
-    [
-        pytest.param(builds.PLAIN, (), id="buildx build"),
-        pytest.param(builds.ADD, (), id="buildx build with ADD https"),
-        pytest.param(builds.STAGES, (), id="buildx build of two stages"),
-        pytest.param(
-            builds.PLAIN, ("--network=host", "--allow=network.host"), id="buildx build --network=host"
-        ),
-        pytest.param(builds.CONNECT, (), id="buildx build with RUN that connects"),
-    ],
-)
+@pytest.mark.parametrize("what", [*builds.ALL, _CONNECT])
 def test_build(
-    docker: Dockerd,
-    daemon: HostDaemon,
-    builder: Builder,
-    names: Names,
-    judge: Judge,
-    request: pytest.FixtureRequest,
-    recipe: Recipe,
-    options: tuple[str, ...],
+    docker: Dockerd, daemon: HostDaemon, builder: Builder, names: Names, judge: Judge, what: str
 ) -> None:
-    def build(host: str) -> Finished:
-        return builder.build(*options, recipe.context(docker.machine, host, names.allowed()))
+    recipe, options = builds.ALL.get(what, (builds.CONNECT, ()))
+    allow = ("--allow=network.host",) if options else ()
 
-    what = request.node.callspec.id.removeprefix(f"{docker.machine.suite}-")
-    judge.allows(daemon, what, build)
-    line = judge.refuses(daemon, what, build)
+    def build(host: str) -> Finished:
+        return builder.build(*options, *allow, recipe.context(docker.machine, host, names.allowed()))
+
+    judge.allows(daemon, f"buildx {what}", build)
+    line = judge.refuses(daemon, f"buildx {what}", build)
     assert line["scope"] == "builders buildx"
 
 

@@ -11,7 +11,6 @@ from tests.lab.lab import Lab
 from tests.lab.processes import Finished
 
 from . import builds
-from .builds import Recipe
 from .dockerd import Dockerd
 from .judge import Judge
 from .names import POLICY, Names, reference
@@ -50,32 +49,15 @@ def test_push(docker: Dockerd, daemon: HostDaemon, judge: Judge, base: str) -> N
     judge.refuses(daemon, "push", push)
 
 
-@pytest.mark.parametrize("buildkit", [False, True], ids=["by the classic builder", "by BuildKit"])
-@pytest.mark.parametrize(
-    ("recipe", "options"),
-    [
-        pytest.param(builds.PLAIN, (), id="build"),
-        pytest.param(builds.ADD, (), id="build with ADD https"),
-        pytest.param(builds.STAGES, (), id="build of two stages"),
-        pytest.param(builds.PLAIN, ("--network=host",), id="build --network=host"),
-    ],
-)
-def test_build(
-    docker: Dockerd,
-    daemon: HostDaemon,
-    judge: Judge,
-    base: str,
-    request: pytest.FixtureRequest,
-    recipe: Recipe,
-    options: tuple[str, ...],
-    buildkit: bool,
-) -> None:
+@pytest.mark.parametrize("builder", ["classic builder", "BuildKit"])
+@pytest.mark.parametrize("what", builds.ALL)
+def test_build(docker: Dockerd, daemon: HostDaemon, judge: Judge, base: str, what: str, builder: str) -> None:
+    recipe, options = builds.ALL[what]
+    env = {"DOCKER_BUILDKIT": str(int(builder == "BuildKit"))}
+
     def build(host: str) -> Finished:
         context = recipe.context(docker.machine, host, base)
-        return docker.run(
-            "build", "--no-cache", *options, context, env={"DOCKER_BUILDKIT": str(int(buildkit))}
-        )
+        return docker.run("build", "--no-cache", *options, context, env=env)
 
-    what = request.node.callspec.id.removeprefix(f"{docker.machine.suite}-")
-    judge.allows(daemon, what, build)
-    judge.refuses(daemon, what, build)
+    judge.allows(daemon, f"{what}, {builder}", build)
+    judge.refuses(daemon, f"{what}, {builder}", build)

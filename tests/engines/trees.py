@@ -14,12 +14,38 @@ from .debian import Suite
 SUITES = ("bookworm", "trixie", "sid")
 
 NAMED = ("docker.io", "containerd", "runc", "podman", "buildah", "skopeo")
-_SYSTEM = ("base-files", "coreutils", "dash", "iproute2", "mount", "netbase", "util-linux", "busybox-static")
+_SYSTEM = (
+    "base-files",
+    "coreutils",
+    "dash",
+    "iproute2",
+    "mount",
+    "netbase",
+    "sed",
+    "util-linux",
+    "busybox-static",
+)
 _ENGINES = ("docker.io", "containerd", "runc", "iptables", "podman", "buildah", "skopeo", "uidmap")
 _MORE = {
     "bookworm": ("slirp4netns", "fuse-overlayfs"),
-    "trixie": ("docker-cli", "docker-buildx", "passt", "slirp4netns", "fuse-overlayfs", "aardvark-dns"),
-    "sid": ("docker-cli", "docker-buildx", "passt", "slirp4netns", "fuse-overlayfs", "aardvark-dns"),
+    "trixie": (
+        "docker-cli",
+        "docker-buildx",
+        "nftables",
+        "passt",
+        "slirp4netns",
+        "fuse-overlayfs",
+        "aardvark-dns",
+    ),
+    "sid": (
+        "docker-cli",
+        "docker-buildx",
+        "nftables",
+        "passt",
+        "slirp4netns",
+        "fuse-overlayfs",
+        "aardvark-dns",
+    ),
 }
 # update-alternatives, a script of the package, makes these.
 _LINKS = {
