@@ -48,7 +48,8 @@ class Judge:
         result = action(host).check()
         line = self._line(daemon, start, "allowed", host)
         assert (line["verdict"], line["address"]) == ("allow", self._lab.allowed.address)
-        assert not [one for one in daemon.lines()[start:] if one["event"] == "denied"]
+        denied = [one for one in daemon.lines()[start:] if one["event"] == "denied"]
+        assert not denied, denied
         self._measured.add(self._engine, what, "allowed", result.seconds)
         return result
 

@@ -20,14 +20,20 @@ PATTERN = "*.allowed.registry.test"
 _TARGETS = [f"{network}.{number}" for network in ("203.0.113", "198.51.100") for number in range(1, 255)]
 _ALLOWED = 300
 
-POLICY = f"""\
+
+def policy(*resolvers: str) -> str:
+    """The policy: it allows PATTERN, and trusts the lab's resolver and any further ones."""
+    return f"""\
 version: 1
 message: {MESSAGE}
 registries:
   - host: "{PATTERN}"
     private: true
-resolvers: [{topology.RESOLVER}]
+resolvers: [{", ".join((topology.RESOLVER, *resolvers))}]
 """
+
+
+POLICY = policy()
 
 
 @dataclass(frozen=True)

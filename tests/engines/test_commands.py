@@ -93,7 +93,7 @@ def test_build(
 
     def build(host: str) -> Finished:
         context = recipe.context(machine, host, names.allowed())
-        return run(program, "build", "--no-cache", *options, context)
+        return run(program, *builds.BY_COMMAND, *options, context)
 
     judge.allows(daemon, what, build)
     judge.refuses(daemon, what, build)

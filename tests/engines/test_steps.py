@@ -16,11 +16,16 @@ from .dockerd import Dockerd
 from .judge import Judge
 from .machine import Machine
 from .measured import Measured
-from .names import POLICY, Names
+from .names import POLICY, Names, policy
+from .users import ROOT, ROOTLESS, User
 from .wire import Wire
 
-# The engine's own, behind a bridge, and the machine's.
-_NETWORKS: dict[str, tuple[str, ...]] = {"bridge": (), "host": ("--network=host",)}
+# seconds; the engine takes the step's container and network down after it
+AT_ONCE = 1.0
+# The engine's own, which is behind a bridge or, without root, behind slirp4netns or pasta; and the machine's.
+_NETWORKS: dict[str, tuple[str, ...]] = {"its own network": (), "the host's network": ("--network=host",)}
+# These two resolve names themselves for what is behind them, at these addresses.
+_ROOTLESS_RESOLVERS = ("10.0.2.3", "169.254.1.1")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def docker_daemon(lab: Lab, names: Names, docker: Dockerd) -> Iterator[HostDaemo
 
 @pytest.fixture(scope="module")
 def machine_daemon(lab: Lab, names: Names, machine: Machine) -> Iterator[HostDaemon]:
-    with governed(lab, machine, POLICY, machine.top) as result:
+    with governed(lab, machine, policy(*_ROOTLESS_RESOLVERS), machine.top) as result:
         yield result
 
 
@@ -46,10 +51,11 @@ def test_docker(
         context = builds.CONNECT.context(docker.machine, host, names.allowed())
         return docker.run("build", "--no-cache", *_NETWORKS[network], context, env=env)
 
-    _judge(docker_daemon, judge, f"RUN that connects by {network}, {builder}", build)
+    _judge(docker_daemon, judge, f"RUN that connects in {network}, {builder}", build)
 
 
 @pytest.mark.parametrize("network", _NETWORKS)
+@pytest.mark.parametrize("user", [ROOT, ROOTLESS], ids=lambda user: user.name)
 @pytest.mark.parametrize("program", ["podman", "buildah"])
 def test_commands(
     lab: Lab,
@@ -58,19 +64,21 @@ def test_commands(
     names: Names,
     measured: Measured,
     program: str,
+    user: User,
     network: str,
 ) -> None:
     def build(host: str) -> Finished:
         context = builds.CONNECT.context(machine, host, names.allowed())
-        words = [program, "build", "--no-cache", *_NETWORKS[network], context]
-        return machine.run(words, cgroup=machine.cgroup("commands"))
+        words = [program, *builds.BY_COMMAND, *_NETWORKS[network], context]
+        return user.run(machine, machine.cgroup("commands"), *words)
 
     with contextlib.closing(Wire(machine.node.namespace)) as wire:
-        judge = Judge(lab, names, measured, wire, f"{program} {trees.version(machine.suite, program)}")
-        _judge(machine_daemon, judge, f"RUN that connects by {network}", build)
+        engine = f"{program} {trees.version(machine.suite, program)}, {user.name}"
+        judge = Judge(lab, names, measured, wire, engine)
+        _judge(machine_daemon, judge, f"RUN that connects in {network}", build)
 
 
 def _judge(daemon: HostDaemon, judge: Judge, what: str, build: Callable[[str], Finished]) -> None:
     judge.allows(daemon, what, build)
-    line = judge.refuses(daemon, what, build)
+    line = judge.refuses(daemon, what, build, AT_ONCE)
     assert line["process"] == "busybox"
