@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 from tests.lab import image, topology
@@ -53,13 +52,14 @@ class Names:
         for registry in (lab.allowed, lab.blocked):
             registry.add_image(REPOSITORY, TAG, base)
         lab.blocked.node.add_addresses(*_TARGETS)
-        self._refused = [Refused(f"refused-{n}.registry.test", target) for n, target in enumerate(_TARGETS)]
+        refused = (Refused(f"refused-{n}.registry.test", target) for n, target in enumerate(_TARGETS))
+        self._refused = {item.host: item for item in refused}
         allowed = [PATTERN.replace("*", f"open-{number}") for number in range(_ALLOWED)]
-        records = {item.host: Addresses((item.address,), 60) for item in self._refused}
+        records = {item.host: Addresses((item.address,), 60) for item in self._refused.values()}
         # One restart of the resolver for all.
         lab.dns.update({**records, **{host: Addresses((topology.ALLOWED,), 60) for host in allowed}})
-        self._next = itertools.count()
         self._allowed = iter(allowed)
+        self._left = iter(self._refused.values())
 
     def allowed(self) -> str:
         """The next name that the policy allows."""
@@ -67,7 +67,11 @@ class Names:
 
     def refused(self) -> Refused:
         """The next name that it does not allow."""
-        return self._refused[next(self._next)]
+        return next(self._left)
+
+    def is_refused(self, host: str | None) -> bool:
+        """Whether it is one of the names that the policy does not allow."""
+        return host in self._refused
 
 
 def reference(host: str) -> str:
