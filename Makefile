@@ -12,7 +12,7 @@ TEST_PACKAGES := gcc musl-tools libc-ares-dev bind9-dnsutils curl iptables
 BENCH_PACKAGES := dnsperf nftables
 LINT_PACKAGES := vagrant
 KERNEL_PACKAGES := qemu-system-x86
-ENGINE_PACKAGES := debian-archive-keyring dpkg-dev binutils
+ENGINE_PACKAGES := debian-archive-keyring patch binutils
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test unit lint format test-kernel test-engines bench clean

@@ -16,8 +16,10 @@ MESSAGE = "Ask platform@registry.test to allow it."
 PATTERN = "*.allowed.registry.test"
 
 # RFC 5737: nobody has these, and the lab routes them to its blocked registry.
-_TARGETS = [f"{network}.{number}" for network in ("203.0.113", "198.51.100") for number in range(1, 255)]
-_ALLOWED = 300
+_TARGETS = [
+    f"{network}.{number}" for network in ("203.0.113", "198.51.100", "192.0.2") for number in range(1, 255)
+]
+_ALLOWED = 1500
 
 
 def policy(*resolvers: str) -> str:
