@@ -13,9 +13,10 @@ TEST_PACKAGES := gcc musl-tools libc-ares-dev bind9-dnsutils curl iptables tinyp
 BENCH_PACKAGES := dnsperf nftables
 LINT_PACKAGES := vagrant
 KERNEL_PACKAGES := qemu-system-x86
+ENGINE_PACKAGES := debian-archive-keyring patch binutils
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit lint format test-kernel bench clean
+.PHONY: help demo run test unit lint format test-kernel test-engines bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -63,6 +64,11 @@ test-kernel: $(VENV)/.ready ## run the kernel tests in a QEMU guest: KERNEL=path
 	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(KERNEL_PACKAGES)
 	@[ -n "$(KERNEL)" ] || { echo "say which: make test-kernel KERNEL=path/to/bzImage" >&2; exit 2; }
 	@$(PY) -m tests.kernels.run "$(KERNEL)"
+
+test-engines: $(VENV)/.ready ## run the tests with real engines of three Debian releases, 1 GB of downloads (root)
+	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(ENGINE_PACKAGES)
+	@$(PY) -m tests.engines.prepare
+	@$(PY) -m pytest tests/engines $(ARGS)
 
 bench: $(VENV)/.ready ## measure what it costs beside nothing and nftables, in four minutes (root)
 	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(BENCH_PACKAGES)

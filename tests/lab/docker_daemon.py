@@ -20,7 +20,9 @@ from .node import Node
 class Engine(Protocol):
     """dockerd or containerd, see docker.py and containerd.py."""
 
-    node: Node
+    @property
+    def node(self) -> Node:
+        """Its network."""
 
     @property
     def pid(self) -> int:
