@@ -38,7 +38,7 @@ RESOLVER = "127.0.0.11"
 
 # Each has an address of its own, as several may run at a time.
 _addresses = (f"10.77.0.{number}" for number in range(70, 100))
-_NETWORK = "containers"
+NETWORK = "containers"
 _BRIDGE = "bridge"  # of the lab's switch; see network.py
 _PATIENCE = 20.0
 _STREAM_HEADER = struct.Struct(">BxxxI")  # Docker's API, "Attach to a container": stream, size
@@ -132,7 +132,7 @@ class Docker:
         self._start()
         try:
             self._wait()
-            self.call("POST", "/networks/create", {"Name": _NETWORK})
+            self.call("POST", "/networks/create", {"Name": NETWORK})
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -198,7 +198,7 @@ class Docker:
         argv: Sequence[str],
         name: str = "",
         labels: Mapping[str, str] | None = None,
-        network: str = _NETWORK,
+        network: str = NETWORK,
     ) -> Container:
         """Run a container in the background, as `docker run --detach` does."""
         wanted = {"Image": image, "Cmd": argv, "Labels": labels or {}, "HostConfig": {"NetworkMode": network}}

@@ -63,6 +63,12 @@ def find(name: str) -> Program:
 
 
 @functools.cache
+def of_package(name: str, package: str) -> Program:
+    """Return a program of a package unpacked aside, whatever the machine has."""
+    return _search(name, unpack(package, CACHE))
+
+
+@functools.cache
 def _directory() -> str:
     path = tempfile.mkdtemp(prefix="ramlab-")
     atexit.register(shutil.rmtree, path)
