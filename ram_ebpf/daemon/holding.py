@@ -17,7 +17,9 @@ from ram_ebpf.dataplane import devices
 from ram_ebpf.dataplane.devices import Attachment, Device
 from ram_ebpf.dataplane.plane import Plane
 
-_LONGEST = 10.0  # seconds; after that it is somebody else's device, at a bridge of Docker's
+# Seconds; after that it is somebody else's device, at a bridge of Docker's. Where two hundred containers
+# start at once on a small machine, some take a quarter of a minute between their device and their process.
+_LONGEST = 60.0
 
 
 class Ports(Protocol):
