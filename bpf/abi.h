@@ -130,6 +130,7 @@ enum ram_hook {
 
 /* Beside the number of the scope, in the value of `scope_self`; above them a cgroup's depth. */
 enum ram_place_flag {
+	RAM_PLACE_HOLD = 0x2000, /* what is refused is dropped without a word: it may be somebody else's */
 	RAM_PLACE_NO_LINK_HEADER = 0x4000, /* the device carries IP packets without a header of its own */
 	RAM_PLACE_OWN_TRAFFIC = 0x8000,	   /* of this host's own, not of what is behind the device */
 };
@@ -214,8 +215,8 @@ struct ram_endpoint {
  * addresses are refused, under numbers that are none of a list.
  */
 enum ram_refused_list {
-	RAM_REFUSED_LIST_ALL = 0x10000,    /* on every port */
-	RAM_REFUSED_LIST_ON = 0x20000, /* on one port, which is added to this */
+	RAM_REFUSED_LIST_ALL = 0x10000, /* on every port */
+	RAM_REFUSED_LIST_ON = 0x20000,	/* on one port, which is added to this */
 };
 
 struct ram_opening_key {

@@ -17,18 +17,6 @@
 #include "lib/outgoing.h"
 #include "lib/refusal.h"
 
-/*
- * On the device of a container of which user space does not know yet whether it is governed. Its packets are
- * dropped without an answer: those that connect will try again, and by then it is known.
- */
-int ram_device_hold(struct __sk_buff *skb)
-{
-	if ((u16)skb->protocol == RAM_HTONS(RAM_ETH_P_ARP))
-		return RAM_PASS;
-	ram_count(RAM_REASON_DENIED_NEW_CONTAINER);
-	return RAM_DROP;
-}
-
 int ram_device_incoming(struct __sk_buff *skb)
 {
 	skb->cb[RAM_CB_SCOPE] = ram_place_of_program();

@@ -14,11 +14,23 @@
 #define RAM_HOOK_INCOMING RAM_HOOK_DEVICE_INCOMING
 #define RAM_HOOK_OUTGOING RAM_HOOK_DEVICE_OUTGOING
 
+/*
+ * Whether this is at the device of a container of which user space does not know yet whether it is governed.
+ * Until then it is held to the policy, but nothing is said: who connects will try again, and by then it is
+ * known.
+ */
+static __always_inline bool ram_is_new_container(struct __sk_buff *skb)
+{
+	return skb->cb[RAM_CB_SCOPE] & RAM_PLACE_HOLD;
+}
+
 /* What is refused gets an answer, by a program of its own. */
 static __always_inline int ram_leave(struct __sk_buff *skb, u32 verdict, u32 reason)
 {
 	if (verdict != RAM_VERDICT_DENY)
 		return RAM_PASS;
+	if (ram_is_new_container(skb))
+		return RAM_DROP;
 	skb->cb[RAM_CB_TICKET] = reason;
 	egress_programs.call(skb, RAM_EGRESS_PROGRAM_REFUSE);
 	return RAM_DROP;
@@ -30,6 +42,11 @@ static __always_inline int ram_leave(struct __sk_buff *skb, u32 verdict, u32 rea
 
 #define RAM_HOOK_INCOMING RAM_HOOK_INET_INGRESS
 #define RAM_HOOK_OUTGOING RAM_HOOK_INET_EGRESS
+
+static __always_inline bool ram_is_new_container(struct __sk_buff *skb)
+{
+	return false;
+}
 
 static __always_inline int ram_leave(struct __sk_buff *skb, u32 verdict, u32 reason)
 {

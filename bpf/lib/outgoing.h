@@ -127,6 +127,13 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 	return reason;
 }
 
+/* Whatever it is that a container may not do of which nothing is known yet, it may do it a little later. */
+static __always_inline u32 ram_reason_to_count(struct __sk_buff *skb, u32 verdict, u32 reason)
+{
+	return verdict != RAM_VERDICT_ALLOW && ram_is_new_container(skb) ? RAM_REASON_DENIED_NEW_CONTAINER
+									 : reason;
+}
+
 int ram_egress(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
@@ -143,8 +150,10 @@ int ram_egress(struct __sk_buff *skb)
 		reason = RAM_REASON_DENIED_NOT_A_QUERY;
 	}
 	verdict = ram_verdict_for(cfg, reason);
+	reason = ram_reason_to_count(skb, verdict, reason);
 	ram_count(reason);
-	if (verdict != RAM_VERDICT_ALLOW || reason == RAM_REASON_ALLOWED_UNASKED)
+	if ((verdict != RAM_VERDICT_ALLOW || reason == RAM_REASON_ALLOWED_UNASKED) &&
+	    !ram_is_new_container(skb))
 		ram_tell_packet(skb, &p, scope, reason, verdict, rule);
 	return ram_leave(skb, verdict, reason);
 }
@@ -155,8 +164,9 @@ static __always_inline int ram_conclude_query(struct __sk_buff *skb, struct ram_
 {
 	u32 verdict = ram_verdict_for(cfg, reason);
 
+	reason = ram_reason_to_count(skb, verdict, reason);
 	ram_count(reason);
-	if (verdict != RAM_VERDICT_ALLOW)
+	if (verdict != RAM_VERDICT_ALLOW && !ram_is_new_container(skb))
 		ram_tell_packet(skb, p, scope, reason, verdict, 0);
 	return ram_leave(skb, verdict, reason);
 }

@@ -223,7 +223,10 @@ class Following:
     def _attach_device(self, item: _Followed, device: Device) -> None:
         if device in self._plane.attached_devices:
             return
-        self._report(self._plane.attach_device(device, self._device_scope_of(item)), f"device {device}")
+        scope = self._device_scope_of(item)
+        replaced = self._plane.attach_device(device, scope)
+        self._plane.hand_over_held(scope)
+        self._report(replaced, f"device {device}")
         item.devices.add(device)
         self._seen.add(_name(device))
         self._changed()

@@ -1,8 +1,8 @@
-"""New containers wait until it is known whether they are governed.
+"""New containers are held to the policy until it is known whether they are governed.
 
 Docker makes the device of a container, and plugs it into the bridge of its network, before the container's
 first process runs; which container it is for can only be asked when that runs. In between the device is held:
-what the container sends is dropped.
+what the policy allows passes, DNS above all, and the rest is dropped without a word.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Ports(Protocol):
 
 @dataclass
 class _Held:
-    attachment: Attachment
+    attachments: list[Attachment]
     since: float
 
 
@@ -94,7 +94,9 @@ class Holding:
         self._given_up &= self._others
 
     def _let_go(self, device: Device) -> None:
-        devices.detach(device, [self._held.pop(device).attachment])
+        devices.detach(device, self._held.pop(device).attachments)
+        if not self._held:
+            self._plane.forget_held()
 
     def close(self) -> None:
         """Lets go of everything."""

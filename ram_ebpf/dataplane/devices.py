@@ -11,7 +11,7 @@ import errno
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from ram_ebpf.dataplane import namespaces, syscall
 from ram_ebpf.dataplane.abi import PlaceFlag
-from ram_ebpf.dataplane.programs import (
-    DEVICE_HOLD,
-    DEVICE_INCOMING,
-    DEVICE_OUTGOING,
-    Hook,
-    Programs,
-)
+from ram_ebpf.dataplane.programs import DEVICE_PROGRAMS, Hook, Programs
 from ram_ebpf.dataplane.syscall import AttachType
 
 # include/uapi/linux/pkt_sched.h: TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), and likewise for egress.
@@ -59,16 +53,13 @@ class Device:
     def __str__(self) -> str:
         return self.name if self.namespace is None else f"{self.name} in {self.namespace}"
 
-    def directions(self) -> Iterator[tuple[Hook, AttachType]]:
-        """Where each program goes. What is behind the device sends into it what comes in here.
+    def ways(self) -> tuple[AttachType, AttachType]:
+        """Where what comes to the governed side passes, and what leaves it.
 
-        What comes to the governed side is read first: a reply that is learned is never refused meanwhile.
+        What is behind the device sends into it what comes in here.
         """
-        ways = [AttachType.TCX_EGRESS, AttachType.TCX_INGRESS]
-        if self.flags & PlaceFlag.OWN_TRAFFIC:
-            ways.reverse()
-        yield DEVICE_INCOMING, ways[0]
-        yield DEVICE_OUTGOING, ways[1]
+        ways = (AttachType.TCX_EGRESS, AttachType.TCX_INGRESS)
+        return ways[::-1] if self.flags & PlaceFlag.OWN_TRAFFIC else ways
 
 
 def lock(device: Device) -> socket.socket:
@@ -105,12 +96,17 @@ class Attachment:
     priority: int = 0
 
 
-def attach(programs: Programs, device: Device) -> list[Attachment]:
-    """Attaches both programs, beside whatever others have attached. Raises OSError."""
+def attach(
+    programs: Programs, device: Device, hooks: Sequence[Hook] = DEVICE_PROGRAMS.attached
+) -> list[Attachment]:
+    """Attaches both programs, beside whatever others have attached. Raises OSError.
+
+    What comes to the governed side is read first: a reply that is learned is never refused meanwhile.
+    """
     attached: list[Attachment] = []
     with namespaces.inside(device.namespace):
         try:
-            for hook, way in device.directions():
+            for hook, way in zip(hooks, device.ways(), strict=True):
                 attached.append(_attach(hook, programs.fds[hook.function], device, way))
         except BaseException:
             for attachment in attached:
@@ -119,16 +115,9 @@ def attach(programs: Programs, device: Device) -> list[Attachment]:
     return attached
 
 
-def hold(programs: Programs, device: Device) -> Attachment:
-    """Lets nothing pass that what is behind the device sends. Raises OSError."""
-    return _attach(DEVICE_HOLD, programs.fds[DEVICE_HOLD.function], device, AttachType.TCX_INGRESS)
-
-
 def held(device: Device) -> list[Attachment]:
     """What holds a device, whoever attached it."""
-    names = {DEVICE_HOLD.object_name}
-    way = AttachType.TCX_INGRESS
-    return [*_by_tcx(device, way, names), *_filters(device, way, names)]
+    return _attached_by(device, {hook.object_name for hook in DEVICE_PROGRAMS.holding})
 
 
 def _attach(hook: Hook, fd: int, device: Device, way: AttachType) -> Attachment:
@@ -199,13 +188,16 @@ def _remove_filter(device: Device, attachment: Attachment) -> None:
 
 def ours_attached(device: Device) -> list[Attachment]:
     """Programs of ram-ebpf attached to a device, whoever loaded them."""
-    ours = {hook.object_name for hook in (DEVICE_INCOMING, DEVICE_OUTGOING)}
+    return _attached_by(device, {hook.object_name for hook in DEVICE_PROGRAMS.attached})
+
+
+def _attached_by(device: Device, names: Set[str]) -> list[Attachment]:
     with namespaces.inside(device.namespace):
         return [
             found
             for way in _CLSACT_PARENTS
             for find in (_by_tcx, _filters)
-            for found in find(device, way, ours)
+            for found in find(device, way, names)
         ]
 
 

@@ -119,7 +119,9 @@ def _pinned(directory: Path) -> Iterator[int]:
 
 def _maps_of_attached() -> Iterator[int]:
     """The ids of the maps that programs use which are there to be attached, whoever loaded them."""
-    names = {hook.object_name for programs in PROGRAM_SETS for hook in programs.attached}
+    names = {
+        hook.object_name for programs in PROGRAM_SETS for hook in (*programs.attached, *programs.holding)
+    }
     for identifier in syscall.program_ids():
         with contextlib.suppress(OSError):
             with syscall.opened_program(identifier) as fd:

@@ -18,7 +18,7 @@ from ram_ebpf.dataplane.devices import Attachment, Device
 from ram_ebpf.dataplane.maps import raise_memlock_limit
 from ram_ebpf.dataplane.namehash import draw_multipliers
 from ram_ebpf.dataplane.pins import Pins
-from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, RESOLVER_HOOKS, Programs
+from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS, RESOLVER_HOOKS, Programs
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.scope_maps import TAUGHT, ScopeMaps, free_number
 from ram_ebpf.dataplane.settings import Settings
@@ -116,6 +116,7 @@ class Plane:
         self._devices: dict[Device, DevicePlace] = {}
         self._watched: dict[Path, int] = {}
         self._pins: Pins | None = None
+        self._held: Scope | None = None  # that of devices which are held
         self._views: list[View] = []
         try:
             first = self.open_view(rules, posture)
@@ -334,10 +335,29 @@ class Plane:
             view.prepare_devices()
         self._pin_new()
 
-    def hold(self, device: Device) -> Attachment:
-        """Lets nothing pass that what is behind a device sends. It is let go of by devices.detach()."""
-        sides = [view.device_side for view in self._views if view.has_device_side]
-        return devices.hold((sides or [self._views[0].device_side])[0].programs, device)
+    def hold(self, device: Device) -> list[Attachment]:
+        """Holds what is behind a device to the policy, without a word. It is let go of by devices.detach().
+
+        Raises as attach_device() does.
+        """
+        if self._held is None:
+            # Strict where there is such a view: whoever is held may turn out to belong there.
+            prepared = [view for view in self._views if view.has_device_side] or self._views[:1]
+            strict = [view for view in prepared if view.posture is abi.Posture.STRICT]
+            self._held = self.open_scope(view=(strict or prepared)[0])
+        programs = self._held.programs_for(device.flags | abi.PlaceFlag.HOLD)
+        self._pin_new()
+        return devices.attach(programs, device, DEVICE_PROGRAMS.holding)
+
+    def hand_over_held(self, scope: Scope) -> None:
+        """What was learned at held devices is known in a scope of the same view."""
+        if self._held is not None and self._held.view is scope.view:
+            self._held.maps.copy_to(scope.maps)
+
+    def forget_held(self) -> None:
+        """Nobody is held any more."""
+        if self._held is not None:
+            self._held.maps.clear()
 
     def _mark_governed(self, device: Device, governed: bool) -> None:
         """What comes from behind a governed device speaks for no resolver; see bpf/lib/reply.h."""

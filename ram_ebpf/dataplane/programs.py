@@ -75,12 +75,16 @@ def _as_device(shared: SharedProgram) -> SharedProgram:
 
 @dataclass(frozen=True)
 class ProgramSet:
-    """What one C source file makes. `attached` lead to `shared` by tail calls; `others` stand alone."""
+    """What one C source file makes. `attached` lead to `shared` by tail calls; `others` stand alone.
+
+    `holding`: those of `attached` under other names.
+    """
 
     source: str
     shared: tuple[SharedProgram, ...]
     attached: tuple[Hook, ...]
     others: tuple[Hook, ...] = ()
+    holding: tuple[Hook, ...] = ()
 
     def hooks(self) -> Iterator[Hook]:
         """All that is loaded, whether it is attached or called by another one."""
@@ -106,11 +110,16 @@ _REFUSALS = (
 DEVICE_INCOMING = _of_device("ram_device_incoming", "d_in")
 DEVICE_OUTGOING = _of_device("ram_device_outgoing", "d_out")
 
-DEVICE_HOLD = _of_device("ram_device_hold", "d_hold")
+# The same on devices that are held, under names of their own, by which a later start tells them apart.
+HOLD_INCOMING = _of_device("ram_device_incoming", "d_hin")
+HOLD_OUTGOING = _of_device("ram_device_outgoing", "d_hold")
 
 CGROUP_PROGRAMS = ProgramSet("cgroup.c", _SHARED, CGROUP_HOOKS, RESOLVER_HOOKS)
 DEVICE_PROGRAMS = ProgramSet(
-    "tc.c", (*map(_as_device, _SHARED), *_REFUSALS), (DEVICE_INCOMING, DEVICE_OUTGOING), (DEVICE_HOLD,)
+    "tc.c",
+    (*map(_as_device, _SHARED), *_REFUSALS),
+    (DEVICE_INCOMING, DEVICE_OUTGOING),
+    holding=(HOLD_INCOMING, HOLD_OUTGOING),
 )
 PROGRAM_SETS = (CGROUP_PROGRAMS, DEVICE_PROGRAMS)
 
@@ -161,7 +170,9 @@ def load_shared(programs: ProgramSet, bytecode: Bytecode, maps: Mapping[str, Map
     return loaded
 
 
-def load_attached(programs: ProgramSet, bytecode: Bytecode, maps: Mapping[str, Map], myself: Map) -> Programs:
+def load_attached(
+    hooks: Sequence[Hook], bytecode: Bytecode, maps: Mapping[str, Map], myself: Map
+) -> Programs:
     """Loads what is attached for one scope. `myself` tells these programs where they are."""
     fds = {name: item.fd for name, item in maps.items()} | {"scope_self": myself.fd}
-    return _load_all(programs.attached, bytecode, fds)
+    return _load_all(hooks, bytecode, fds)

@@ -86,6 +86,20 @@ class ScopeMaps:
             raise
         self._outer[name], self.maps[name] = outer, inner
 
+    def copy_to(self, other: ScopeMaps) -> None:
+        """What is in these maps is in the other scope's as well; what that has of its own stays as it is."""
+        for name, item in self.maps.items():
+            if name in other.maps:
+                there = other.maps[name]
+                for key, value in item.items():
+                    if there.get(key) is None:
+                        there[key] = value
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        for item in self.maps.values():
+            item.clear()
+
     def close(self) -> None:
         """Takes the maps out of their places and gives them back to the kernel."""
         for name, item in self.maps.items():

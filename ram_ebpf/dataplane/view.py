@@ -157,14 +157,16 @@ class View:
     def load_for_cgroups(self, scope: ScopeMaps, depth: int) -> Programs:
         """What is attached to the cgroups of a scope that are so deep in the hierarchy."""
         with contextlib.closing(place_map(scope.number, depth << abi.DEPTH_SHIFT)) as myself:
-            return programs.load_attached(CGROUP_PROGRAMS, self._common.bytecode, self.maps, myself)
+            return programs.load_attached(CGROUP_PROGRAMS.attached, self._common.bytecode, self.maps, myself)
 
     def load_for_devices(self, scope: ScopeMaps, flags: abi.PlaceFlag) -> Programs:
         """What is attached to the devices of a scope that are of one kind."""
         side = self.device_side
         scope.add(ESTABLISHED, ESTABLISHED_SHAPE, side.maps[ESTABLISHED])
+        hold = flags & abi.PlaceFlag.HOLD
+        hooks = DEVICE_PROGRAMS.holding if hold else DEVICE_PROGRAMS.attached
         with contextlib.closing(place_map(scope.number, flags)) as myself:
-            return programs.load_attached(DEVICE_PROGRAMS, side.bytecode, side.maps, myself)
+            return programs.load_attached(hooks, side.bytecode, side.maps, myself)
 
     def arrays(self) -> dict[str, Map]:
         """The arrays of programs, by names to pin them under."""

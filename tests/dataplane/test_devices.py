@@ -22,7 +22,7 @@ from ram_ebpf.dataplane.events import Event, EventSource
 from ram_ebpf.dataplane.settings import Settings
 
 from . import messages as m
-from .exchanges import DENIED_NAMES, LONGEST, ONE, REGISTRIES
+from .exchanges import DENIED_NAMES, LONGEST, ONE, REGISTRIES, ask
 from .support import CLIENT, RESOLVER, RESOLVER6, Bench, ip
 
 __all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
@@ -397,10 +397,28 @@ def test_own_traffic_is_answered_too(bench: Bench) -> None:
 
 
 def test_hold(bench: Bench) -> None:
-    """No answer, so that who asks asks again; but neighbours are found meanwhile."""
-    program = bench.plane.views[0].device_side.programs.fds["ram_device_hold"]
+    """What is allowed passes, DNS above all. The rest gets no answer, so that who asks asks again."""
+    program = bench.scope.programs_for(BEHIND | PlaceFlag.HOLD).fds["ram_device_outgoing"]
+
+    def verdict(packet: Packet) -> int:
+        return syscall.program_test_run(program, bytes(link() / packet)).retval
+
     bench.open("learned", ONE, (443,), 60)
-    for packet in (ip(ONE) / TCP(dport=443, flags="S"), ip(RESOLVER) / UDP(dport=53), ip(NOWHERE6)):
-        assert syscall.program_test_run(program, bytes(link() / packet)).retval == DROPPED
-    assert syscall.program_test_run(program, bytes(link() / ARP(psrc=CLIENT, pdst=ONE))).retval == PASSED
+    assert verdict(ip(ONE) / TCP(dport=443, flags="S")) == PASSED
+    assert verdict(ip(RESOLVER) / UDP(sport=4000, dport=53) / Raw(ask().payload)) == PASSED
+    assert verdict(ARP(psrc=CLIENT, pdst=ONE)) == PASSED
+    bench.counted()
+    for packet in (ip(NOWHERE) / TCP(dport=443, flags="S"), ip(NOWHERE) / UDP(dport=53), ip(NOWHERE6)):
+        assert verdict(packet) == DROPPED
     assert bench.counted() == {Reason.DENIED_NEW_CONTAINER: 3}
+    assert bench.queries(), "the query was not remembered"
+
+
+def test_nothing_is_said_of_what_is_held(bench: Bench) -> None:
+    source = EventSource(bench.plane)
+    program = bench.scope.programs_for(BEHIND | PlaceFlag.HOLD).fds["ram_device_outgoing"]
+    syscall.program_test_run(program, bytes(link() / ip(NOWHERE) / TCP(dport=443, flags="S")))
+    events: list[Event] = []
+    source.drain(events.append)
+    source.close()
+    assert events == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -369,11 +369,22 @@ def without_engines(lab: Lab, script: str, *arguments: str) -> Finished:
 
 
 def test_no_engine_is_running(lab: Lab) -> None:
-    done = without_engines(lab, '"$@"')
-    assert done.returncode == os.EX_UNAVAILABLE
-    assert done.stdout == ""
-    assert "no container engine is running here" in done.stderr
-    assert "--scope cgroup:PATH" in done.stderr
+    """It waits for one."""
+    script = f"""
+    "$@" > {lab.directory}/engine.log &
+    until grep -q ready {lab.directory}/engine.log; do sleep 0.05; done
+    kill -TERM $!
+    wait $!
+    status=$?
+    cat {lab.directory}/engine.log
+    exit $status
+    """
+    done = without_engines(lab, script, "--log-format", "json")
+    assert done.returncode == 0, done.stderr
+    (ready,) = [json.loads(line) for line in done.stdout.splitlines() if '"ready"' in line]
+    assert ready["scopes"] == []
+    assert "governing nothing yet" in ready["explanation"]
+    assert "no container engine is running here; it is governed as soon as it is" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -24,9 +24,16 @@ _CONNECT = "import socket,sys; socket.create_connection((sys.argv[1], 443), 2)"
 _SCRIPT = """\
 sh -c 'echo $$ > "$1/cgroup.procs"; exec containerd --root "$2/root" --state "$2/state" \
     --address "$2/containerd.sock" >"$2/log" 2>&1' sh "$1" "$2" &
-if [ "$3" = engine ]; then until [ -S "$2/containerd.sock" ]; do sleep 0.05; done; else kill $!; wait; fi
-"$4" -m ram_ebpf run --log-format json &
+until [ -S "$2/containerd.sock" ]; do sleep 0.05; done
+[ "$3" = engine ] || { kill $!; wait; rm "$2/containerd.sock"; }
+"$4" -m ram_ebpf run --log-format json >"$2/daemon" 2>&1 &
 daemon=$!
+tail -f "$2/daemon" &
+if [ "$3" = later ]; then
+    until grep -q '"ready"' "$2/daemon"; do sleep 0.05; done
+    sh -c 'echo $$ > "$1/cgroup.procs"; exec containerd --root "$2/root" --state "$2/state" \
+        --address "$2/containerd.sock" >"$2/log" 2>&1' sh "$1" "$2" &
+fi
 trap 'kill -TERM $daemon' TERM
 wait $daemon
 wait $daemon
@@ -72,12 +79,23 @@ def test_containerd_is_found_and_governed(lab: Lab, engine_cgroup: Path, state: 
         time.sleep(0.02)
 
 
-def test_without_an_engine_it_says_so_plainly(lab: Lab, engine_cgroup: Path, state: Path) -> None:
-    process = _start(lab, engine_cgroup, state, "none")
-    said, _ = process.communicate(timeout=30)
-    assert "no container engine is running here" in said
-    assert "name a scope with --scope cgroup:PATH" in said
-    assert "exit 69" in said
+def test_an_engine_that_starts_later_is_governed(lab: Lab, engine_cgroup: Path, state: Path) -> None:
+    process = _start(lab, engine_cgroup, state, "later")
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if '"scope-back"' in line or line.startswith("exit"):
+            break
+    assert any(
+        "no container engine is running here; it is governed as soon as it is" in line for line in said
+    )
+    (ready,) = [json.loads(line) for line in said if '"ready"' in line]
+    assert ready["scopes"] == []
+    assert f"{engine_cgroup} is governed" in said[-1]
+    result = lab.client.run([sys.executable, "-c", _CONNECT, lab.blocked.address], cgroup=engine_cgroup)
+    assert "Operation not permitted" in result.stderr
+    lab.client.stop(process)
 
 
 def test_a_service_that_restarts_is_governed_again(lab: Lab, tmp_path: Path) -> None:
@@ -87,8 +105,8 @@ def test_a_service_that_restarts_is_governed_again(lab: Lab, tmp_path: Path) -> 
     with Daemon(lab, policy, ("--scope", f"cgroup:{cgroup}")) as daemon:
         assert "not permitted" in lab.client.run(connect, cgroup=cgroup).stderr
         cgroup.rmdir()
-        daemon.wait(lambda lines: lines[-1]["event"] == "scope-gone")
+        daemon.wait(lambda lines: any(line["event"] == "scope-gone" for line in lines))
         cgroup.mkdir()
-        daemon.wait(lambda lines: lines[-1]["event"] == "scope-back")
+        daemon.wait(lambda lines: any(line["event"] == "scope-back" for line in lines))
         assert "not permitted" in lab.client.run(connect, cgroup=cgroup).stderr
         assert daemon.terminate() == 0

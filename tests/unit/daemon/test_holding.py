@@ -37,12 +37,12 @@ class Plane(FakePlane):
         self.governed: tuple[Device, ...] = ()
         self.gone: set[Device] = set()
 
-    def hold(self, device: Device) -> Attachment:
+    def hold(self, device: Device) -> list[Attachment]:
         if device in self.gone:
             raise OSError(19, "No such device")
         assert device not in self.held
         self.held.add(device)
-        return Attachment(AttachType.TCX_INGRESS, device.index)
+        return [Attachment(AttachType.TCX_INGRESS, device.index)]
 
     @property
     def attached_devices(self) -> tuple[Device, ...]:
@@ -128,7 +128,7 @@ def test_device_that_is_gone_before_it_is_held(made: Made) -> None:
 def test_nobody_is_held_for_ever(made: Made) -> None:
     made.ports.those_unknown = {ONE}
     made.turn()
-    made.now = 10.5
+    made.now = 60.5
     made.turn()
     made.turn()
     assert not made.plane.held
