@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from ram_ebpf.cli.instances import ask
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb `explain`; its arguments carry `run`."""
@@ -51,8 +53,6 @@ def split_port(text: str) -> tuple[str, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Asks all instances; the exit status."""
-    from ram_ebpf.daemon.control import NotRunningError, ask_all
-
     try:
         host, port = split_port(args.host)
     except ValueError as error:
@@ -61,14 +61,9 @@ def run(args: argparse.Namespace) -> int:
     request: dict[str, Any] = {"verb": "explain", "host": host, "port": port}
     if args.pid is not None:
         request["pid"] = args.pid
-    try:
-        answers = ask_all(request)
-    except NotRunningError as error:
-        print(f"ram-ebpf: {error}", file=sys.stderr)
-        return os.EX_UNAVAILABLE
-    except PermissionError:
-        print("ram-ebpf: needs root, to ask the daemon: run it with sudo", file=sys.stderr)
-        return os.EX_NOPERM
+    answers = ask(request)
+    if isinstance(answers, int):
+        return answers
     if args.json:
         print(json.dumps(answers, indent=2))
     else:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
+from ram_ebpf.cli.instances import ask
 from ram_ebpf.policy.words import plural
 
 
@@ -25,16 +24,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Asks all instances; the exit status."""
-    from ram_ebpf.daemon.control import NotRunningError, ask_all
-
-    try:
-        answers = ask_all({"verb": "status"})
-    except NotRunningError as error:
-        print(f"ram-ebpf: {error}", file=sys.stderr)
-        return os.EX_UNAVAILABLE
-    except PermissionError:
-        print("ram-ebpf: needs root, to ask the daemon: run it with sudo", file=sys.stderr)
-        return os.EX_NOPERM
+    answers = ask({"verb": "status"})
+    if isinstance(answers, int):
+        return answers
     if args.json:
         print(json.dumps(answers, indent=2))
         return 0

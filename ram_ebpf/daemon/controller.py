@@ -17,7 +17,7 @@ from typing import Any
 
 from ram_ebpf.daemon.asking import UNASKED, Asker
 from ram_ebpf.daemon.control import ControlSocket
-from ram_ebpf.daemon.following import Following, LinkWatch, Watch
+from ram_ebpf.daemon.following import Following, LinkWatch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
@@ -38,7 +38,7 @@ from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.policy.scope import Posture
 from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
-from ram_ebpf.scopes.target import Target
+from ram_ebpf.scopes.target import Target, Watch
 
 _log = logging.getLogger(__name__)
 

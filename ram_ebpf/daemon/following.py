@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from ram_ebpf.dataplane import devices
 from ram_ebpf.dataplane.devices import BusyDeviceError, Device
@@ -19,16 +18,6 @@ from ram_ebpf.scopes.target import Places, Target
 
 _MOST_REMARKS = 4096
 _RTMGRP_LINK = 1  # include/uapi/linux/rtnetlink.h
-
-
-class Watch(Protocol):
-    """Something that knows when to look where a scope is."""
-
-    def fileno(self) -> int:
-        """A descriptor that is readable when there is news."""
-
-    def has_news(self) -> bool:
-        """Whether there was any since the last call."""
 
 
 class LinkWatch:

@@ -32,11 +32,10 @@ from ram_ebpf.scopes.engines import EngineTarget, find_engines
 from ram_ebpf.scopes.host import HostTarget
 from ram_ebpf.scopes.netns import NetnsTarget
 from ram_ebpf.scopes.runs import WATCHED, RunsTarget
-from ram_ebpf.scopes.target import CgroupTarget, Target
+from ram_ebpf.scopes.target import CgroupTarget, Target, Watch
 from ram_ebpf.scopes.unit import UnitTarget
 
 if TYPE_CHECKING:
-    from ram_ebpf.daemon.following import Watch
     from ram_ebpf.scopes.containers import Containers, RunningContainer
     from ram_ebpf.scopes.cri import CriContainers
     from ram_ebpf.scopes.docker import DockerContainers, DockerPorts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.policy.terms import STRICT, Terms
@@ -52,3 +53,13 @@ class CgroupTarget(Target):
     def find(self) -> Places:
         """The directory, if it is there."""
         return Places(cgroups=frozenset({self.directory} if self.directory.is_dir() else ()))
+
+
+class Watch(Protocol):
+    """Something that knows when to look where a scope is."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when there is news."""
+
+    def has_news(self) -> bool:
+        """Whether there was any since the last call."""
