@@ -38,6 +38,7 @@ _SOCKETS = {
 }
 _RUN = Path("/run")
 _PATIENCE = 1.0  # seconds
+_WALK = 10.0  # seconds between two looks through all cgroups
 _CLOCK_TICK = 1.0  # seconds by which the two clocks may differ
 _ACCEPTS = 0x10000  # __SO_ACCEPTCON, include/linux/net.h
 
@@ -165,10 +166,17 @@ class EngineTarget(Target):
         self.label = f"engine {engine.value}"
         self._engine = engine
         self._mount = mount
+        self._units = [_UNITS[kind] for kind in _kinds(engine)]
+        self._elsewhere: set[Path] = set()  # cgroups of these units that are not where they usually are
+        self._next_walk = float("-inf")
 
     def find(self) -> Places:
         """Not the root cgroup, which holds more than an engine."""
         cgroups = {found.cgroup for found in find_engines(self._engine)}
-        for kind in _kinds(self._engine):
-            cgroups.update(directories(_UNITS[kind], self._mount))
+        now = time.monotonic()
+        if now >= self._next_walk:
+            self._next_walk = now + _WALK
+            self._elsewhere = set(directories(self._units[0], self._mount, *self._units[1:]))
+        usual = {self._mount / parent / unit for unit in self._units for parent in ("", "system.slice")}
+        cgroups.update(path for path in usual | self._elsewhere if path.is_dir())
         return Places(cgroups=frozenset(cgroups - {self._mount}))

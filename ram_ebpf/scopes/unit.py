@@ -11,12 +11,12 @@ from ram_ebpf.scopes.target import Places, Target
 _DEPTH = 6  # root.slice, machine.slice and user@.service nest; what is deeper is a container's own business
 
 
-def directories(unit: str, mount: Path) -> Iterator[Path]:
-    """The cgroups of a unit. A unit's name is that of its directory (systemd: src/basic/cgroup-util.c).
+def directories(unit: str, mount: Path, *others: str) -> Iterator[Path]:
+    """The cgroups of units. A unit's name is that of its directory (systemd: src/basic/cgroup-util.c).
 
     Names that would be taken for a file of the kernel have an underscore in front there.
     """
-    names = {unit, f"_{unit}"}
+    names = {name for each in (unit, *others) for name in (each, f"_{each}")}
     for parent, children, _ in os.walk(mount):
         if len(Path(parent).relative_to(mount).parts) >= _DEPTH:
             children.clear()
