@@ -6,9 +6,14 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyroute2 import netns
+from pyroute2 import config, netns
 
 from .owner import PREFIX, label_of
+
+# pyroute2 has a child process enter a namespace, for which a guest without acceleration may take longer than
+# the two seconds that are usual.
+config.default_communicate_timeout = 60
+config.default_create_socket_timeout = 60
 
 DIRECTORY = Path("/run/netns")
 
