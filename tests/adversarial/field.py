@@ -28,7 +28,7 @@ from tests.lab.node import Node
 
 PORT = 443
 PATIENCE = 3.0  # seconds for a line of the log, or for a packet to arrive; a slow guest needs some
-DAEMON_PATIENCE = 60.0  # seconds for a start, which compiles when nothing is in the cache
+DAEMON_PATIENCE = 180.0  # seconds for a start, which compiles when nothing is in the cache; a guest is slow
 SETTLING = 0.03  # seconds for a packet that must not arrive, beyond the time in which its sender was served
 
 # What an attacker may be told though nobody stops a packet: no answer, none yet, or a closed port.
