@@ -18,7 +18,7 @@ from ram_ebpf.dataplane.programs import PROGRAM_SETS
 from .errors import RunError
 
 PROJECT = Path(__file__).resolve().parents[2]
-_SELECTION = ("-p", "tests.kernels.selection")
+_SELECTION = ("-p", "tests.kernels.selection", "--timeout=400")  # a guest is slow
 _DEFAULT_PATHS = ("tests", "--ignore=tests/unit")
 _NO_TESTS = 5
 
