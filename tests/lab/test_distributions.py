@@ -42,7 +42,7 @@ def pair(lab: Lab) -> tuple[Distribution, Distribution]:
     return debian, ubuntu
 
 
-def refused(daemon: Daemon, inside: Distribution, host: str) -> dict[str, Any]:
+def refused(daemon: Daemon, inside: Distribution, host: str, scope: str) -> dict[str, Any]:
     start = len(daemon.lines())
     pull = inside.pull(f"{host}/{inside.lab.image_name}")
     assert not pull.ok
@@ -50,7 +50,8 @@ def refused(daemon: Daemon, inside: Distribution, host: str) -> dict[str, Any]:
     return wait_line(
         daemon,
         start,
-        lambda line: line["event"] == "denied" and line.get("host") == host,
+        # A client may try again, and on old kernels each line is one more: another scope's may come late.
+        lambda line: (line["event"], line.get("host"), line.get("scope")) == ("denied", host, scope),
         f"{host} refused",
         patience=10.0,
     )
@@ -80,11 +81,9 @@ def test_each_has_a_scope_of_its_own(lab: Lab, pair: tuple[Distribution, Distrib
         ubuntu.pull(f"blocked.registry.test/{lab.image_name}").check()
         ubuntu.pull(f"notallowed.registry.test/{lab.image_name}").check()  # nobody knows that it is one
         for host in ("blocked.registry.test", "notallowed.registry.test", "ghcr.io"):
-            line = refused(daemon, debian, host)
-            assert line["scope"] == f"cgroup {debian.cgroup}"
+            line = refused(daemon, debian, host, f"cgroup {debian.cgroup}")
             assert line["reason"] == "denied-unknown-address"
-        line = refused(daemon, ubuntu, "ghcr.io")
-        assert line["scope"] == f"cgroup {ubuntu.cgroup}"
+        line = refused(daemon, ubuntu, "ghcr.io", f"cgroup {ubuntu.cgroup}")
         assert line["reason"] == "denied-registry"
 
 
@@ -93,5 +92,4 @@ def test_the_whole_machine_is_one_scope(lab: Lab, pair: tuple[Distribution, Dist
     with governed(lab, POLICY + "  - host: {}\n", "--cgroup-root", str(root), scopes=[]) as daemon:
         for inside in pair:
             inside.pull(f"allowed.registry.test/{lab.image_name}").check()
-            line = refused(daemon, inside, "ghcr.io")
-            assert (line["scope"], line["reason"]) == ("host", "denied-registry")
+            assert refused(daemon, inside, "ghcr.io", "host")["reason"] == "denied-registry"
