@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ram_ebpf.scopes.news import News
+
 # RAM_EBPF_RUN moves it, for hosts whose /run is not ours to write and for tests.
 DIRECTORY = Path(os.environ.get("RAM_EBPF_RUN") or "/run/ram-ebpf")
 _log = logging.getLogger(__name__)
@@ -33,11 +35,12 @@ class NotRunningError(RuntimeError):
     """No instance answers."""
 
 
-class ControlSocket:
+class ControlSocket(News):
     """Takes requests in a thread, and has them answered by the one that calls answer_with()."""
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
         """Raises OSError where the directory cannot be written."""
+        super().__init__()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path, _ in _sockets(directory):
             if not _is_alive(path):
@@ -45,7 +48,6 @@ class ControlSocket:
         self._path = directory / f"{os.getpid()}.sock"
         self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         before = os.umask(0o177)
         try:
             self._listener.bind(str(self._path))
@@ -56,17 +58,6 @@ class ControlSocket:
             queue.SimpleQueue()
         )
         threading.Thread(target=self._serve, name="control", daemon=True).start()
-
-    def fileno(self) -> int:
-        """Readable when somebody asks."""
-        return self._reader
-
-    def has_news(self) -> bool:
-        """Whether somebody has asked since the last call."""
-        try:
-            return bool(os.read(self._reader, 4096))
-        except BlockingIOError:
-            return False
 
     def answer_with(self, answer: Answer) -> None:
         """Answers all who wait."""
@@ -104,7 +95,7 @@ class ControlSocket:
             return
         reply: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._waiting.put((request, reply))
-        os.write(self._writer, b"!")
+        self.tell()
         try:
             _send(client, reply.get(timeout=_ANSWER_PATIENCE))
         except queue.Empty:

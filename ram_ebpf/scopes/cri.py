@@ -20,8 +20,9 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from ram_ebpf.scopes.cgroup import ScopeError
-from ram_ebpf.scopes.containers import News, RunningContainer, living
+from ram_ebpf.scopes.containers import RunningContainer, living
 from ram_ebpf.scopes.cri_messages import MESSAGES, RUNNING, SERVICE, declare
+from ram_ebpf.scopes.news import News
 
 # As for crictl; its default places, and that of k3s and RKE2.
 VARIABLE = "CONTAINER_RUNTIME_ENDPOINT"

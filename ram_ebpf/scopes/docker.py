@@ -18,8 +18,9 @@ import requests
 
 from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.policy.scope import LABEL_PREFIX
-from ram_ebpf.scopes.containers import Networks, News, RunningContainer, living
+from ram_ebpf.scopes.containers import Networks, RunningContainer, living
 from ram_ebpf.scopes.device import Cable, cables
+from ram_ebpf.scopes.news import News
 
 # DOCKER_HOST names another one, as for Docker's own command line.
 DEFAULT_URL = os.environ.get("DOCKER_HOST") or "unix:///run/docker.sock"
