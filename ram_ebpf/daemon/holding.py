@@ -18,7 +18,7 @@ from ram_ebpf.dataplane.devices import Attachment, Device
 from ram_ebpf.dataplane.plane import Plane
 
 # Seconds; after that it is somebody else's device, at a bridge of Docker's. Where two hundred containers
-# start at once on a small machine, some take a quarter of a minute between their device and their process.
+# start at once on a small machine, some take more than ten between their device and their process.
 _LONGEST = 60.0
 
 

@@ -368,18 +368,23 @@ def without_engines(lab: Lab, script: str, *arguments: str) -> Finished:
     return lab.client.run(argv, cgroup=lab.client.services, cwd=ROOT)
 
 
-def test_no_engine_is_running(lab: Lab) -> None:
-    """It waits for one."""
-    script = f"""
-    "$@" > {lab.directory}/engine.log &
-    until grep -q ready {lab.directory}/engine.log; do sleep 0.05; done
+def until_ready(lab: Lab) -> str:
+    """A shell script that runs what it is given until it is ready, and shows what it wrote."""
+    log = lab.directory / "engine.log"
+    return f"""
+    "$@" > {log} &
+    until grep -q ready {log}; do sleep 0.05; done
     kill -TERM $!
     wait $!
     status=$?
-    cat {lab.directory}/engine.log
+    cat {log}
     exit $status
     """
-    done = without_engines(lab, script, "--log-format", "json")
+
+
+def test_no_engine_is_running(lab: Lab) -> None:
+    """It waits for one."""
+    done = without_engines(lab, until_ready(lab), "--log-format", "json")
     assert done.returncode == 0, done.stderr
     (ready,) = [json.loads(line) for line in done.stdout.splitlines() if '"ready"' in line]
     assert ready["scopes"] == []
@@ -397,13 +402,7 @@ def test_running_engine_is_found(lab: Lab) -> None:
     script = f"""
     (echo 0 > {scope}/cgroup.procs && exec {engine} 60) &
     until [ "$(cat /proc/$!/comm)" = dockerd ]; do sleep 0.01; done
-    "$@" > {lab.directory}/engine.log &
-    until grep -q ready {lab.directory}/engine.log; do sleep 0.05; done
-    kill -TERM $!
-    wait $!
-    status=$?
-    cat {lab.directory}/engine.log
-    exit $status
+    {until_ready(lab)}
     """
     done = without_engines(lab, script, "--log-format", "json")
     assert done.returncode == 0, done.stderr
