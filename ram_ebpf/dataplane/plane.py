@@ -333,6 +333,8 @@ class Plane:
         """
         for view in views or self._views[:1]:
             view.prepare_devices()
+        # The first container's first packet does not wait for the verifier.
+        self._programs_to_hold(devices.BEHIND)
         self._pin_new()
 
     def hold(self, device: Device) -> list[Attachment]:
@@ -340,14 +342,17 @@ class Plane:
 
         Raises as attach_device() does.
         """
+        programs = self._programs_to_hold(device.flags)
+        self._pin_new()
+        return devices.attach(programs, device, DEVICE_PROGRAMS.holding)
+
+    def _programs_to_hold(self, flags: abi.PlaceFlag) -> Programs:
         if self._held is None:
             # Strict where there is such a view: whoever is held may turn out to belong there.
             prepared = [view for view in self._views if view.has_device_side] or self._views[:1]
             strict = [view for view in prepared if view.posture is abi.Posture.STRICT]
             self._held = self.open_scope(view=(strict or prepared)[0])
-        programs = self._held.programs_for(device.flags | abi.PlaceFlag.HOLD)
-        self._pin_new()
-        return devices.attach(programs, device, DEVICE_PROGRAMS.holding)
+        return self._held.programs_for(flags | abi.PlaceFlag.HOLD)
 
     def hand_over_held(self, scope: Scope) -> None:
         """What was learned at held devices is known in a scope of the same view."""
