@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ registries:
 resolvers: [{Lab.resolver}, {RESOLVER}]
 """
 _IFA_F_NODAD = 2  # include/uapi/linux/if_addr.h: usable at once
+# Each attempt has one of its own: of a device's refusals that are alike within a second one is told.
+_PORTS = itertools.count(20000)
 # What a refusal at a device looks like to who has escaped the cgroup.
 _BY_DEVICE = frozenset({errno.ECONNREFUSED, errno.EACCES, errno.EHOSTUNREACH})
 
@@ -76,11 +79,11 @@ def wait_governed(daemon: HostDaemon, start: int, container: Container) -> None:
 
 
 def assert_refused(actor: Actor, daemon: HostDaemon, address: str, *errors: int) -> None:
-    start = len(daemon.lines())
+    start, port = len(daemon.lines()), next(_PORTS)
     with pytest.raises((PermissionError, ConnectionRefusedError, OSError)) as caught:
-        tcp_connect(actor, address)
+        tcp_connect(actor, address, port)
     assert caught.value.errno in (errors or _BY_DEVICE), caught.value
-    line = wait_denied(daemon, start, address)
+    line = wait_denied(daemon, start, address, port)
     assert line["scope"] == SCOPE
 
 
@@ -148,8 +151,8 @@ def test_namespace_of_its_own_behind_its_network(
         if translated:
             rule = ["-t", "nat", "-A", "POSTROUTING", "-s", "10.99.0.0/24", "-j", "MASQUERADE"]
             subprocess.run([*inside, "iptables", *rule], check=True, capture_output=True)
-        start = len(daemon.lines())
-        script = f"import socket; socket.create_connection(('{topology.BLOCKED}', {PORT}), 3)"
+        start, port = len(daemon.lines()), next(_PORTS)
+        script = f"import socket; socket.create_connection(('{topology.BLOCKED}', {port}), 3)"
         tried = subprocess.run(
             ["nsenter", f"--net=/proc/{holder.pid}/ns/net", "--", "python3", "-c", script],
             check=False,
@@ -157,7 +160,7 @@ def test_namespace_of_its_own_behind_its_network(
             text=True,
         )
         assert tried.returncode != 0
-        line = wait_denied(daemon, start, topology.BLOCKED)
+        line = wait_denied(daemon, start, topology.BLOCKED, port)
         assert line["scope"] == SCOPE
         if translated:
             assert "ConnectionRefusedError" in tried.stderr
