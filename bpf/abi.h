@@ -28,6 +28,7 @@
 #define RAM_SCOPES_MAX 1024
 #define RAM_SCOPE_MASK 0x0fff /* the bits of a scope's number, which is RAM_SCOPES_MAX for none */
 #define RAM_DEPTH_SHIFT 16    /* of a cgroup's depth in the value of `scope_self` */
+#define RAM_MARK_SHIFT 16     /* of the mark of known ports in the same, at devices */
 #define RAM_SOME_PORTS_MAX 8  /* in each list of ports of struct ram_config */
 #define RAM_COMM_LEN 16
 
@@ -128,9 +129,10 @@ enum ram_hook {
 	RAM_HOOK_DEVICE_OUTGOING = 7,
 };
 
-/* Beside the number of the scope, in the value of `scope_self`; above them a cgroup's depth. */
+/* Beside the number of the scope, in the value of `scope_self`; above them a cgroup's depth or a device's
+ * mark. */
 enum ram_place_flag {
-	RAM_PLACE_HOLD = 0x2000, /* what is refused is dropped without a word: it may be somebody else's */
+	RAM_PLACE_HOLD = 0x2000, /* a bridge: what is not marked may be somebody else's, see bpf/tc.c */
 	RAM_PLACE_NO_LINK_HEADER = 0x4000, /* the device carries IP packets without a header of its own */
 	RAM_PLACE_OWN_TRAFFIC = 0x8000,	   /* of this host's own, not of what is behind the device */
 };
@@ -257,7 +259,7 @@ struct ram_query {
 	__u64 identity; /* of the question name */
 	__u32 rule;	/* that allows the name; 0: none */
 	__u32 alias;	/* that allows a name of which this one is an alias target; 0: none */
-	__u32 ifindex;	/* by which the query left */
+	__u32 ifindex;	/* by which the query left; 0: any */
 	__u16 qtype;
 	__u16 depth; /* aliases that led here */
 };

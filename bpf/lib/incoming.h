@@ -29,6 +29,10 @@ static __always_inline int ram_receive_segment(struct ram_config *cfg, const str
 /* Counts what became of a reply, and has a program with a stack of its own tell it. */
 static __always_inline int ram_conclude(struct __sk_buff *skb, u32 reason, u32 rule)
 {
+	/* Replies to those who are known pass the bridge as well. */
+	if (ram_is_new_container(skb) &&
+	    (reason == RAM_REASON_DNS_NO_QUERY || reason == RAM_REASON_DNS_UNTRUSTED_SENDER))
+		return RAM_PASS;
 	ram_count(reason);
 	skb->cb[RAM_CB_TICKET] = reason;
 	skb->cb[RAM_CB_RULE] = rule;

@@ -15,9 +15,9 @@
 #define RAM_HOOK_OUTGOING RAM_HOOK_DEVICE_OUTGOING
 
 /*
- * Whether this is at the device of a container of which user space does not know yet whether it is governed.
- * Until then it is held to the policy, but nothing is said: who connects will try again, and by then it is
- * known.
+ * Whether this is at a bridge, and about a container of which user space does not know yet whether it is
+ * governed. Until then it is held to the policy, but nothing is said: who connects will try again, and by
+ * then it is known.
  */
 static __always_inline bool ram_is_new_container(struct __sk_buff *skb)
 {

@@ -9,6 +9,7 @@
 
 #include "lib/dns.h"
 #include "lib/hold.h"
+#include "lib/leave.h"
 #include "lib/names.h"
 
 /* What is known of a query once it was read; what one program found is in skb->cb for the next. */
@@ -163,7 +164,8 @@ static __always_inline void ram_await_reply(struct __sk_buff *skb, const struct 
 	query.alias = asked->alias;
 	query.depth = asked->rule ? 0 : asked->depth; /* a name with a rule of its own begins anew */
 	query.qtype = asked->qtype;
-	query.ifindex = skb->ifindex;
+	/* Of a new container the reply may pass its own device as well, which is governed by then. */
+	query.ifindex = ram_is_new_container(skb) ? 0 : skb->ifindex;
 	if (asked->rule | asked->alias) {
 		ram_map_update(listed_here, &key, &query, 0);
 		/* Had the same id asked for an unlisted name a moment ago, its reply is no longer awaited. */

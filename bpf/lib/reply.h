@@ -28,7 +28,7 @@ static __always_inline u32 ram_check_sender(struct __sk_buff *skb, struct ram_co
 
 	if (!cfg->loopback_ifindex)
 		return RAM_REASON_DNS_LEARNED;
-	if (skb->ifindex != asked_by)
+	if (asked_by && skb->ifindex != asked_by)
 		return RAM_REASON_DNS_WRONG_INTERFACE;
 	if (flags & RAM_RESOLVER_LOCAL) {
 		/* Sent by a process of this host, so its socket is still known. */

@@ -12,9 +12,9 @@ static __always_inline struct ram_config *ram_config(void)
 	return config.lookup(&zero);
 }
 
-#define RAM_PLACE_MASK 0xffff /* without the depth */
+#define RAM_PLACE_MASK 0xffff /* without depth or mark */
 
-/* Where this program is attached: the scope's number, enum ram_place_flag, and a cgroup's depth. */
+/* Where this program is attached: the scope's number, enum ram_place_flag, and a cgroup's depth or a mark. */
 static __always_inline u32 ram_place_of_program(void)
 {
 	u32 zero = 0, *place = scope_self.lookup(&zero);

@@ -17,6 +17,7 @@ from typing import Any
 
 from ram_ebpf.daemon.asking import UNASKED, Asker
 from ram_ebpf.daemon.control import ControlSocket
+from ram_ebpf.daemon.ending import Ending
 from ram_ebpf.daemon.following import Following, LinkWatch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
@@ -134,6 +135,7 @@ class Controller:
             terms.posture is Posture.REGISTRIES for terms in rules
         ):
             self._asker = Asker(self._plane, self._history, self._settings.asked_ports, self._say)
+        self._ending = Ending(find_cgroup2_mount())
         self._unasked: list[Event] = []
         self._told_lost = 0
         self._untold = 0
@@ -156,7 +158,9 @@ class Controller:
         following = Following(
             self._plane, self._views, targets, self._say, lambda: self._trust.apply(self._plane)
         )
-        holding = Holding(self._plane, ports, self._say) if ports is not None else None
+        holding = (
+            Holding(self._plane, ports, following.failed_devices, self._say) if ports is not None else None
+        )
         self._describer.scope_label = following.label_of
         state = State(self._policy, self._plane, following, find_cgroup2_mount())
         with self._signals() as wake:
@@ -170,6 +174,7 @@ class Controller:
                         used = {self._views[item.terms] for item in targets if item.at_devices}
                         self._plane.prepare_devices(used)
                     if holding is not None:
+                        holding.prepare()
                         holding.look()
                     following.begin()
                     if holding is not None:
@@ -180,8 +185,6 @@ class Controller:
             finally:
                 if control is not None:
                     control.close()
-                if holding is not None:
-                    holding.close()
                 self._shut_down()
 
     def _wait_for_seeds(self) -> None:
@@ -341,6 +344,7 @@ class Controller:
             self._unasked.append(event)
         event = self._with_encrypted(event)
         record = self._describer.describe(event, answer)
+        self._ending.take(event, record.get("cgroup"))
         if event.reason in HANDED_OVER and event.rule and record.get("host"):
             self._learner.ask_again(record["host"], event)
             if event.reason is abi.Reason.DNS_UNTRUSTED_SENDER:

@@ -98,6 +98,10 @@ class Following:
             for device in sorted(places.devices, key=str):
                 self._attach_device(item, device)
 
+    def failed_devices(self) -> set[Device]:
+        """Those that should be governed and could not be."""
+        return {place for place in self._failed if isinstance(place, Device)}
+
     def label_of(self, scope: int) -> str | None:
         """How the policy names the scope of a number."""
         for item in self._followed:
@@ -155,14 +159,23 @@ class Following:
 
     def _remark(self, item: _Followed) -> None:
         for remark in item.target.remarks():
-            if remark not in self._said:
-                if len(self._said) >= _MOST_REMARKS:
-                    self._said.clear()
-                self._said.add(remark)
-                self._say("remark", remark)
+            self._say_once(remark)
+
+    def _say_once(self, remark: str) -> None:
+        if remark not in self._said:
+            if len(self._said) >= _MOST_REMARKS:
+                self._said.clear()
+            self._said.add(remark)
+            self._say("remark", remark)
 
     def _follow(self, item: _Followed) -> None:
-        places = item.target.find()
+        try:
+            places = item.target.find()
+        except OSError as error:
+            self._say_once(
+                f"{item.target.label} cannot be looked for, and stays governed where it was: {error}"
+            )
+            return
         self._remark(item)
         self._let_go(item, places)
         for cgroup in sorted(places.cgroups - item.cgroups):
@@ -194,6 +207,9 @@ class Following:
         except FileNotFoundError:
             return
         except (OSError, BusyCgroupError, BusyDeviceError) as error:
+            if isinstance(place, Device) and not devices.exists(place):
+                self._failed.discard(place)
+                return
             if place not in self._failed:
                 self._failed.add(place)
                 self._say("scope-failed", f"{name} cannot be governed, and is tried again: {error}")

@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import socket
+import struct
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ram_ebpf.dataplane import namespaces, syscall
+from ram_ebpf.dataplane import abi, namespaces, scope_maps, syscall
 from ram_ebpf.dataplane.abi import PlaceFlag
 from ram_ebpf.dataplane.programs import DEVICE_PROGRAMS, Hook, Programs
 from ram_ebpf.dataplane.syscall import AttachType
@@ -30,6 +31,7 @@ BEHIND = PlaceFlag(0)
 """What is governed is behind a device with Ethernet frames, as a container is behind its veth."""
 
 _ETH_P_ALL = 0x0003
+_TCA_BPF_ID, _ATTRIBUTE_HEADER = 11, 4  # include/uapi/linux/pkt_cls.h, netlink.h
 _PRIORITY = 1  # before anybody else's filters, unless they want to be the first too
 _NO_TCX = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
 
@@ -62,15 +64,17 @@ class Device:
         return ways[::-1] if self.flags & PlaceFlag.OWN_TRAFFIC else ways
 
 
-def lock(device: Device) -> socket.socket:
+def lock(device: Device, what: str = "device") -> socket.socket:
     """Held for as long as the device is governed: no second instance gets it. Raises BusyDeviceError.
+
+    `what`: as what it is governed, where one may be as several things.
 
     A name in the abstract namespace of Unix sockets, which each network namespace has for itself (unix(7)).
     """
     with namespaces.inside(device.namespace):
         held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        held.bind(f"\0ram-ebpf/device/{device.index}")
+        held.bind(f"\0ram-ebpf/{what}/{device.index}")
     except OSError as error:
         held.close()
         raise BusyDeviceError(f"{device} is already governed by another instance of ram-ebpf") from error
@@ -88,10 +92,10 @@ def exists(device: Device) -> bool:
 
 @dataclass(frozen=True)
 class Attachment:
-    """One program at a device: by tcx, where `program` is its id, or as a filter of the clsact qdisc."""
+    """One program (by its id) at a device: by tcx, or as a filter of the clsact qdisc, which has a handle."""
 
     way: AttachType
-    program: int = 0
+    program: int
     handle: int = 0
     priority: int = 0
 
@@ -115,9 +119,31 @@ def attach(
     return attached
 
 
+def attach_known(programs: Programs, device: Device) -> list[Attachment]:
+    """Lets what comes from a port of a bridge pass what holds others there. Raises OSError."""
+    (hook,) = DEVICE_PROGRAMS.known
+    with namespaces.inside(device.namespace):
+        return [_attach(hook, programs.fds[hook.function], device, device.ways()[1])]
+
+
 def held(device: Device) -> list[Attachment]:
-    """What holds a device, whoever attached it."""
+    """What holds new containers at a bridge, whoever attached it."""
     return _attached_by(device, {hook.object_name for hook in DEVICE_PROGRAMS.holding})
+
+
+def known(device: Device) -> list[Attachment]:
+    """What lets a port of a bridge pass, whoever attached it."""
+    return _attached_by(device, {hook.object_name for hook in DEVICE_PROGRAMS.known})
+
+
+def mark_of(device: Device) -> int:
+    """By which a bridge that holds new containers knows the packets of known ports; 0: it holds nobody."""
+    for attachment in held(device):
+        with contextlib.suppress(OSError), syscall.opened_program(attachment.program) as fd:
+            place = scope_maps.place_of(fd)
+            if place is not None:
+                return place >> abi.MARK_SHIFT
+    return 0
 
 
 def _attach(hook: Hook, fd: int, device: Device, way: AttachType) -> Attachment:
@@ -132,7 +158,8 @@ def _attach(hook: Hook, fd: int, device: Device, way: AttachType) -> Attachment:
 
 def _attach_to_clsact(hook: Hook, fd: int, device: Device, way: AttachType) -> Attachment:
     # One of our own choice, by which it is found again; others count from 1.
-    attachment = Attachment(way, handle=secrets.randbits(30) | 1 << 30, priority=_PRIORITY)
+    handle = secrets.randbits(30) | 1 << 30
+    attachment = Attachment(way, syscall.program_info(fd).id, handle, _PRIORITY)
     try:
         with IPRoute() as netlink:
             try:
@@ -165,7 +192,7 @@ def detach(device: Device, attachments: Iterable[Attachment]) -> None:
 
 
 def _detach(device: Device, attachment: Attachment) -> None:
-    if not attachment.program:
+    if attachment.handle:
         _remove_filter(device, attachment)
         return
     with contextlib.suppress(OSError):
@@ -220,4 +247,13 @@ def _filters(device: Device, way: AttachType, names: Set[str]) -> Iterator[Attac
             options: Any = message.get_attr("TCA_OPTIONS")
             # The kernel tells of each priority once more without a filter.
             if options is not None and options.get_attr("TCA_BPF_NAME") in names:
-                yield Attachment(way, handle=message["handle"], priority=message["info"] >> 16)
+                yield Attachment(way, _program_of(options), message["handle"], message["info"] >> 16)
+
+
+def _program_of(options: Any) -> int:
+    """The id of a filter's program, which pyroute2 does not know; 0 where the kernel says nothing."""
+    for name, value in options["attrs"]:
+        if name == "UNKNOWN" and value["header"]["type"] == _TCA_BPF_ID:
+            (identifier,) = struct.unpack_from("=I", value.data, value.offset + _ATTRIBUTE_HEADER)
+            return int(identifier)
+    return 0

@@ -15,6 +15,11 @@ from ram_ebpf.dataplane.syscall import MapType
 _BATCH = 4096
 
 
+def object_name(name: str) -> str:
+    """The name of a map in the kernel."""
+    return f"ram_{name}"[: syscall.OBJECT_NAME_MAX]
+
+
 class Map:
     """One map: bytes in, bytes out. Closes its descriptor when told to."""
 
@@ -42,7 +47,7 @@ class Map:
         shape = self.shape
         try:
             return syscall.map_create(
-                f"ram_{self.name}", shape.type, shape.key_size, shape.value_size, shape.max_entries,
+                object_name(self.name), shape.type, shape.key_size, shape.value_size, shape.max_entries,
                 shape.flags, types, inner_fd,
             )  # fmt: skip
         except OSError as error:

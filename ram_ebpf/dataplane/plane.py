@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, features
+from ram_ebpf.dataplane.bridges import Bridges, choose_mark
 from ram_ebpf.dataplane.devices import Attachment, Device
 from ram_ebpf.dataplane.maps import raise_memlock_limit
 from ram_ebpf.dataplane.namehash import draw_multipliers
 from ram_ebpf.dataplane.pins import Pins
-from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS, RESOLVER_HOOKS, Programs
+from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, RESOLVER_HOOKS, Programs
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.scope_maps import TAUGHT, ScopeMaps, free_number
 from ram_ebpf.dataplane.settings import Settings
@@ -116,7 +117,7 @@ class Plane:
         self._devices: dict[Device, DevicePlace] = {}
         self._watched: dict[Path, int] = {}
         self._pins: Pins | None = None
-        self._held: Scope | None = None  # that of devices which are held
+        self._bridges: Bridges | None = None
         self._views: list[View] = []
         try:
             first = self.open_view(rules, posture)
@@ -333,36 +334,43 @@ class Plane:
         """
         for view in views or self._views[:1]:
             view.prepare_devices()
-        # The first container's first packet does not wait for the verifier.
-        self._programs_to_hold(devices.BEHIND)
         self._pin_new()
 
-    def hold(self, device: Device) -> list[Attachment]:
-        """Holds what is behind a device to the policy, without a word. It is let go of by devices.detach().
-
-        Raises as attach_device() does.
-        """
-        programs = self._programs_to_hold(device.flags)
+    def prepare_bridges(self, bridges: Iterable[Device]) -> None:
+        """Loads what holds new containers at bridges, before any device is governed. Raises as that does."""
+        if self._bridges is not None:
+            return
+        self._common.mark = choose_mark(bridges)
+        # Strict where there is such a view: whoever is held may turn out to belong there.
+        prepared = [view for view in self._views if view.has_device_side] or self._views[:1]
+        strict = [view for view in prepared if view.posture is abi.Posture.STRICT]
+        held = self.open_scope(view=(strict or prepared)[0])
+        held.programs_for(devices.BEHIND | abi.PlaceFlag.HOLD)
+        self._bridges = Bridges(held)
         self._pin_new()
-        return devices.attach(programs, device, DEVICE_PROGRAMS.holding)
 
-    def _programs_to_hold(self, flags: abi.PlaceFlag) -> Programs:
-        if self._held is None:
-            # Strict where there is such a view: whoever is held may turn out to belong there.
-            prepared = [view for view in self._views if view.has_device_side] or self._views[:1]
-            strict = [view for view in prepared if view.posture is abi.Posture.STRICT]
-            self._held = self.open_scope(view=(strict or prepared)[0])
-        return self._held.programs_for(flags | abi.PlaceFlag.HOLD)
+    @property
+    def bridges(self) -> Bridges:
+        """Where new containers are held. To be prepared before."""
+        assert self._bridges is not None
+        return self._bridges
+
+    def release_bridges(self) -> None:
+        """Holds nobody any more."""
+        if self._bridges is not None:
+            self._bridges.close()
+            self.close_scope(self._bridges.held)
+            self._bridges = None
 
     def hand_over_held(self, scope: Scope) -> None:
-        """What was learned at held devices is known in a scope of the same view."""
-        if self._held is not None and self._held.view is scope.view:
-            self._held.maps.copy_to(scope.maps)
+        """What those who are held have learned is known in a scope of the same view."""
+        if self._bridges is not None and self._bridges.held.view is scope.view:
+            self._bridges.held.maps.copy_to(scope.maps)
 
     def forget_held(self) -> None:
         """Nobody is held any more."""
-        if self._held is not None:
-            self._held.maps.clear()
+        if self._bridges is not None:
+            self._bridges.held.maps.clear()
 
     def _mark_governed(self, device: Device, governed: bool) -> None:
         """What comes from behind a governed device speaks for no resolver; see bpf/lib/reply.h."""
@@ -463,6 +471,7 @@ class Plane:
             self.detach(cgroup)
         for device in self.attached_devices:
             self.detach_device(device)
+        self.release_bridges()
         for scope in reversed(list(self._scopes.values())):
             self.close_scope(scope)
         if self._pins is not None:

@@ -77,7 +77,7 @@ def _as_device(shared: SharedProgram) -> SharedProgram:
 class ProgramSet:
     """What one C source file makes. `attached` lead to `shared` by tail calls; `others` stand alone.
 
-    `holding`: those of `attached` under other names.
+    `holding`: those of `attached` under other names. `known`: what lets others pass these.
     """
 
     source: str
@@ -85,6 +85,7 @@ class ProgramSet:
     attached: tuple[Hook, ...]
     others: tuple[Hook, ...] = ()
     holding: tuple[Hook, ...] = ()
+    known: tuple[Hook, ...] = ()
 
     def hooks(self) -> Iterator[Hook]:
         """All that is loaded, whether it is attached or called by another one."""
@@ -92,6 +93,7 @@ class ProgramSet:
             yield shared.hook
         yield from self.others
         yield from self.attached
+        yield from self.known
 
 
 _SHARED = (
@@ -110,7 +112,9 @@ _REFUSALS = (
 DEVICE_INCOMING = _of_device("ram_device_incoming", "d_in")
 DEVICE_OUTGOING = _of_device("ram_device_outgoing", "d_out")
 
-# The same on devices that are held, under names of their own, by which a later start tells them apart.
+# At the ports of bridges that hold new containers: those that are known.
+DEVICE_KNOWN = _of_device("ram_device_known", "d_pass")
+# The first two again, on such a bridge, under names of their own, by which a later start tells them apart.
 HOLD_INCOMING = _of_device("ram_device_incoming", "d_hin")
 HOLD_OUTGOING = _of_device("ram_device_outgoing", "d_hold")
 
@@ -120,6 +124,7 @@ DEVICE_PROGRAMS = ProgramSet(
     (*map(_as_device, _SHARED), *_REFUSALS),
     (DEVICE_INCOMING, DEVICE_OUTGOING),
     holding=(HOLD_INCOMING, HOLD_OUTGOING),
+    known=(DEVICE_KNOWN,),
 )
 PROGRAM_SETS = (CGROUP_PROGRAMS, DEVICE_PROGRAMS)
 

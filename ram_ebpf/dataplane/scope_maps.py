@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import sys
 from collections.abc import Mapping
 
-from ram_ebpf.dataplane import abi
+from ram_ebpf.dataplane import abi, syscall
 from ram_ebpf.dataplane.bytecode import MapShape
-from ram_ebpf.dataplane.maps import Map
+from ram_ebpf.dataplane.maps import Map, object_name
 from ram_ebpf.dataplane.syscall import MapType
 
 
@@ -40,6 +41,7 @@ SCOPE_MAPS: Mapping[str, MapShape] = {
 TAUGHT = ("learned", "aliases")
 """What one scope may learn for another one as well."""
 
+_PLACE = "scope_self"
 # Only of scopes that have a place at a device; see bpf/lib/established.h.
 ESTABLISHED = "established"
 ESTABLISHED_SHAPE = _shape(ctypes.sizeof(abi.Flow), 4, 8192)
@@ -110,13 +112,23 @@ class ScopeMaps:
 
 def place_map(number: int, flags: int = 0) -> Map:
     """By which attached programs know their scope's number and, by abi.PlaceFlag, where they are."""
-    result = Map("scope_self", MapShape(MapType.ARRAY, 4, 4, 1, 0))
+    result = Map(_PLACE, MapShape(MapType.ARRAY, 4, 4, 1, 0))
     try:
         result[struct.pack("=I", 0)] = struct.pack("=I", number | flags)
     except BaseException:
         result.close()
         raise
     return result
+
+
+def place_of(program: int) -> int | None:
+    """What an attached program (by descriptor) was told by place_map(), whoever loaded it. Raises OSError."""
+    for identifier in syscall.program_maps(program):
+        with syscall.opened_map(identifier) as fd:
+            if syscall.map_info(fd).name == object_name(_PLACE):
+                value = syscall.map_lookup(fd, struct.pack("=I", 0), 4)
+                return None if value is None else int.from_bytes(value, sys.byteorder)
+    return None
 
 
 def free_number(taken: set[int]) -> int:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from pyroute2 import DiagSocket
+from pyroute2.netlink.diag import SS_ESTABLISHED, SS_SYN_SENT
+from pyroute2.netlink.exceptions import NetlinkError
 
 from ram_ebpf.dataplane import namespaces
 from ram_ebpf.dataplane.abi import IPAddress
@@ -28,6 +34,32 @@ class Connection:
     local_port: int
     remote: IPAddress
     remote_port: int
+
+
+def connections(namespace: Path | None = None) -> Iterator[tuple[int, Connection]]:
+    """TCP connections that are being opened or are open, by the cookies of their sockets. Raises OSError.
+
+    `namespace`: where the sockets are; None: here.
+    """
+    states = 1 << SS_SYN_SENT | 1 << SS_ESTABLISHED
+    with namespaces.inside(namespace):
+        diagnostics = DiagSocket()
+    try:
+        with diagnostics:
+            diagnostics.bind()
+            for family in (socket.AF_INET, socket.AF_INET6):
+                for found in diagnostics.get_sock_stats(family=family, states=states):
+                    yield (
+                        found["idiag_cookie"],
+                        Connection(
+                            ipaddress.ip_address(found["idiag_src"]),
+                            found["idiag_sport"],
+                            ipaddress.ip_address(found["idiag_dst"]),
+                            found["idiag_dport"],
+                        ),
+                    )
+    except NetlinkError as error:
+        raise OSError(error.code, f"sock_diag: {error}") from error
 
 
 def destroy(connection: Connection, cookie: int, namespace: Path | None = None) -> None:

@@ -34,6 +34,7 @@ class Command(IntEnum):
     PROG_TEST_RUN = 10
     PROG_GET_NEXT_ID = 11
     PROG_GET_FD_BY_ID = 13
+    MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     PROG_QUERY = 16
     BTF_LOAD = 18
@@ -295,6 +296,16 @@ def program_fd_by_id(identifier: int) -> int:
 def opened_program(identifier: int) -> Iterator[int]:
     """A loaded program, open for a while. ENOENT when it is gone."""
     fd = program_fd_by_id(identifier)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def opened_map(identifier: int) -> Iterator[int]:
+    """The same of a map."""
+    fd = _bpf(Command.MAP_GET_FD_BY_ID, struct.pack("=III", identifier, 0, 0))
     try:
         yield fd
     finally:

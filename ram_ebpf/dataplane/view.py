@@ -53,6 +53,8 @@ class Common:
     cache_directory: Path
     map_sizes: Mapping[str, int]
     maps: dict[str, Map] = field(default_factory=dict)
+    mark: int = 0
+    """By which bridges know the packets of ports that are known; 0: none holds anybody."""
     of_devices: dict[str, Map] = field(default_factory=dict)
     """Those that only programs of devices use, once there are any."""
 
@@ -165,8 +167,16 @@ class View:
         scope.add(ESTABLISHED, ESTABLISHED_SHAPE, side.maps[ESTABLISHED])
         hold = flags & abi.PlaceFlag.HOLD
         hooks = DEVICE_PROGRAMS.holding if hold else DEVICE_PROGRAMS.attached
-        with contextlib.closing(place_map(scope.number, flags)) as myself:
+        # What this host itself sends passes no bridge behind the device.
+        mark = 0 if flags & abi.PlaceFlag.OWN_TRAFFIC else self._common.mark
+        with contextlib.closing(place_map(scope.number, flags | mark << abi.MARK_SHIFT)) as myself:
             return programs.load_attached(hooks, side.bytecode, side.maps, myself)
+
+    def load_for_known(self) -> Programs:
+        """What is attached to ports that are known and not governed."""
+        side = self.device_side
+        with contextlib.closing(place_map(0, self._common.mark << abi.MARK_SHIFT)) as myself:
+            return programs.load_attached(DEVICE_PROGRAMS.known, side.bytecode, side.maps, myself)
 
     def arrays(self) -> dict[str, Map]:
         """The arrays of programs, by names to pin them under."""

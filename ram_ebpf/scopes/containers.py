@@ -85,12 +85,14 @@ class ContainersTarget(Target):
         containers: Containers,
         mount: Path,
         is_meant: Callable[[RunningContainer], bool],
+        networks: Networks | None = None,
     ) -> None:
+        """`networks`: None for what nobody else looks at."""
         self.label = label
         self._containers = containers
         self._mount = mount
         self._is_meant = is_meant
-        self._networks = Networks()
+        self._networks = networks or Networks()
         self._since: dict[int, float] = {}  # when each process was seen first
         self._inside: dict[int, frozenset[Device]] = {}  # what is governed in there, by process
         self._remarks: list[str] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
+from pyroute2.netlink import NLM_F_DUMP_INTR
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ram_ebpf.dataplane import namespaces
@@ -23,6 +24,7 @@ _OTHERS_BEHIND = frozenset({"veth", "bridge", "tun", "netkit", "vcan", "openvswi
 # include/uapi/linux/if_arp.h
 _ARPHRD_ETHER = 1
 _ARPHRD_LOOPBACK = 772
+_DUMPS = 4  # in a row, each of which was interrupted
 
 
 def describe_link(link: Any) -> Device:
@@ -83,21 +85,52 @@ class Cable:
     bridge: str | None
 
 
+def _dump(netlink: IPRoute) -> list[Any]:
+    """All devices. A device that is there throughout is among them, however many come and go meanwhile.
+
+    The kernel says of a dump whether that was so (NLM_F_DUMP_INTR): it may have left out others then.
+    """
+    found: dict[int, Any] = {}
+    for _ in range(_DUMPS):
+        dump = list(netlink.get_links())
+        if not any(link["header"]["flags"] & NLM_F_DUMP_INTR for link in dump):
+            return dump
+        found.update((link["index"], link) for link in dump)
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Links:
+    """The veths and bridges of this network namespace, by one look."""
+
+    cables: list[Cable]
+    bridges: list[Device]
+
+    @classmethod
+    def now(cls) -> Links:
+        """Those that there are. Raises OSError."""
+        try:
+            with IPRoute() as netlink:
+                links = _dump(netlink)
+        except NetlinkError as error:
+            raise OSError(error.code, f"devices of this network namespace: {error}") from error
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
+        pairs = [
+            Cable(
+                describe_link(link),
+                link.get_attr("IFLA_LINK_NETNSID"),
+                link.get_attr("IFLA_LINK"),
+                names.get(link.get_attr("IFLA_MASTER")),
+            )
+            for link in links
+            if _is_pair(link)
+        ]
+        return cls(pairs, [describe_link(link) for link in links if _kind(link) == "bridge"])
+
+
 def cables() -> list[Cable]:
-    """All veths of this network namespace, by one look."""
-    with IPRoute() as netlink:
-        links = list(netlink.get_links())
-    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
-    return [
-        Cable(
-            describe_link(link),
-            link.get_attr("IFLA_LINK_NETNSID"),
-            link.get_attr("IFLA_LINK"),
-            names.get(link.get_attr("IFLA_MASTER")),
-        )
-        for link in links
-        if _is_pair(link)
-    ]
+    """All veths of this network namespace, by one look. Raises OSError."""
+    return Links.now().cables
 
 
 def devices_into(namespace: Path) -> frozenset[Device]:

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Set
 from typing import Any
 
 import docker
@@ -19,7 +20,7 @@ import requests
 from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.policy.scope import LABEL_PREFIX
 from ram_ebpf.scopes.containers import Networks, RunningContainer, living
-from ram_ebpf.scopes.device import Cable, cables
+from ram_ebpf.scopes.device import Links
 from ram_ebpf.scopes.news import News
 
 # DOCKER_HOST names another one, as for Docker's own command line.
@@ -37,6 +38,7 @@ class DockerContainers(News):
         self._url = url
         self._containers: tuple[RunningContainer, ...] = ()
         self._bridges: frozenset[str] = frozenset()
+        self.networks = Networks()
         self._pids: dict[str, int] = {}  # by identifier; the thread's own
         self._thread = threading.Thread(target=self._watch, name="docker", daemon=True)
         self._listed = threading.Event()
@@ -125,26 +127,27 @@ class DockerContainers(News):
 
 
 class DockerPorts:
-    """The devices at the bridges of a Docker daemon's networks, by whether their container is known."""
+    """The bridges of a Docker daemon's networks, and the devices at them.
+
+    `known`: those that lead to containers which run, `others`: the rest, when look() was called last.
+    """
 
     def __init__(self, containers: DockerContainers) -> None:
         self._containers = containers
-        self._networks = Networks()
-        self._cables: list[Cable] = []
-        self._known: set[int | None] = set()
+        self.bridges: Set[Device] = frozenset()
+        self.known: Set[Device] = frozenset()
+        self.others: Set[Device] = frozenset()
 
-    def known(self) -> set[Device]:
-        """Those that lead to containers which run. Looks anew."""
-        pids = {container.pid for container in self._containers.containers}
-        self._networks.forget_all_but(pids)
-        self._known = {self._networks.number(pid) for pid in pids} - {None}
-        bridges = self._containers.bridges
-        self._cables = [cable for cable in cables() if cable.bridge in bridges]
-        return {cable.device for cable in self._cables if cable.number in self._known}
-
-    def others(self) -> set[Device]:
-        """The rest of them, as known() saw them."""
-        return {cable.device for cable in self._cables if cable.number not in self._known}
+    def look(self) -> None:
+        """Looks at all of them anew. Raises OSError, and has changed nothing then."""
+        numbers = {self._containers.networks.number(item.pid) for item in self._containers.containers}
+        names = self._containers.bridges
+        links = Links.now()
+        self.bridges = frozenset(device for device in links.bridges if device.name in names)
+        ports = [cable for cable in links.cables if cable.bridge in names]
+        known = numbers - {None}
+        self.known = frozenset(cable.device for cable in ports if cable.number in known)
+        self.others = frozenset(cable.device for cable in ports if cable.number not in known)
 
 
 def matches(container: RunningContainer, wanted: str) -> bool:

@@ -102,7 +102,9 @@ class Selection:
     ) -> None:
         from ram_ebpf.scopes.containers import ContainersTarget
 
-        self.add(ContainersTarget(label, among, find_cgroup2_mount(), is_meant))
+        # By the same memory as those who let pass what is known: what one has found, the other one finds.
+        networks = among.networks if among is self.containers else None
+        self.add(ContainersTarget(label, among, find_cgroup2_mount(), is_meant, networks))
 
     def _docker(self) -> DockerContainers:
         # Here, as it takes a while to import; so does gRPC.

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from ram_ebpf.dataplane import syscall
 from ram_ebpf.dataplane.bytecode import Bytecode, BytecodeError, MapShape, Program
+from ram_ebpf.dataplane.programs import PROGRAM_SETS
 
 EXIT = struct.pack("<BBhi", 0x95, 0, 0, 0)
 _MAP_FD, _MAP_VALUE = 1, 2
@@ -138,3 +140,10 @@ def test_altered_alters_nothing_by_itself() -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(BytecodeError):
         Bytecode.from_json(text)
+
+
+def test_names_of_programs_are_whole_in_the_kernel() -> None:
+    """By them a later start finds what an earlier one left."""
+    names = [hook.object_name for programs in PROGRAM_SETS for hook in (*programs.hooks(), *programs.holding)]
+    assert all(len(name) <= syscall.OBJECT_NAME_MAX for name in names)
+    assert len(set(names)) == len(names)

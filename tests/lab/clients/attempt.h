@@ -8,7 +8,7 @@
 
 static int attempt(const struct sockaddr *address, socklen_t size)
 {
-	struct timeval patience = {.tv_sec = 3};
+	struct timeval patience = {.tv_sec = 20};
 	int error = 0, number = socket(address->sa_family, SOCK_STREAM, 0);
 	char text[64] = "?";
 

@@ -86,7 +86,7 @@ class FakePlane(Plane):
         }
         self.watching: set[Path] = set()
         self._scopes = {}
-        self._held = None
+        self._bridges = None
         self._attached = {}
         self._flags = ConfigFlag(0)
 

@@ -184,7 +184,10 @@ def test_cgroup_that_was_made_anew() -> None:
 
 @pytest.mark.parametrize("place", [ONE, VETH])
 @pytest.mark.parametrize("trouble", [BusyCgroupError("b"), BusyDeviceError("b"), PermissionError("b")])
-def test_trouble_is_told_once_and_tried_again(place: Path | Device, trouble: Exception) -> None:
+def test_trouble_is_told_once_and_tried_again(
+    place: Path | Device, trouble: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ram_ebpf.dataplane.devices.exists", lambda device: True)
     target = Somewhere("a")
     made = Made(target)
     made.following.begin()
@@ -194,8 +197,10 @@ def test_trouble_is_told_once_and_tried_again(place: Path | Device, trouble: Exc
         made.following.follow()
     name = place if isinstance(place, Path) else f"device {place}"
     assert made.said == [("scope-failed", f"{name} cannot be governed, and is tried again: b")]
+    assert made.following.failed_devices() == {place} - {ONE}
     made.plane.trouble.clear()
     made.following.follow()
+    assert not made.following.failed_devices()
     assert made.said[1:] == [("scope-back", f"{name} is governed")]
 
 
@@ -206,6 +211,30 @@ def test_place_that_is_gone_before_it_is_reached_is_no_trouble() -> None:
     target.be(ONE)
     made.following.follow()
     assert made.said == []
+
+
+def test_device_that_is_gone_before_it_is_reached_is_no_trouble() -> None:
+    target = Somewhere("a")
+    made = Made(target)
+    made.plane.trouble[VETH] = OSError(19, "No such device")
+    target.be(VETH)
+    made.following.follow()
+    assert made.said == []
+
+
+def test_target_that_cannot_be_looked_for_stays_governed(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Somewhere("a", ONE)
+    made = Made(target)
+    made.following.begin()
+
+    def fail() -> Places:
+        raise OSError(105, "No buffer space available")
+
+    monkeypatch.setattr(target, "find", fail)
+    for _ in range(2):
+        made.following.follow()
+    assert set(made.plane.governed) == {ONE}
+    assert [event for event, _ in made.said] == ["remark"]
 
 
 def test_place_of_two_scopes_belongs_to_the_first() -> None:

@@ -12,9 +12,8 @@ from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.policy.messages import explain
 from ram_ebpf.policy.scope import ContainerScope, Scope
 from ram_ebpf.scopes import containers as module
-from ram_ebpf.scopes import docker
-from ram_ebpf.scopes.containers import ContainersTarget, RunningContainer
-from ram_ebpf.scopes.device import Cable
+from ram_ebpf.scopes.containers import ContainersTarget, Networks, RunningContainer
+from ram_ebpf.scopes.device import Cable, Links
 from ram_ebpf.scopes.docker import DockerContainers, DockerPorts, matches
 from ram_ebpf.scopes.target import Places
 
@@ -77,8 +76,9 @@ class Fake:
         self.numbers: dict[int, int | None] = {}
         self.asked: list[int] = []
         self.now = 100.0
-        for user in (module, docker):
-            monkeypatch.setattr(user, "cables", lambda: self.cables)
+        self.networks = Networks()
+        monkeypatch.setattr(module, "cables", lambda: self.cables)
+        monkeypatch.setattr(Links, "now", lambda: Links(self.cables, [BRIDGE, OTHER]))
         monkeypatch.setattr(module, "number_of", self._number_of)
         monkeypatch.setattr(module, "devices_inside", lambda namespace, ends: frozenset())
         monkeypatch.setattr(module, "of_container", lambda pid, identifier, mount: mount / str(pid))
@@ -110,7 +110,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     return Fake(monkeypatch)
 
 
-VETH, OTHER = Device("veth1", 1), Device("veth2", 2)
+VETH, OTHER, BRIDGE = Device("veth1", 1), Device("veth2", 2), Device("docker0", 9)
 
 
 def test_places_of_a_container(fake: Fake) -> None:
@@ -185,7 +185,9 @@ def test_ports(fake: Fake) -> None:
         Cable(OTHER, None, 2, "docker0"),
         Cable(Device("veth3", 3), 9, 2, "br"),
     ]
-    assert (ports.known(), ports.others()) == (set(), {VETH, OTHER})
+    ports.look()
+    assert (ports.bridges, ports.known, ports.others) == ({BRIDGE}, set(), {VETH, OTHER})
     fake.run(42)
     fake.numbers[42] = 7
-    assert (ports.known(), ports.others()) == ({VETH}, {OTHER})
+    ports.look()
+    assert (ports.bridges, ports.known, ports.others) == ({BRIDGE}, {VETH}, {OTHER})
