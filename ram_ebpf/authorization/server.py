@@ -45,7 +45,9 @@ class PluginServer:
     def __init__(self, answer: Answer, directory: Path = DIRECTORY) -> None:
         """Raises OSError where the socket cannot be made; FileExistsError: another instance serves it."""
         self.path = directory / f"{NAME}.sock"
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # Docker's own place, which it would have made for root alone.
+        for place in (directory.parent, directory):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if _is_served(self.path):
             raise FileExistsError(f"another instance serves {self.path}")
         # Made aside and moved there whole: an engine that looks finds a socket that only root may open, and

@@ -170,6 +170,12 @@ def test_left_by_a_killed_instance(asked: Asked, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_directories_are_made_for_root_alone(asked: Asked, tmp_path: Path) -> None:
+    PluginServer(asked, tmp_path / "docker" / "plugins").close()
+    for made in (tmp_path / "docker", tmp_path / "docker" / "plugins"):
+        assert made.stat().st_mode & 0o777 == 0o700
+
+
 def test_directory_that_cannot_be_written(asked: Asked, tmp_path: Path) -> None:
     (tmp_path / "plugins").write_text("a file")
     with pytest.raises(OSError, match="plugins"):
