@@ -27,10 +27,6 @@ Innermost = Callable[[Path], tuple[str, Terms] | None]
 """The scope that decides for a cgroup, by its label, and what applies there."""
 
 
-def _refused(said: str) -> bytes:
-    return answer(False, f"ram-ebpf could not read what the engine asked, and refuses it: {said}")
-
-
 class Authorizing(News):
     """The plugin, and the lines that it wants to be written, which wait for the main loop.
 
@@ -78,12 +74,19 @@ class Authorizing(News):
         try:
             request = read_request(message)
         except MessageError as error:
-            return _refused(str(error))
+            return self._unread(str(error))
         try:
             return self._judge(request, pid)
-        except Exception:  # whatever is in a request, it is not let pass for that
+        except Exception:  # whatever is in a request, it is not let pass for that unless all are
             _log.exception("a request to Docker's API could not be judged")
-            return _refused("the log says why")
+            return self._unread("the log says why")
+
+    def _unread(self, why: str) -> bytes:
+        return answer(self._audits, f"ram-ebpf could not read what the engine asked: {why}")
+
+    @property
+    def _audits(self) -> bool:
+        return self._policy.mode is Mode.AUDIT
 
     def _judge(self, request: ApiRequest, pid: int) -> bytes:
         label, terms = self._terms_of(pid)
@@ -91,7 +94,7 @@ class Authorizing(News):
         if refusal is None:
             return answer(True)
         self._note(request, refusal, label)
-        return answer(self._policy.mode is Mode.AUDIT, refusal.message)
+        return answer(self._audits, refusal.message)
 
     def _terms_of(self, pid: int) -> tuple[str | None, Terms]:
         cgroup = of_process(pid, self._mount) if pid > 0 else None

@@ -135,6 +135,8 @@ def test_surprise(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(authorizing, "judge", fail)
     assert json.loads(made(policy_of()).answer(pull("a.example/x"), 0))["Allow"] is False
+    auditing = made(policy_of("version: 1\nmode: audit\nregistries: [ghcr]\n"))
+    assert json.loads(auditing.answer(pull("a.example/x"), 0))["Allow"] is True
 
 
 def test_served(tmp_path: Path) -> None:
