@@ -209,10 +209,15 @@ class Docker:
                 raise DockerError(f"dockerd does not take its settings: {self.log()[-2000:]}")
             time.sleep(0.01)
 
-    def command(self, *words: str, stdin: str = "") -> Finished:
+    def command(self, *words: str, stdin: str = "", buildkit: bool = False) -> Finished:
         """Run Docker's own command, of the same package."""
         docker = aside.of_package("docker", "docker.io")
-        env = {**docker.env, **self.env, "DOCKER_CONFIG": str(self._directory), "DOCKER_BUILDKIT": "0"}
+        env = {
+            **docker.env,
+            **self.env,
+            "DOCKER_CONFIG": str(self._directory),
+            "DOCKER_BUILDKIT": str(int(buildkit)),
+        }
         return self.node.run([str(docker.path), *words], env=env, stdin=stdin)
 
     def raw(self, request: bytes) -> tuple[int, bytes]:
