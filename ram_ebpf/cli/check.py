@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from ram_ebpf.policy.actions import ALL_ACTIONS, Action
 from ram_ebpf.policy.automaton import AutomatonTooLarge, compile_globs
 from ram_ebpf.policy.catalogue import Catalogue, load_catalogue
 from ram_ebpf.policy.errors import PolicyError, PolicyErrors
@@ -86,7 +87,8 @@ def _rows(rules: RuleSet) -> Iterator[tuple[str, str, str, str]]:
         ports = "-" if rule.deny else _ports(rule.ports)
         yield rule.pattern.text, ports, rule.origin, ", ".join(_notes(rule))
     for address in rules.addresses:
-        yield str(address.network), _ports(address.ports), address.origin, "address"
+        notes = ", ".join(filter(None, ("address", _actions(address.actions))))
+        yield str(address.network), _ports(address.ports), address.origin, notes
 
 
 def _table(rules: RuleSet) -> Iterator[str]:
@@ -94,6 +96,12 @@ def _table(rules: RuleSet) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _actions(actions: tuple[Action, ...]) -> str:
+    """Empty where there is nothing to remark: all of them, or none of what is denied."""
+    limited = actions and actions != ALL_ACTIONS
+    return f"{' and '.join(action.value for action in actions)} only" if limited else ""
 
 
 def _ports(ports: tuple[int, ...]) -> str:
@@ -107,6 +115,7 @@ def _notes(rule: NameRule) -> list[str]:
         ("shared", rule.shared),
         ("private", rule.private),
         (f"private {networks}", bool(networks)),
+        (_actions(rule.actions), bool(_actions(rule.actions))),
     ]
     return [*rule.roles, *(mark for mark, holds in marks if holds)]
 
@@ -148,11 +157,17 @@ def _report(
                 "private_networks": list(map(str, rule.private_networks)),
                 "deny": rule.deny,
                 "rank": rule.rank,
+                "actions": [action.value for action in rule.actions],
             }
             for rule in rules.names
         ]
         report["addresses"] = [
-            {"network": str(rule.network), "ports": list(rule.ports), "origin": rule.origin}
+            {
+                "network": str(rule.network),
+                "ports": list(rule.ports),
+                "origin": rule.origin,
+                "actions": [action.value for action in rule.actions],
+            }
             for rule in rules.addresses
         ]
         report["optional"] = [

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from ram_ebpf.daemon.asking import UNASKED, Asker
+from ram_ebpf.daemon.authorizing import Authorizing
 from ram_ebpf.daemon.control import ControlSocket
 from ram_ebpf.daemon.ending import Ending
 from ram_ebpf.daemon.following import Following, LinkWatch
@@ -33,6 +34,7 @@ from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import Answer, read_message
+from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.model import Mode, Policy
 from ram_ebpf.policy.recognition import Unknown
 from ram_ebpf.policy.rules import RuleSet
@@ -101,6 +103,7 @@ class Controller:
         `rules`: those that hold where these terms do; at least one.
         """
         self._policy = policy
+        self._rules = rules
         self._writer = writer
         self._options = options or Options()
         self._settings = settings_of(policy)
@@ -136,6 +139,7 @@ class Controller:
         ):
             self._asker = Asker(self._plane, self._history, self._settings.asked_ports, self._say)
         self._ending = Ending(find_cgroup2_mount())
+        self._authorizing: Authorizing | None = None
         self._unasked: list[Event] = []
         self._told_lost = 0
         self._untold = 0
@@ -162,7 +166,8 @@ class Controller:
             Holding(self._plane, ports, following.failed_devices, self._say) if ports is not None else None
         )
         self._describer.scope_label = following.label_of
-        state = State(self._policy, self._plane, following, find_cgroup2_mount())
+        self._authorizing = self._open_authorizing(following)
+        state = State(self._policy, self._plane, following, find_cgroup2_mount(), self._request_counters)
         with self._signals() as wake:
             try:
                 self._trust.apply(self._plane)
@@ -180,12 +185,39 @@ class Controller:
                     if holding is not None:
                         holding.begin()
                     self._plane.remove_unused_pins()
+                    self._begin_authorizing()
                     self._ready()
                     self._serve(wake, following, watches, holding, control, state)
             finally:
                 if control is not None:
                     control.close()
+                if self._authorizing is not None:
+                    self._authorizing.close()
                 self._shut_down()
+
+    def _open_authorizing(self, following: Following) -> Authorizing | None:
+        if not self._policy.docker.authorization:
+            return None
+
+        def innermost(cgroup: Path) -> tuple[str, Terms] | None:
+            found = following.innermost(cgroup)
+            return None if found is None else (found[0], following.terms_of(found[0]))
+
+        return Authorizing(self._policy, load_catalogue(), self._rules, innermost, find_cgroup2_mount())
+
+    def _begin_authorizing(self) -> None:
+        try:
+            if self._authorizing is not None:
+                self._authorizing.begin()
+        except OSError as error:
+            self._say(
+                "no-plugin",
+                "the authorization plugin is not served, so an engine that is told to ask it refuses "
+                f"everything; what is enforced in the kernel is not affected: {error}",
+            )
+
+    def _request_counters(self) -> dict[str, int]:
+        return self._authorizing.counters() if self._authorizing is not None else {}
 
     def _wait_for_seeds(self) -> None:
         deadline = time.monotonic() + _SEEDING_PATIENCE
@@ -216,11 +248,16 @@ class Controller:
                 "postures": postures,
                 "rules": len(tables.rules.names) + len(tables.rules.addresses),
                 "compiled": not self._plane.from_cache,
+                **self._plugin(),
                 "explanation": (
                     f"governing {', '.join(places) or 'nothing yet'} ({self._policy.mode.value})"
                 ),
             }
         )
+
+    def _plugin(self) -> dict[str, str]:
+        place = self._authorizing.place if self._authorizing is not None else None
+        return {} if place is None else {"docker_plugin": str(place)}
 
     def _governed(self) -> list[str]:
         return [
@@ -271,8 +308,9 @@ class Controller:
             watches = [links, *watches]
             for descriptor in (wake, *(watch.fileno() for watch in watches), *self._events.descriptors):
                 selector.register(descriptor, selectors.EVENT_READ)
-            if control is not None:
-                selector.register(control, selectors.EVENT_READ)
+            for other in (control, self._authorizing):
+                if other is not None:
+                    selector.register(other, selectors.EVENT_READ)
             following.follow(hurry=True)  # what came before anybody watched
             while not self._stop.is_set():
                 selector.select(_QUEUE_PERIOD)
@@ -285,6 +323,7 @@ class Controller:
                 if looking is not None:
                     looking.act()
                 self._drain()
+                self._tell_of_requests()
                 if control is not None and control.has_news():
                     control.answer_with(state.answer)
                 self._trust.follow(self._plane)
@@ -292,6 +331,11 @@ class Controller:
                 if now >= next_cleaning:
                     next_cleaning = now + _CLEANING_PERIOD
                     self._learner.remove_expired()
+
+    def _tell_of_requests(self) -> None:
+        if self._authorizing is not None:
+            for record in self._authorizing.records():
+                self._writer.write(record)
 
     def _drain(self) -> None:
         self._events.drain(self._take_in_time)
@@ -376,7 +420,9 @@ class Controller:
         counters = {}
         with contextlib.suppress(OSError):
             self._drain()
+            self._tell_of_requests()
             counters = {reason.slug: count for reason, count in sorted(self._plane.counters().items())}
+            counters |= self._request_counters()
         self._events.close()
         self._plane.close()
         if attached:

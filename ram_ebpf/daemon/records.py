@@ -16,7 +16,6 @@ from ram_ebpf.dataplane.abi import Reason, Verdict
 from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.tables import Rule, Tables
 from ram_ebpf.dns.lookup import Answer, question_name
-from ram_ebpf.policy.rules import FoundRule, NameRule
 
 _TCP = 6
 _PROTOCOLS = {_TCP: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}
@@ -59,12 +58,7 @@ def event_name(event: Event) -> str:
 
 def rule_text(rule: Rule | None) -> str:
     """A rule as the administrator knows it."""
-    if rule is None:
-        return ""
-    if isinstance(rule, FoundRule):
-        return "found by asking it"
-    where = rule.pattern.text if isinstance(rule, NameRule) else str(rule.network)
-    return f"{where} ({rule.origin})"
+    return "" if rule is None else str(rule)
 
 
 @dataclass
@@ -142,6 +136,11 @@ def human_line(record: dict[str, Any]) -> str:
         words.append(record["protocol"])
     elif record.get("host"):
         words.append(str(record["host"]))
+    if record.get("method"):
+        about = record.get("image") or record.get("registry")
+        if about:
+            words.append(f"{record['action']} {about}")
+        words.append(f"by {record.get('user') or 'a client'} of Docker ({record['method']} {record['path']})")
     if record.get("addresses"):
         words.append(" ".join(record["addresses"]))
     if record.get("pid"):

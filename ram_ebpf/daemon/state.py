@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class State:
     plane: Plane
     following: Following
     mount: Path
+    request_counters: Callable[[], dict[str, int]] = dict
+    """Of refused requests to Docker's API."""
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """`status`, or `explain` with `host` and, if wanted, `port` and `pid`."""
@@ -56,7 +58,10 @@ class State:
             "policy": self.policy.file or "the built-in policy",
             "organization": self.policy.organization,
             "scopes": [self._describe(label) for label in self.following.labels()],
-            "counters": {reason.slug: count for reason, count in sorted(self.plane.counters().items())},
+            "counters": {
+                **{reason.slug: count for reason, count in sorted(self.plane.counters().items())},
+                **self.request_counters(),
+            },
         }
 
     def _describe(self, label: str) -> dict[str, Any]:

@@ -60,6 +60,8 @@ def _registries(data: dict[str, Any], where: tuple[PathPart, ...]) -> Iterator[_
         path = (*where, "registries", index)
         if isinstance(entry, str):
             yield path, ("id", entry), f"catalogue id {show(entry)}", "keep one of them"
+        elif isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            yield (*path, "id"), ("id", entry["id"]), f"catalogue id {show(entry['id'])}", "keep one of them"
         elif isinstance(entry, dict) and "host" in entry:
             yield from _hosts(entry, path)
         elif isinstance(entry, dict) and (network := parse_network(entry.get("address"))) is not None:

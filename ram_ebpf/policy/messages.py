@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ram_ebpf.policy.authorization import DockerOptions
 from ram_ebpf.policy.document import PathPart
 from ram_ebpf.policy.fields import HOUSE_ERROR
 from ram_ebpf.policy.model import DnsOptions, Policy, Resolver
@@ -21,6 +22,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     **SCOPE_MODELS,
     "dns": DnsOptions,
     "recognition": Recognition,
+    "docker": DockerOptions,
     "host": HostOptions,
     "also": AlsoHost,
     "@list": Resolver,
@@ -28,6 +30,7 @@ _MODELS: dict[str, type[BaseModel]] = {
 _MAPPINGS = {
     "dns": "dns: { grace_seconds: 30 }",
     "recognition": "recognition: { unknown: probe }",
+    "docker": "docker: { authorization: true }",
     "host": "host: { posture: registries }",
     "also": "a host name",
 }

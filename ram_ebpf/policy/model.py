@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, PlainValidator, PrivateAttr, Tag, model_validator
 
+from ram_ebpf.policy.authorization import DockerOptions
 from ram_ebpf.policy.base import PolicyModel
 from ram_ebpf.policy.denied import DeniedField
 from ram_ebpf.policy.fields import (
@@ -122,6 +123,7 @@ class Policy(PolicyModel):
     resolvers: Resolvers = "auto"
     dns: DnsOptions = DnsOptions()
     recognition: Recognition = Recognition()
+    docker: DockerOptions = DockerOptions()
     scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
 
     _source: PolicySource = PrivateAttr(default=PolicySource())

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Discriminator, PlainValidator, Tag, ValidationInfo
 
+from ram_ebpf.policy.actions import ALL_ACTIONS, Actions
 from ram_ebpf.policy.base import PolicyModel
 from ram_ebpf.policy.catalogue import Catalogue, catalogue_of
 from ram_ebpf.policy.fields import HostField, NetworkField, OwnPorts, Ports, Private, listed, refuse
 from ram_ebpf.policy.names import HostPattern, PatternError
-from ram_ebpf.policy.words import closest, describe, in_yaml, show
+from ram_ebpf.policy.words import alternatives, closest, describe, in_yaml, show
 
 
 def _known_id(value: object, info: ValidationInfo) -> str:
@@ -42,6 +43,8 @@ class CatalogueEntry(PolicyModel):
     """A registry of the catalogue, with all the hosts that it needs."""
 
     id: Annotated[str, PlainValidator(_known_id)]
+    actions: Actions = ALL_ACTIONS
+    """What may be done there, as far as an engine says it; the kernel looks at none of this."""
 
 
 class AlsoHost(PolicyModel):
@@ -61,6 +64,7 @@ class HostEntry(PolicyModel):
     ] = ()
     private: Private = False
     """Whether the hosts of this entry are expected at private addresses (see special.py), or at which."""
+    actions: Actions = ALL_ACTIONS
 
 
 class AddressEntry(PolicyModel):
@@ -68,6 +72,7 @@ class AddressEntry(PolicyModel):
 
     address: NetworkField
     ports: Ports = (443,)
+    actions: Actions = ALL_ACTIONS
 
 
 ENTRY_MODELS: dict[str, type[PolicyModel]] = {
@@ -78,6 +83,9 @@ ENTRY_MODELS: dict[str, type[PolicyModel]] = {
 """By tag, see SCOPE_MODELS."""
 
 
+_KEYS = tuple(tag.removeprefix("@") for tag in ENTRY_MODELS)
+
+
 def _tag(value: object) -> str:
     if isinstance(value, str | CatalogueEntry):
         return "@id"
@@ -85,8 +93,10 @@ def _tag(value: object) -> str:
         return "@host"
     if isinstance(value, AddressEntry):
         return "@address"
-    if isinstance(value, dict) and ("host" in value) != ("address" in value):
-        return "@host" if "host" in value else "@address"
+    if isinstance(value, dict):
+        named = [key for key in _KEYS if key in value]
+        if len(named) == 1:
+            return f"@{named[0]}"
     return "@none"
 
 
@@ -94,10 +104,11 @@ def _refuse(value: object) -> CatalogueEntry:
     example = "write a catalogue id, host: or address:"
     if not isinstance(value, dict):
         refuse(f"{describe(value)} where a registry belongs", example)
-    if "host" in value:
-        refuse("one entry has both host and address", "write a list item for each")
-    near = next((near for key in value if (near := closest(str(key), ("host", "address")))), None)
-    refuse("the entry has neither host nor address", f"did you mean {near}?" if near else example)
+    named = [key for key in _KEYS if key in value]
+    if named:
+        refuse(f"one entry has {alternatives(named).replace(' or ', ' and ')}", "write a list item for each")
+    near = next((near for key in value if (near := closest(str(key), _KEYS))), None)
+    refuse("the entry has neither id nor host nor address", f"did you mean {near}?" if near else example)
 
 
 RegistryEntry = Annotated[

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ram_ebpf.policy.actions import ALL_ACTIONS, Action, joined
 from ram_ebpf.policy.catalogue import CATALOGUE_PORTS, Catalogue, CatalogueRegistry, Role
 from ram_ebpf.policy.errors import PolicyError, PolicyErrors
 from ram_ebpf.policy.fields import MAX_PORTS, IPNetwork
@@ -45,6 +46,11 @@ class NameRule:
     `private`."""
     known: bool = False
     """With `deny`: of a registry of the catalogue that the policy says nothing about."""
+    actions: tuple[Action, ...] = ALL_ACTIONS
+    """What may be done there, as far as an engine says it. None when `deny`."""
+
+    def __str__(self) -> str:
+        return f"{self.pattern.text} ({self.origin})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,10 @@ class AddressRule:
     network: IPNetwork
     ports: tuple[int, ...]
     origin: str
+    actions: tuple[Action, ...] = ALL_ACTIONS
+
+    def __str__(self) -> str:
+        return f"{self.network} ({self.origin})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,9 @@ class FoundRule:
     """Names at which a registry was found by asking: on one port, or on several (None)."""
 
     port: int | None
+
+    def __str__(self) -> str:
+        return "found by asking it"
 
 
 @dataclass(frozen=True)
@@ -159,6 +172,7 @@ class _Mention:
     roles: tuple[str, ...] = ()
     deny: bool = False
     known: bool = False
+    actions: tuple[Action, ...] = ALL_ACTIONS
 
     def merge(self, other: _Mention) -> None:
         """Adds what a later place says."""
@@ -171,6 +185,7 @@ class _Mention:
         self.private |= other.private
         self.networks |= other.networks
         self.roles = _joined(self.roles, other.roles)
+        self.actions = joined(self.actions, other.actions)
 
 
 def _joined(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
@@ -187,7 +202,7 @@ def compile_rules(policy: Policy, catalogue: Catalogue, recognising: bool = Fals
     for index, pattern in enumerate(policy.denied):
         merged.pop(pattern.text, None)  # allowed as well: that could never decide
         # Behind all that is allowed, so that of equally specific patterns the denied one decides.
-        merged[pattern.text] = _Mention(pattern, (), (policy.origin_of_denied(index),), deny=True)
+        merged[pattern.text] = _Mention(pattern, (), (policy.origin_of_denied(index),), deny=True, actions=())
     known = _known(catalogue, merged) if recognising else ()
     rules = RuleSet(_ranked(merged.values(), known), tuple(_addresses(policy)))
     if len(rules.port_lists()) > MAX_PORT_LISTS:
@@ -227,7 +242,7 @@ def _known(catalogue: Catalogue, merged: Container[str]) -> Iterator[_Mention]:
         asked_first = host.role is Role.API and not host.shared and not host.optional
         if asked_first and text not in merged and text not in seen:
             seen.add(text)
-            yield _Mention(host.host, (), (registry.id,), deny=True, known=True)
+            yield _Mention(host.host, (), (registry.id,), deny=True, known=True, actions=())
 
 
 def _ranked(mentions: Iterable[_Mention], known: Iterable[_Mention]) -> tuple[NameRule, ...]:
@@ -248,6 +263,7 @@ def _ranked(mentions: Iterable[_Mention], known: Iterable[_Mention]) -> tuple[Na
             deny=mention.deny,
             private_networks=() if mention.private else _sorted(mention.networks),
             known=mention.known,
+            actions=mention.actions,
         )
         for rank, mention in enumerate(ordered, start=1)
     )
@@ -287,7 +303,7 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
                 problem = f"{entry.id} is not in the catalogue"
                 errors.append(PolicyError(source.file, line, where, problem, "write host: for its hosts"))
             else:
-                yield from _catalogue_mentions(registry, index, line)
+                yield from _catalogue_mentions(registry, index, line, entry.actions)
         elif isinstance(entry, HostEntry):
             private = entry.private is True
             networks = _NO_NETWORKS if isinstance(entry.private, bool) else frozenset(entry.private)
@@ -300,6 +316,7 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
                 catalogue.is_shared(entry.host),
                 private,
                 networks,
+                actions=entry.actions,
             )
             for position, also in enumerate(entry.also):
                 yield _Mention(
@@ -311,10 +328,13 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
                     catalogue.is_shared(also.host),
                     private,
                     networks,
+                    actions=entry.actions,
                 )
 
 
-def _catalogue_mentions(registry: CatalogueRegistry, index: int, line: int) -> Iterator[_Mention]:
+def _catalogue_mentions(
+    registry: CatalogueRegistry, index: int, line: int, actions: tuple[Action, ...]
+) -> Iterator[_Mention]:
     for host in registry.required_hosts:
         yield _Mention(
             host.host,
@@ -324,13 +344,16 @@ def _catalogue_mentions(registry: CatalogueRegistry, index: int, line: int) -> I
             index,
             host.shared,
             roles=(host.role.value,),
+            actions=actions,
         )
 
 
 def _addresses(policy: Policy) -> Iterator[AddressRule]:
     for index, entry in enumerate(policy.registries):
         if isinstance(entry, AddressEntry):
-            yield AddressRule(entry.address, tuple(sorted(entry.ports)), policy.origin_of(index))
+            yield AddressRule(
+                entry.address, tuple(sorted(entry.ports)), policy.origin_of(index), entry.actions
+            )
 
 
 def _error(policy: Policy, mention: _Mention, problem: str, cure: str) -> PolicyError:

@@ -27,7 +27,7 @@ from tests.lab.lab import Lab
 from tests.lab.node import Node
 
 PORT = 443
-PATIENCE = 3.0  # seconds for a line of the log, or for a packet to arrive; a slow guest needs some
+PATIENCE = 10.0  # seconds for a line of the log, or for a packet to arrive; a slow guest needs some
 DAEMON_PATIENCE = 180.0  # seconds for a start, which compiles when nothing is in the cache; a guest is slow
 SETTLING = 0.03  # seconds for a packet that must not arrive, beyond the time in which its sender was served
 

@@ -73,7 +73,7 @@ class Daemon:
         policy: str,
         options: Sequence[str] = (),
         command: Sequence[str] = COMMAND,
-        patience: float = 20.0,
+        patience: float = 60.0,
     ) -> None:
         self._lab = lab
         self._patience = patience
@@ -134,7 +134,7 @@ class Daemon:
         with self._changed:
             return "".join(self._other[-30:]).strip()
 
-    def wait(self, condition: Callable[[list[dict[str, Any]]], bool], timeout: float = 2.0) -> None:
+    def wait(self, condition: Callable[[list[dict[str, Any]]], bool], timeout: float = 10.0) -> None:
         """Wait until the lines so far meet a condition; TimeoutError, or RuntimeError at the daemon's end."""
         with self._changed:
             if not self._changed.wait_for(lambda: condition(self._lines) or self._ended, timeout):

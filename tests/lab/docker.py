@@ -43,21 +43,25 @@ _BRIDGE = "bridge"  # of the lab's switch; see network.py
 _PATIENCE = 20.0
 _STREAM_HEADER = struct.Struct(">BxxxI")  # Docker's API, "Attach to a container": stream, size
 _STDERR = 2
+_RELOADED = "Reloaded configuration"
 
-# Words: the control group that becomes the root of a namespace, the place of dockerd's below it, and its
-# command line. /proc/sys/kernel is made read-only, as dockerd raises the machine's limits of keys; in /opt
-# containerd makes a directory.
+# Words: the control group that becomes the root of a namespace, the place of dockerd's below it, the place
+# of plugins' sockets, and its command line. /proc/sys/kernel is made read-only, as dockerd raises the
+# machine's limits of keys; in /opt containerd makes a directory.
 _SCRIPT = """\
 echo 0 >"$1/cgroup.procs" || exit 125
 shift
 exec unshare --cgroup --pid --fork --kill-child --mount-proc sh -ec '
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 echo 0 >"/sys/fs/cgroup/$1/cgroup.procs"
-shift
+plugins=$2
+shift 2
 mount --bind /proc/sys/kernel /proc/sys/kernel
 mount -o remount,bind,ro /proc/sys/kernel
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs /opt
+mkdir -p /run/docker/plugins
+mount --bind "$plugins" /run/docker/plugins
 exec "$@"
 ' sh "$@"
 """
@@ -125,6 +129,8 @@ class Docker:
         self._directory = directory
         self._socket = directory / "docker.sock"
         self._log = directory / "log"
+        self._settings = directory / "daemon.json"
+        self.plugins = directory / "plugins"  # what it finds in /run/docker/plugins
         role = topology.Role(name, (next(_addresses),))
         self.node = Node(role, plug(lab, role), lab.client.services, lab.directory / name, lab.ca)
 
@@ -190,7 +196,40 @@ class Docker:
     @property
     def env(self) -> dict[str, str]:
         """By which its clients find it."""
-        return {"DOCKER_HOST": self.url}
+        return {"DOCKER_HOST": self.url, "RAM_EBPF_DOCKER_PLUGINS": str(self.plugins)}
+
+    def reload(self, settings: Mapping[str, object]) -> None:
+        """Have it read other settings (SIGHUP), and wait until it has. Not all may change while it runs."""
+        before = self.log().count(_RELOADED)
+        self._write_settings(settings)
+        os.kill(self.pid, signal.SIGHUP)
+        deadline = time.monotonic() + _PATIENCE
+        while self.log().count(_RELOADED) == before:
+            if time.monotonic() > deadline:
+                raise DockerError(f"dockerd does not take its settings: {self.log()[-2000:]}")
+            time.sleep(0.01)
+
+    def command(self, *words: str, stdin: str = "", buildkit: bool = False) -> Finished:
+        """Run Docker's own command, of the same package."""
+        docker = aside.of_package("docker", "docker.io")
+        env = {
+            **docker.env,
+            **self.env,
+            "DOCKER_CONFIG": str(self._directory),
+            "DOCKER_BUILDKIT": str(int(buildkit)),
+        }
+        return self.node.run([str(docker.path), *words], env=env, stdin=stdin)
+
+    def raw(self, request: bytes) -> tuple[int, bytes]:
+        """Send bytes to its API, and return the status and all that is said behind the header."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(_PATIENCE)
+            client.connect(str(self._socket))
+            with contextlib.suppress(BrokenPipeError):  # it has answered before the end
+                client.sendall(request)
+            response = http.client.HTTPResponse(client)
+            response.begin()
+            return response.status, response.read()
 
     def run(
         self,
@@ -228,15 +267,18 @@ class Docker:
 
     def _start(self) -> None:
         dockerd = aside.find("dockerd")
-        self._directory.mkdir(exist_ok=True)
+        self.plugins.mkdir(parents=True, exist_ok=True)
         authority = self._directory / "ca.crt"  # the lab's own is below /run
         shutil.copy(self.ca, authority)
         # In the place of the machine's, which is not to be read; nor is a key to be made beside it.
-        settings = self._directory / "daemon.json"
-        settings.write_text(json.dumps({"deprecated-key-path": str(self._directory / "key.json")}))
+        self._write_settings()
         words = [
-            *(str(self.top), str(self.cgroup.relative_to(self.top))),
-            *(str(dockerd.path), f"--config-file={settings}", f"--data-root={self._directory / 'data'}"),
+            *(str(self.top), str(self.cgroup.relative_to(self.top)), str(self.plugins)),
+            *(
+                str(dockerd.path),
+                f"--config-file={self._settings}",
+                f"--data-root={self._directory / 'data'}",
+            ),
             f"--host=unix://{self._socket}",
             f"--cgroup-parent=/{self.parent}",
             "--exec-opt=native.cgroupdriver=cgroupfs",
@@ -251,6 +293,10 @@ class Docker:
             self._process = self.node.popen(
                 ["sh", "-c", _SCRIPT, "docker", *words], env=env, stdout=log, stderr=subprocess.STDOUT
             )
+
+    def _write_settings(self, settings: Mapping[str, object] | None = None) -> None:
+        usual = {"deprecated-key-path": str(self._directory / "key.json")}
+        self._settings.write_text(json.dumps({**usual, **(settings or {})}))
 
     def _wait(self) -> None:
         deadline = time.monotonic() + _PATIENCE

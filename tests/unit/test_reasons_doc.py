@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ram_ebpf.authorization.judge import RequestReason
 from ram_ebpf.dataplane.abi import Reason
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reasons.md"
@@ -30,7 +31,9 @@ def sections() -> dict[str, str]:
 
 
 def test_each_reason_has_a_section_and_each_section_a_reason(sections: dict[str, str]) -> None:
-    assert set(sections) == {reason.slug for reason in REASONS}
+    reasons = {reason.slug for reason in REASONS} | {reason.value for reason in RequestReason}
+    assert set(sections) == reasons
+    assert len(reasons) == len(REASONS) + len(RequestReason)
 
 
 def test_each_section_tells_cause_and_cure(sections: dict[str, str]) -> None:

@@ -16,6 +16,7 @@ import dns.rrset
 import pytest
 
 from ram_ebpf.daemon import controller
+from ram_ebpf.daemon.authorizing import Authorizing
 from ram_ebpf.daemon.controller import Controller, Options, settings_of
 from ram_ebpf.daemon.learning import HANDED_OVER
 from ram_ebpf.daemon.records import RecordWriter
@@ -130,6 +131,27 @@ def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
     while not holds() and time.monotonic() < end:
         time.sleep(0.005)
     return holds()
+
+
+def test_plugin_that_cannot_be_served(running: Running, tmp_path: Path) -> None:
+    """What is enforced in the kernel goes on, and an engine that is told to ask refuses by itself."""
+    (tmp_path / "plugins").write_text("a file")
+    policy = policy_of("docker: { authorization: true }\n")
+    running.controller._authorizing = Authorizing(
+        policy, load_catalogue(), {}, lambda cgroup: None, directory=tmp_path / "plugins"
+    )
+    running.controller._begin_authorizing()
+    assert [line["event"] for line in running.log] == ["no-plugin"]
+    assert running.controller._plugin() == {}
+
+
+def test_refused_requests_are_told(running: Running) -> None:
+    policy = policy_of("docker: { authorization: true }\n")
+    running.controller._authorizing = plugin = Authorizing(policy, load_catalogue(), {}, lambda cgroup: None)
+    plugin.answer(b'{"RequestMethod": "POST", "RequestUri": "/images/ghcr.io/x/push"}', 0)
+    running.controller._tell_of_requests()
+    assert [(line["event"], line["reason"]) for line in running.log] == [("denied", "denied-image")]
+    assert running.controller._request_counters() == {"denied-image": 1}
 
 
 def test_settings() -> None:

@@ -393,6 +393,9 @@ def test_everything_can_be_described_and_written(verdict: Verdict, reason: Reaso
 # --- lines for people
 
 
+REQUEST = {"event": "denied", "method": "POST", "path": "/auth", "explanation": "x"}
+
+
 @pytest.mark.parametrize(
     ("record", "line"),
     [
@@ -427,6 +430,15 @@ def test_everything_can_be_described_and_written(verdict: Verdict, reason: Reaso
             "LEARNED ghcr.io 192.0.2.1 ::1: y",
         ),
         ({"event": "not-understood", "explanation": "z"}, "NOT-UNDERSTOOD: z"),
+        (
+            {**REQUEST, "action": "push", "image": "evil.example/x", "user": "alice", "message": MESSAGE},
+            f"DENIED push evil.example/x by alice of Docker (POST /auth): x. {MESSAGE}",
+        ),
+        (
+            {**REQUEST, "action": "login", "registry": "evil.example"},
+            "DENIED login evil.example by a client of Docker (POST /auth): x",
+        ),
+        (REQUEST, "DENIED by a client of Docker (POST /auth): x"),
         (
             {"event": "stopped", "explanation": "detached from /x", "counters": {}},
             "STOPPED: detached from /x",

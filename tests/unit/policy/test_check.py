@@ -113,10 +113,22 @@ def test_json_denied_and_private(denying: Path, capsys: pytest.CaptureFixture[st
         "private_networks": [],
         "deny": True,
         "rank": 3,
+        "actions": [],
     }
     allowed = names["**.corp.example"]
     assert (allowed["deny"], allowed["private"]) == (False, False)
     assert allowed["private_networks"] == ["10.20.0.0/16", "fd00:1::/64"]
+
+
+def test_actions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        "version: 1\nregistries:\n"
+        "  - { host: a.example, actions: [push, pull] }\n  - { address: 10.0.0.1, actions: [pull] }\n"
+    )
+    assert run("--print", str(path)) == 0
+    notes = [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert notes == ["pull and push only", "address, pull only"]
 
 
 def test_too_many_port_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +157,14 @@ def test_json(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--format", "json", "--print", str(policy)) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["ok"], report["name_rules"], report["address_rules"]) == (True, 4, 1)
-    assert report["addresses"] == [{"network": "10.20.0.0/24", "ports": [5000], "origin": "policy.yaml:8"}]
+    assert report["addresses"] == [
+        {
+            "network": "10.20.0.0/24",
+            "ports": [5000],
+            "origin": "policy.yaml:8",
+            "actions": ["pull", "push", "login"],
+        }
+    ]
     assert [rule["rank"] for rule in report["names"]] == [1, 2, 3, 4]
     assert {rule["pattern"] for rule in report["names"] if rule["shared"]} == {"storage.googleapis.com"}
 

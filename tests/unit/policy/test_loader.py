@@ -212,7 +212,8 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         pytest.param(
             HEAD + "  - ghcr\nxyzzy: 1\n",
             "4: xyzzy: 'xyzzy' is not a known key, the keys known here: "
-            "version, organization, mode, message, registries, denied, resolvers, dns, recognition, scopes",
+            "version, organization, mode, message, registries, denied, resolvers, dns, recognition, docker, "
+            "scopes",
             id="unknown-key-far",
         ),
         pytest.param(
@@ -222,7 +223,8 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         ),
         pytest.param(
             HEAD + "  - address: 10.0.0.1\n    private: true\n",
-            "4: registries[0].private: 'private' is not a known key, the keys known here: address, ports",
+            "4: registries[0].private: 'private' is not a known key, the keys known here: "
+            "address, ports, actions",
             id="unknown-key-of-address",
         ),
         pytest.param(
@@ -233,7 +235,8 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         pytest.param(
             HEAD + "  - ghcr\n'a b': 1\n",
             "4: 'a b': 'a b' is not a known key, the keys known here: "
-            "version, organization, mode, message, registries, denied, resolvers, dns, recognition, scopes",
+            "version, organization, mode, message, registries, denied, resolvers, dns, recognition, docker, "
+            "scopes",
             id="unknown-key-with-space",
         ),
         pytest.param(
@@ -317,18 +320,18 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         ),
         pytest.param(
             HEAD + "  - ports: [443]\n",
-            "3: registries[0]: the entry has neither host nor address, "
+            "3: registries[0]: the entry has neither id nor host nor address, "
             "write a catalogue id, host: or address:",
             id="entry-without-host",
         ),
         pytest.param(
             HEAD + "  - hosts: a.example\n",
-            "3: registries[0]: the entry has neither host nor address, did you mean host?",
+            "3: registries[0]: the entry has neither id nor host nor address, did you mean host?",
             id="entry-with-hosts",
         ),
         pytest.param(
             HEAD + "  - host: a.example\n    address: 10.0.0.1\n",
-            "3: registries[0]: one entry has both host and address, write a list item for each",
+            "3: registries[0]: one entry has host and address, write a list item for each",
             id="entry-with-both",
         ),
         pytest.param(

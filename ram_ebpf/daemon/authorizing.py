@@ -1,0 +1,146 @@
+"""Docker Engine's questions, answered by the policy; see docs/docker.md."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ram_ebpf.authorization.judge import Refusal, judge, record_of
+from ram_ebpf.authorization.messages import ApiRequest, MessageError, answer, read_request
+from ram_ebpf.authorization.server import DIRECTORY, PluginServer
+from ram_ebpf.policy.catalogue import Catalogue
+from ram_ebpf.policy.model import Mode, Policy
+from ram_ebpf.policy.rules import RuleSet
+from ram_ebpf.policy.scope import Engine, EngineScope, Posture
+from ram_ebpf.policy.terms import Terms, rules_of
+from ram_ebpf.scopes.cgroup import of_process
+from ram_ebpf.scopes.news import News
+
+_MOST_WAITING = 4096
+_log = logging.getLogger(__name__)
+
+Innermost = Callable[[Path], tuple[str, Terms] | None]
+"""The scope that decides for a cgroup, by its label, and what applies there."""
+
+
+class Authorizing(News):
+    """The plugin, and the lines that it wants to be written, which wait for the main loop.
+
+    `answer` is called by many threads, everything else by one.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        catalogue: Catalogue,
+        made: Mapping[Terms, RuleSet],
+        innermost: Innermost,
+        mount: Path | None = None,
+        directory: Path = DIRECTORY,
+    ) -> None:
+        """Serves nobody yet. `made`: rules that are compiled already. Raises PolicyErrors."""
+        super().__init__()
+        self._policy = policy
+        self._innermost, self._mount, self._directory = innermost, mount, directory
+        # What is an image's registry is known here, so there is nothing to recognise in any posture.
+        self._rules = {
+            terms.registries: its for terms, its in made.items() if terms.posture is Posture.STRICT
+        }
+        for terms in (Terms(), *(Terms.of(scope, index) for index, scope in enumerate(policy.scopes))):
+            if terms.registries not in self._rules:
+                strict = Terms(registries=terms.registries, scope=terms.scope)
+                self._rules[terms.registries] = rules_of(policy, catalogue, strict)
+        self._elsewhere = _terms_elsewhere(policy)
+        self._records: collections.deque[dict[str, Any]] = collections.deque(maxlen=_MOST_WAITING)
+        self._counting = threading.Lock()
+        self._counters: collections.Counter[str] = collections.Counter()
+        self._server: PluginServer | None = None
+
+    @property
+    def place(self) -> Path | None:
+        """Where it is served."""
+        return self._server.path if self._server is not None else None
+
+    def begin(self) -> None:
+        """Serves. Raises what PluginServer raises."""
+        self._server = PluginServer(self.answer, self._directory)
+
+    def answer(self, message: bytes, pid: int) -> bytes:
+        """To AuthZPlugin.AuthZReq of the engine that is this process, or 0."""
+        try:
+            request = read_request(message)
+        except MessageError as error:
+            return self._unread(str(error))
+        try:
+            return self._judge(request, pid)
+        except Exception:  # whatever is in a request, it is not let pass for that unless all are
+            _log.exception("a request to Docker's API could not be judged")
+            return self._unread("the log says why")
+
+    def _unread(self, why: str) -> bytes:
+        return answer(self._audits, f"ram-ebpf could not read what the engine asked: {why}")
+
+    @property
+    def _audits(self) -> bool:
+        return self._policy.mode is Mode.AUDIT
+
+    def _judge(self, request: ApiRequest, pid: int) -> bytes:
+        label, terms = self._terms_of(pid)
+        refusal = judge(request, self._rules[terms.registries], self._policy)
+        if refusal is None:
+            return answer(True)
+        self._note(request, refusal, label)
+        return answer(self._audits, refusal.message)
+
+    def _terms_of(self, pid: int) -> tuple[str | None, Terms]:
+        cgroup = of_process(pid, self._mount) if pid > 0 else None
+        found = self._innermost(cgroup) if cgroup is not None else None
+        if found is None or found[1].registries not in self._rules:
+            return None, self._elsewhere
+        return found
+
+    def _note(self, request: ApiRequest, refusal: Refusal, label: str | None) -> None:
+        with self._counting:
+            self._counters[refusal.reason.value] += 1
+            if len(self._records) == _MOST_WAITING:
+                self._counters["unwritten"] += 1
+        self._records.append(record_of(request, refusal, self._policy, label))
+        self.tell()
+
+    def records(self) -> list[dict[str, Any]]:
+        """Those that have come since the last call."""
+        self.has_news()
+        found = []
+        while self._records:
+            found.append(self._records.popleft())
+        with self._counting:
+            lost = self._counters.pop("unwritten", 0)
+        if lost:
+            explanation = f"{lost} refusals by the authorization plugin came too fast to be written"
+            found.append({"event": "events-lost", "explanation": explanation, "count": lost})
+        return found
+
+    def counters(self) -> dict[str, int]:
+        """How many requests were refused, or would have been, by reason."""
+        with self._counting:
+            return {name: count for name, count in sorted(self._counters.items()) if name != "unwritten"}
+
+    def close(self) -> None:
+        """Serves no longer."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+
+def _terms_elsewhere(policy: Policy) -> Terms:
+    """For an engine that is in no governed cgroup, as where only a network device is governed."""
+    scopes = [scope for scope in policy.scopes if isinstance(scope, EngineScope)]
+    for engine in (Engine.DOCKER, Engine.ALL):
+        for scope in scopes:
+            if scope.engine is engine:
+                return Terms.of(scope)
+    return Terms()
