@@ -23,6 +23,7 @@ from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
 from ram_ebpf.daemon.records import Describer, RecordWriter, event_name
 from ram_ebpf.daemon.repeats import Repeats
+from ram_ebpf.daemon.responding import Answers, Responder, ports_of
 from ram_ebpf.daemon.state import State
 from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.dataplane import abi
@@ -34,9 +35,11 @@ from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.policy.model import Mode, Policy
 from ram_ebpf.policy.recognition import Unknown
+from ram_ebpf.policy.refusals import Switch
 from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.policy.scope import Posture
 from ram_ebpf.policy.terms import Terms
+from ram_ebpf.responder import authority
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
 from ram_ebpf.scopes.target import Target, Watch
 
@@ -134,10 +137,32 @@ class Controller:
             terms.posture is Posture.REGISTRIES for terms in rules
         ):
             self._asker = Asker(self._plane, self._history, self._settings.asked_ports, self._say)
+        self._responder = self._make_responder()
         self._unasked: list[Event] = []
         self._told_lost = 0
         self._untold = 0
         self._last_moment = float("inf")
+
+    def _make_responder(self) -> Responder | None:
+        policy, plane, history = self._policy, self._plane, self._history
+        if policy.refusals.responder is Switch.OFF or policy.mode is Mode.AUDIT:
+            return None
+
+        def rules() -> Iterator[RuleSet]:
+            return (view.tables.rules for view in plane.views)
+
+        try:
+            signing = authority.load()
+        except authority.AuthorityError as error:
+            signing = None
+            self._say("no-authority", f"refusals are told by a name in a certificate alone: {error}")
+        return Responder(
+            policy,
+            plane.answering,
+            lambda signer: Answers(policy, plane.answering, rules, plane.tables_of, history, signer),
+            ports_of(policy, rules()),
+            signing,
+        )
 
     def run(
         self,
@@ -175,6 +200,8 @@ class Controller:
                     if holding is not None:
                         holding.begin()
                     self._plane.remove_unused_pins()
+                    if self._responder is not None:
+                        self._responder.start()
                     self._ready()
                     self._serve(wake, following, watches, holding, control, state)
             finally:
@@ -182,6 +209,8 @@ class Controller:
                     control.close()
                 if holding is not None:
                     holding.close()
+                if self._responder is not None:
+                    self._responder.stop()
                 self._shut_down()
 
     def _wait_for_seeds(self) -> None:
@@ -301,6 +330,8 @@ class Controller:
                     _log.exception("it could not be asked what is at %s", event.address)
             self._asker.tell()
         self._unasked.clear()
+        if self._responder is not None:
+            self._responder.tell(self._say)
         lost = self._events.lost + self._events.malformed + self._untold
         if lost > self._told_lost:
             self._say(

@@ -11,6 +11,7 @@ from ram_ebpf.policy.document import PathPart
 from ram_ebpf.policy.fields import HOUSE_ERROR
 from ram_ebpf.policy.model import DnsOptions, Policy, Resolver
 from ram_ebpf.policy.recognition import Recognition
+from ram_ebpf.policy.refusals import Refusals
 from ram_ebpf.policy.registry import ENTRY_MODELS, AlsoHost
 from ram_ebpf.policy.scope import SCOPE_MODELS, HostOptions
 from ram_ebpf.policy.words import closest, describe, show
@@ -21,6 +22,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     **SCOPE_MODELS,
     "dns": DnsOptions,
     "recognition": Recognition,
+    "refusals": Refusals,
     "host": HostOptions,
     "also": AlsoHost,
     "@list": Resolver,
@@ -28,6 +30,7 @@ _MODELS: dict[str, type[BaseModel]] = {
 _MAPPINGS = {
     "dns": "dns: { grace_seconds: 30 }",
     "recognition": "recognition: { unknown: probe }",
+    "refusals": "refusals: { responder: on }",
     "host": "host: { posture: registries }",
     "also": "a host name",
 }

@@ -21,6 +21,7 @@ from ram_ebpf.policy.fields import (
     text_between,
 )
 from ram_ebpf.policy.recognition import Recognition
+from ram_ebpf.policy.refusals import Refusals
 from ram_ebpf.policy.registry import AddressEntry, AlsoHost, CatalogueEntry, HostEntry, RegistryEntry
 from ram_ebpf.policy.scope import Engine, EngineScope, HostScope, Posture, Scope, ScopeModel
 from ram_ebpf.policy.source import PolicySource
@@ -122,6 +123,7 @@ class Policy(PolicyModel):
     resolvers: Resolvers = "auto"
     dns: DnsOptions = DnsOptions()
     recognition: Recognition = Recognition()
+    refusals: Refusals = Refusals()
     scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
 
     _source: PolicySource = PrivateAttr(default=PolicySource())
