@@ -79,22 +79,22 @@ def _host(fields: dict[str, str]) -> str | None:
     return found[1].strip("[]") if found else None
 
 
-def passes(request: Request, earlier: int) -> bool:
-    """Whether a version check gets its 200, so that the client goes on to where it prints what it is told.
+def passes(request: Request) -> bool:
+    """Whether a version check gets an answer with which its client goes on, to where it prints refusals.
 
-    `earlier`: requests on the same connection before. A second check is a login's, which is not to succeed.
+    One with credentials is a login's, which is not to succeed.
     """
     return (
         request.is_version_check
-        and earlier == 0
         and not request.logs_in
         and _SILENT_AT_VERSION_CHECK.match(request.agent) is not None
     )
 
 
-def _response(status: str, body: bytes, request: Request) -> bytes:
+def _response(status: str, body: bytes, request: Request, *fields: str) -> bytes:
     lines = [
         f"HTTP/1.1 {status}",
+        *fields,
         "Content-Type: application/json",
         "Docker-Distribution-Api-Version: registry/2.0",
         "Cache-Control: no-store",
@@ -106,9 +106,9 @@ def _response(status: str, body: bytes, request: Request) -> bytes:
 
 
 def passed(request: Request) -> bytes:
-    """200 for a version check. Without a body: a client that does not read one would begin another connection
-    for what it asks next, and a login could not be told from that."""
-    return _response("200 OK", b"", request)
+    """401 with a challenge (RFC 7617), for a version check. After a 200, a login would be done without having
+    shown its credentials, and report success; what is shown here is not looked at."""
+    return _response("401 Unauthorized", b"", request, 'WWW-Authenticate: Basic realm="refused"')
 
 
 def refused(request: Request, text: str, detail: dict[str, Any]) -> bytes:

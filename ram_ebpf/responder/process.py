@@ -151,7 +151,7 @@ class Connection:
         self._writer.write(data)
 
     async def _answer(self, data: bytes) -> None:
-        for earlier in range(_MOST_REQUESTS):
+        for _ in range(_MOST_REQUESTS):
             while (found := http.read_request(data)) is None:
                 chunk = await self._more(b"")
                 data += chunk if self._tls is None else self._decrypt(chunk)
@@ -159,7 +159,7 @@ class Connection:
             data = data[length:]
             if self._reply is None:  # a connection has one name, that of its first request
                 self._reply = await self._channel.ask(*self._client, request.host)
-            if http.passes(request, earlier):
+            if http.passes(request):
                 self._send(http.passed(request))
             else:
                 self._send(http.refused(request, self._reply.text, self._reply.detail))
