@@ -67,7 +67,7 @@ class TrustStore:
         if path.exists():
             path.unlink()
             yield f"removed {path}"
-            yield self._update()
+            yield self._update("--fresh")  # or links to what is gone would stay
 
     def installed(self) -> list[Path]:
         """The files that are ours."""
@@ -81,8 +81,8 @@ class TrustStore:
                 raise TrustError(f"{host!r} is no registry: write a host, with :PORT where it is not 443")
         return [self.root / top / host for host in hosts for top in _CERTS_D]
 
-    def _update(self) -> str:
-        command = [_COMMAND]
+    def _update(self, *options: str) -> str:
+        command = [_COMMAND, *options]
         if self.root != Path("/"):
             command += [
                 "--localcertsdir",

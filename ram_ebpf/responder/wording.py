@@ -35,8 +35,8 @@ def blocked_name(organization: str | None, message: str | None) -> str:
         labels = _labels(f"ask-{local}") + [_slug(label) for label in domain.split(".")]
     elif message:
         labels = _labels(_slug(message))
-    elif organization:
-        labels = _labels(f"of-{_slug(organization)}")
+    elif whose := _slug(organization or ""):
+        labels = _labels(f"of-{whose}")
     else:
         labels = []
     name = FIRST_LABEL
