@@ -331,6 +331,7 @@ class Controller:
             self._asker.tell()
         self._unasked.clear()
         if self._responder is not None:
+            self._responder.cgroups = self._plane.attached
             self._responder.tell(self._say)
         lost = self._events.lost + self._events.malformed + self._untold
         if lost > self._told_lost:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -24,12 +25,14 @@ from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.records import rule_text
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.answering import Answering, Destination, Refused
+from ram_ebpf.dataplane.namespaces import OWN, identity, inside
 from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.policy.model import Policy
 from ram_ebpf.policy.names import normalise
 from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.responder import certificates, channel, listening, wording
 from ram_ebpf.responder.authority import Authority
+from ram_ebpf.scopes.neighbours import Identity, namespaces_of
 
 # Where registries are, beside the ports of the policy. Those on which servers speak first (22, 25) are not
 # among them.
@@ -39,6 +42,9 @@ _NOT_HTTP = frozenset({53, 853})
 _PATIENCE = 4.0  # seconds without a word, after which the process is taken for dead
 _START_PATIENCE = 60.0  # until its first word; a guest without acceleration is slow
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts
+_LOOK_PERIOD = 1.0  # seconds between looks for network namespaces
+_MOST_NAMESPACES = 512
+_HERE = Path("/proc/thread-self/ns/net")
 _MOST_SIGNED = 256  # certificates that are kept
 _REUSED = 120.0  # seconds for which one is shown again
 _SIGNATURES = 20.0  # a second, over the long run; who asks for more gets the message alone
@@ -179,6 +185,8 @@ class Responder:
         self._stop = threading.Event()
         self._notes: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._end: socket.socket | None = None
+        self.cgroups: tuple[Path, ...] = ()
+        """Those that are governed now; their processes may be in other network namespaces."""
         self._thread = threading.Thread(target=self._run, name="responder", daemon=True)
 
     def start(self) -> None:
@@ -257,7 +265,7 @@ class Responder:
                         f"refused connections are answered at {listening.IPV4}:{listeners.port}",
                     )
                 )
-                return self._talk(end)
+                return self._talk(end, Namespaces(end, listeners))
             finally:
                 self._end = None
                 with contextlib.suppress(OSError):
@@ -276,7 +284,8 @@ class Responder:
             pass_fds=numbers,
         )
 
-    def _talk(self, end: socket.socket) -> str:
+    def _talk(self, end: socket.socket, namespaces: Namespaces) -> str:
+        next_look = time.monotonic()
         while True:
             try:
                 packet = end.recv(channel.LONGEST)
@@ -284,9 +293,50 @@ class Responder:
                 return f"its process has said nothing for {_PATIENCE:.0f} s"
             if not packet:
                 return "its process has ended"
-            if packet == channel.ALIVE:
+            if packet != channel.ALIVE:
+                try:
+                    end.send(self._answers.reply(channel.Question.unpack(packet)).pack())
+                except channel.ChannelError as error:
+                    return f"its process has sent nonsense: {error}"
+            if time.monotonic() >= next_look:
+                namespaces.follow(self.cgroups)
+                next_look = time.monotonic() + _LOOK_PERIOD
+
+
+class Namespaces:
+    """Other network namespaces in which what is governed lives, as containers do. Each has listeners."""
+
+    def __init__(self, end: socket.socket, first: listening.Listening) -> None:
+        self._end = end
+        self._port, self._priority = first.port, first.priority
+        self._own = identity(OWN)
+        self._places: dict[Identity, int] = {}
+        self._failed: set[Identity] = set()
+        self._last = 0
+
+    def follow(self, cgroups: Iterable[Path]) -> None:
+        """Looks who has come and gone. Raises OSError where the process does not listen."""
+        wanted = namespaces_of(cgroups)
+        for gone in self._places.keys() - wanted.keys():
+            self._end.send(channel.Change(self._places.pop(gone)).pack())
+        self._failed &= wanted.keys()
+        for which, path in wanted.items():
+            if which == self._own or which in self._places or which in self._failed:
                 continue
-            try:
-                end.send(self._answers.reply(channel.Question.unpack(packet)).pack())
-            except channel.ChannelError as error:
-                return f"its process has sent nonsense: {error}"
+            if len(self._places) >= _MOST_NAMESPACES or not self._add(which, path):
+                self._failed.add(which)  # refusals are EPERM there
+
+    def _add(self, which: Identity, path: Path) -> bool:
+        try:
+            with inside(path):
+                if identity(_HERE) != which:  # its process has gone, and another has its number
+                    return False
+                made = listening.listen_too(self._port, self._priority)
+        except OSError:
+            return False
+        self._last += 1
+        with contextlib.closing(made):
+            numbers = [item.fileno() for item in made.sockets]
+            socket.send_fds(self._end, [channel.Change(self._last).pack()], numbers)
+        self._places[which] = self._last
+        return True

@@ -91,6 +91,29 @@ class Start:
             raise ChannelError(f"no start: {error}") from error
 
 
+@dataclass(frozen=True)
+class Change:
+    """Listeners of one more network namespace, whose descriptors come along; or without any, its end."""
+
+    place: int
+
+    def pack(self) -> bytes:
+        """For the channel."""
+        return _pack({"place": self.place})
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Change | None:
+        """The reverse; None for another packet. Raises ChannelError."""
+        found = _unpack(packet)
+        if "place" not in found:
+            return None
+        if type(found["place"]) is not int:
+            raise ChannelError("no change")
+        return cls(found["place"])
+
+
+MOST_LISTENERS = 2
+"""Descriptors that come with one packet."""
 _OF_START = ("key_pem", "certificate")
 ALIVE = b"{}"
 """What the process says every second, and first when it is ready."""

@@ -60,43 +60,67 @@ def looks_like_tls(first: int) -> bool:
     return first == _HANDSHAKE
 
 
-def read_client_hello(data: bytes) -> ClientHello | None:
-    """What the first bytes of a connection say; None when it takes more of them to know.
+class ClientHelloReader:
+    """Takes the bytes of a connection as they come, and looks at each of them once."""
 
-    Raises ClientHelloError for what is none, or too long.
-    """
-    message = _first_message(data)
-    if message is None:
-        if len(data) >= MOST_BYTES:
+    def __init__(self) -> None:
+        self._taken = 0
+        self._header = bytearray()
+        self._left = 0  # of the record that is being read
+        self._message = bytearray()
+
+    def take(self, data: bytes) -> ClientHello | None:
+        """What the first bytes of the connection say; None when it takes more of them to know.
+
+        Raises ClientHelloError for what is none, or too long.
+        """
+        self._taken += len(data)
+        at = 0
+        while at < len(data):
+            if self._left:
+                part = data[at : at + self._left]
+                at += len(part)
+                self._left -= len(part)
+                self._message += part
+                if self._is_complete():
+                    return ClientHello(_server_name(_Bytes(bytes(self._message[4:]))))
+            else:
+                self._header.append(data[at])
+                at += 1
+                self._read_header()
+        if self._taken >= MOST_BYTES:
             raise ClientHelloError(f"longer than {MOST_BYTES} bytes")
         return None
-    return ClientHello(_server_name(_Bytes(message)))
 
-
-def _first_message(data: bytes) -> bytes | None:
-    """The body of the first handshake message, put together from its records."""
-    message, at = b"", 0
-    while True:
-        header = data[at : at + _RECORD_HEADER]
-        if (header and header[0] != _HANDSHAKE) or (len(header) > 1 and header[1] != 3):
+    def _read_header(self) -> None:
+        header = self._header
+        if header[0] != _HANDSHAKE or (len(header) > 1 and header[1] != 3):
             raise ClientHelloError("not a handshake record of TLS")
         if len(header) < _RECORD_HEADER:
-            return None
-        length = int.from_bytes(header[3:5], "big")
-        if not 0 < length <= _LONGEST_FRAGMENT:
-            raise ClientHelloError(f"a record of {length} bytes")
-        message += data[at + _RECORD_HEADER : at + _RECORD_HEADER + length]
-        if message[0:1] not in (b"", bytes([_CLIENT_HELLO])):
+            return
+        self._left = int.from_bytes(header[3:5], "big")
+        if not 0 < self._left <= _LONGEST_FRAGMENT:
+            raise ClientHelloError(f"a record of {self._left} bytes")
+        header.clear()
+
+    def _is_complete(self) -> bool:
+        message = self._message
+        if message[0] != _CLIENT_HELLO:
             raise ClientHelloError(f"handshake message {message[0]} is no ClientHello")
-        if len(message) >= 4:
-            end = 4 + int.from_bytes(message[1:4], "big")
-            if end > MOST_BYTES:
-                raise ClientHelloError(f"longer than {MOST_BYTES} bytes")
-            if len(message) >= end:
-                return message[4:end]
-        at += _RECORD_HEADER + length
-        if at > len(data):
-            return None
+        if len(message) < 4:
+            return False
+        end = 4 + int.from_bytes(message[1:4], "big")
+        if end > MOST_BYTES:
+            raise ClientHelloError(f"longer than {MOST_BYTES} bytes")
+        if len(message) < end:
+            return False
+        del message[end:]  # whatever comes behind it is the handshake's
+        return True
+
+
+def read_client_hello(data: bytes) -> ClientHello | None:
+    """The same of bytes that are all there is."""
+    return ClientHelloReader().take(data)
 
 
 def _server_name(body: _Bytes) -> str | None:

@@ -65,6 +65,23 @@ def listen() -> Listening:
     raise OSError(errno.EADDRINUSE, f"no port is free at {IPV4} and {IPV6} both")
 
 
+def listen_too(port: int, priority: int) -> Listening:
+    """The same in another network namespace, at the same port. Raises OSError, as where the port is taken."""
+    with contextlib.ExitStack() as stack:
+        four = stack.enter_context(_open(socket.AF_INET, priority))
+        four.bind((str(IPV4), port))
+        sockets = [four]
+        with contextlib.suppress(OSError):
+            six = stack.enter_context(_open(socket.AF_INET6, priority))
+            six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            six.bind((str(IPV6), port))
+            sockets.append(six)
+        for item in sockets:
+            item.listen(_BACKLOG)
+        stack.pop_all()
+    return Listening(tuple(sockets), port, priority)
+
+
 def _open(family: int, priority: int) -> socket.socket:
     item = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:

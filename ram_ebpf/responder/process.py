@@ -19,8 +19,17 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from ram_ebpf.responder import http
-from ram_ebpf.responder.channel import ALIVE, LONGEST, ChannelError, Question, Reply, Start
-from ram_ebpf.responder.clienthello import ClientHelloError, looks_like_tls, read_client_hello
+from ram_ebpf.responder.channel import (
+    ALIVE,
+    LONGEST,
+    MOST_LISTENERS,
+    Change,
+    ChannelError,
+    Question,
+    Reply,
+    Start,
+)
+from ram_ebpf.responder.clienthello import ClientHelloError, ClientHelloReader, looks_like_tls
 from ram_ebpf.responder.tls import ACCESS_DENIED, Tls, TlsError, context
 
 MOST_CONNECTIONS = 256
@@ -49,6 +58,8 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self._number = 0
+        self.changes: list[tuple[int, list[socket.socket]]] = []
+        """Places that have come, with their listeners, or gone."""
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
 
     async def ask(self, client: str, port: int, name: str | None) -> Reply:
@@ -68,7 +79,7 @@ class Channel:
         """Reads what the daemon has said; False when it is gone."""
         while True:
             try:
-                packet = self._end.recv(LONGEST)
+                packet, numbers, _, _ = socket.recv_fds(self._end, LONGEST, MOST_LISTENERS)
             except BlockingIOError:
                 return True
             except OSError:
@@ -76,6 +87,9 @@ class Channel:
             if not packet:
                 return False
             with contextlib.suppress(ChannelError):
+                if (change := Change.unpack(packet)) is not None:
+                    self.changes.append((change.place, [socket.socket(fileno=fd) for fd in numbers]))
+                    continue
                 reply = Reply.unpack(packet)
                 future = self._waiting.pop(reply.number, None)
                 if future is not None and not future.done():
@@ -109,21 +123,23 @@ class Connection:
 
     async def serve(self) -> None:
         """Raises _HangUpError, TlsError, OSError or what parsers raise: then it is over as well."""
-        data = await self._more(b"")
+        data = await self._more()
         if looks_like_tls(data[0]):
             data = await self._shake_hands(data)
         await self._answer(data)
 
-    async def _more(self, data: bytes) -> bytes:
+    async def _more(self) -> bytes:
         chunk = await self._reader.read(_CHUNK)
         if not chunk:
             raise _HangUpError
-        return data + chunk
+        return chunk
 
     async def _shake_hands(self, data: bytes) -> bytes:
         """The first bytes behind the handshake, in clear text."""
-        while (hello := read_client_hello(data)) is None:
-            data = await self._more(data)
+        reader = ClientHelloReader()
+        first = [data]
+        while (hello := reader.take(first[-1])) is None:
+            first.append(await self._more())
         if hello.server_name is None:
             self._writer.write(ACCESS_DENIED)
             await self._linger()
@@ -131,9 +147,10 @@ class Connection:
         self._reply = await self._channel.ask(*self._client, hello.server_name)
         chain = self._reply.chain or (self._start.certificate,)
         self._tls = Tls(context(chain, self._start.key_pem))
+        data = b"".join(first)
         while not (clear := self._decrypt(data)):
             await self._writer.drain()
-            data = await self._more(b"")
+            data = await self._more()
         return clear
 
     def _decrypt(self, data: bytes) -> bytes:
@@ -153,7 +170,7 @@ class Connection:
     async def _answer(self, data: bytes) -> None:
         for _ in range(_MOST_REQUESTS):
             while (found := http.read_request(data)) is None:
-                chunk = await self._more(b"")
+                chunk = await self._more()
                 data += chunk if self._tls is None else self._decrypt(chunk)
             request, length = found
             data = data[length:]
@@ -217,19 +234,47 @@ class Server:
             writer.close()
 
 
+class Places:
+    """Where clients are taken: the daemon's network namespace, which is place 0, and others by numbers."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._listening: dict[int, list[asyncio.Server]] = {}
+
+    async def add(self, place: int, listeners: Sequence[socket.socket]) -> None:
+        """From now on they are."""
+        for item in listeners:
+            item.setblocking(False)
+            made = await asyncio.start_server(
+                self._server.serve, sock=item, limit=2 * _CHUNK, backlog=_BACKLOG
+            )
+            self._listening.setdefault(place, []).append(made)
+
+    def remove(self, place: int) -> None:
+        """No more: a socket keeps its network namespace."""
+        for item in self._listening.pop(place, ()):
+            item.close()
+
+
 async def _serve(start: Start, end: socket.socket, listeners: Sequence[socket.socket]) -> None:
     loop = asyncio.get_running_loop()
     channel, gone = Channel(end), asyncio.Event()
-    server = Server(start, channel)
-    servers = [
-        await asyncio.start_server(server.serve, sock=item, limit=2 * _CHUNK, backlog=_BACKLOG)
-        for item in listeners
-    ]
+    places = Places(Server(start, channel))
+    await places.add(0, listeners)
+    adding: set[asyncio.Task[None]] = set()
 
     def take() -> None:
         if not channel.take():
             loop.remove_reader(end)
             gone.set()
+        for place, sockets in channel.changes:
+            if not sockets:
+                places.remove(place)
+                continue
+            task = loop.create_task(places.add(place, sockets))
+            adding.add(task)
+            task.add_done_callback(adding.discard)
+        channel.changes.clear()
 
     loop.add_reader(end, take)
     while channel.beat():
@@ -237,8 +282,7 @@ async def _serve(start: Start, end: socket.socket, listeners: Sequence[socket.so
             await asyncio.wait_for(gone.wait(), _HEARTBEAT)
         if gone.is_set():
             break
-    for item in servers:
-        item.close()
+    places.remove(0)
 
 
 def _check(result: int, what: str) -> None:
@@ -277,8 +321,7 @@ def main(arguments: Sequence[str]) -> int:
     Tls(context((start.certificate,), start.key_pem))
     "a".encode("idna")
     give_up_rights()
-    for item in (end, *listeners):
-        item.setblocking(False)
+    end.setblocking(False)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(start, end, listeners))
     return 0

@@ -69,7 +69,8 @@ def containerd(machine: Machine, bundle: str) -> Iterator[None]:
     log = machine.share / "containerd.log"
     with log.open("w", encoding="utf-8") as file:
         env = {"SSL_CERT_FILE": bundle}
-        process = machine.popen(["containerd"], machine.cgroup("containerd"), env=env, stdout=file)
+        argv = ["sh", "-c", f"echo $$ >{machine.share}/containerd.pid; exec containerd"]
+        process = machine.popen(argv, machine.cgroup("containerd"), env=env, stdout=file)
     try:
         deadline = time.monotonic() + _PATIENCE
         while not machine.run(["ctr", "version"]).ok:
@@ -77,6 +78,8 @@ def containerd(machine: Machine, bundle: str) -> Iterator[None]:
             assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
         yield
     finally:
+        # Itself, and not only who waits for it: the next one is to trust others.
+        machine.run(["sh", "-c", f"kill $(cat {machine.share}/containerd.pid)"])
         machine.node.stop(process)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.adversarial.field import ScopedDaemon, eventually, governed, tcp_conn
 from . import topology
 from .daemon import Daemon
 from .lab import Lab
-from .test_responder import BLOCKED, POLICY, READY, wait_responder
+from .test_responder import BLOCKED, POLICY, READY, TEXT, wait_responder
 
 
 def processes_of(daemon: Daemon) -> list[int]:
@@ -79,6 +80,34 @@ def test_its_process_has_no_rights(lab: Lab) -> None:
         assert "(deleted)" in str(Path(f"/proc/{process}/root").readlink())
         namespaces = {Path(f"/proc/{pid}/ns/net").stat().st_ino for pid in (process, daemon.pid)}
         assert len(namespaces) == 2
+
+
+def ask_in_clear_text(actor: Actor) -> bytes:
+    item = actor.socket(socket.AF_INET, socket.SOCK_STREAM)
+    item.connect((topology.BLOCKED, 80))
+    item.send(f"GET /v2/ HTTP/1.1\r\nHost: {BLOCKED}\r\n\r\n".encode())
+    answer = item.recv()
+    item.close()
+    return answer
+
+
+def test_another_network_namespace(lab: Lab) -> None:
+    """As of a container: it is answered there as well, and the namespace is let go of with it."""
+
+    def is_answered(actor: Actor) -> bool:
+        with contextlib.suppress(PermissionError):
+            return TEXT.encode() in ask_in_clear_text(actor)
+        return False
+
+    with governed(lab, POLICY) as daemon:
+        wait_responder(daemon)
+        (process,) = processes_of(daemon)
+        files = Path(f"/proc/{process}/fd")
+        before = len(list(files.iterdir()))
+        with Actor(lab.dns.node, lab.client_cgroup) as elsewhere:
+            assert eventually(lambda: is_answered(elsewhere), patience=READY)
+            assert len(list(files.iterdir())) >= before + 2
+        assert eventually(lambda: len(list(files.iterdir())) <= before, patience=READY)
 
 
 def test_off(lab: Lab) -> None:
