@@ -24,8 +24,8 @@ static __always_inline struct ram_responder *ram_responder(void)
 }
 
 /*
- * Whether a refusal can be said in the words of a registry. Not those of an allowed name: that one is to
- * be looked up, or tried, again, and the policy is not what is in the way.
+ * Whether a refusal can be said in the words of a registry. Not where an allowed name is to be looked up, or
+ * tried, again: that the policy blocks it would not be true.
  */
 static __always_inline bool ram_can_be_answered(u32 reason)
 {

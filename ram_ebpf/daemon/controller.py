@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ram_ebpf.daemon.asking import UNASKED, Asker
 from ram_ebpf.daemon.control import ControlSocket
@@ -23,7 +23,6 @@ from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
 from ram_ebpf.daemon.records import Describer, RecordWriter, event_name
 from ram_ebpf.daemon.repeats import Repeats
-from ram_ebpf.daemon.responding import Answers, Responder, ports_of
 from ram_ebpf.daemon.state import State
 from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.dataplane import abi
@@ -39,9 +38,11 @@ from ram_ebpf.policy.refusals import Switch
 from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.policy.scope import Posture
 from ram_ebpf.policy.terms import Terms
-from ram_ebpf.responder import authority
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
 from ram_ebpf.scopes.target import Target, Watch
+
+if TYPE_CHECKING:
+    from ram_ebpf.daemon.responding import Responder
 
 _log = logging.getLogger(__name__)
 
@@ -147,6 +148,9 @@ class Controller:
         policy, plane, history = self._policy, self._plane, self._history
         if policy.refusals.responder is Switch.OFF or policy.mode is Mode.AUDIT:
             return None
+        # Not before it is wanted: cryptography takes its time and memory.
+        from ram_ebpf.daemon.responding import Answers, Responder, ports_of
+        from ram_ebpf.responder import authority
 
         def rules() -> Iterator[RuleSet]:
             return (view.tables.rules for view in plane.views)

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from cryptography import x509
@@ -126,6 +127,10 @@ def _parse(certificate_pem: bytes, key_pem: bytes) -> Authority:
     key = load_pem_private_key(key_pem, None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError("its key is not one of an elliptic curve")
+    if certificate.not_valid_after < datetime.now(timezone.utc).replace(tzinfo=None):
+        raise ValueError(
+            f"it has expired on {certificate.not_valid_after:%Y-%m-%d}; uninstall it and make a new one"
+        )
     if _numbers(certificate) != key.public_key().public_numbers():
         raise ValueError("key and certificate do not belong together")
     return Authority(certificate, key)

@@ -120,10 +120,15 @@ def test_off(lab: Lab) -> None:
         assert not processes_of(daemon)
 
 
-def test_host(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("posture", "reason"), [("registries", "denied-registry-port"), ("strict", "denied-unknown-address")]
+)
+def test_host(lab: Lab, posture: str, reason: str) -> None:
     """All of the lab's processes in one scope, the daemon and its responder among them."""
-    root = lab.client_cgroup.parent
-    with governed(lab, POLICY, "--cgroup-root", str(root), scopes=["host"]) as daemon:
+    options = ("--cgroup-root", str(lab.client_cgroup.parent), "--posture", posture)
+    with governed(lab, POLICY, *options, scopes=["host"]) as daemon:
         wait_responder(daemon)
-        done = lab.client.run(["curl", "-sS", f"http://{BLOCKED}:5000/v2/"]).check()
-        assert json.loads(done.stdout)["errors"][0]["detail"]["reason"] == "denied-registry-port"
+        # By the address, as the lab's resolver is in the same scope.
+        argv = ["curl", "-sS", f"http://{BLOCKED}:5000/v2/"]
+        done = lab.client.run(argv, hosts={BLOCKED: topology.BLOCKED}).check()
+        assert json.loads(done.stdout)["errors"][0]["detail"]["reason"] == reason

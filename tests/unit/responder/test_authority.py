@@ -90,6 +90,12 @@ def test_what_cannot_be_used(made: Authority, tmp_path: Path, change: object, wo
         authority.load(tmp_path / "ca")
 
 
+def test_one_that_has_expired(tmp_path: Path) -> None:
+    authority.create(tmp_path / "ca", None, [], 0)
+    with pytest.raises(AuthorityError, match="has expired"):
+        authority.load(tmp_path / "ca")
+
+
 def test_a_link_is_not_followed(made: Authority, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     for name in ("ca.key", "ca.crt"):
