@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from ram_ebpf.responder.clienthello import (
     MOST_BYTES,
     ClientHello,
     ClientHelloError,
+    ClientHelloReader,
     looks_like_tls,
     read_client_hello,
 )
@@ -27,6 +30,16 @@ def test_every_beginning_of_it(data: bytes) -> None:
         assert read_client_hello(data[:end]) is None
     assert read_client_hello(data) == ClientHello(NAME)
     assert read_client_hello(data + b"more") == ClientHello(NAME)
+
+
+@given(cuts=st.lists(st.integers(0, len(REAL)), max_size=6), size=st.integers(1, 600))
+def test_in_pieces(cuts: list[int], size: int) -> None:
+    """As it comes: of any length each, also in the middle of a record's header."""
+    data = hellos.records(REAL[5:], size)
+    edges = sorted({0, *(min(cut, len(data)) for cut in cuts), len(data)})
+    reader = ClientHelloReader()
+    found = [reader.take(data[start:end]) for start, end in itertools.pairwise(edges)]
+    assert found == [*[None] * (len(edges) - 2), ClientHello(NAME)]
 
 
 @given(size=st.integers(1, 600))
