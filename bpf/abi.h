@@ -73,6 +73,7 @@ enum ram_reason {
 	RAM_REASON_ALLOWED_OTHER = 9,
 	RAM_REASON_ALLOWED_UNASKED = 10,
 	RAM_REASON_ALLOWED_OWN = 11,
+	RAM_REASON_ALLOWED_RESPONDER = 12,
 
 	RAM_REASON_DENIED_UNKNOWN_ADDRESS = 16,
 	RAM_REASON_DENIED_EXPIRED = 17,
@@ -285,6 +286,25 @@ struct ram_hold {
 	__u64 since_ns;
 	__u32 queries;
 	__u32 zero;
+};
+
+/* responder: where refused connections are answered, in each network namespace that has such a listener. */
+struct ram_responder {
+	__u32 ipv4[4];
+	__u32 ipv6[4];
+	__u32 priority; /* SO_PRIORITY of the listening sockets, a secret of this start; see lib/responder.h
+			 */
+	__u16 port;	/* 0: there is none */
+	__u16 zero;
+};
+
+/* led_sockets and led: what a connection was for that was led to the responder. */
+struct ram_led {
+	__u64 time_ns;
+	__u32 address[4];
+	__u32 scope;
+	__u16 port;
+	__u16 reason; /* enum ram_reason */
 };
 
 /* peers (socket storage): the remote end that this socket was allowed to reach. */

@@ -14,6 +14,7 @@
 #include "lib/maps.h"
 #include "lib/nearest.h"
 #include "lib/outgoing.h"
+#include "lib/responder.h"
 #include "lib/verdict.h"
 #include "lib/witness.h"
 
@@ -131,6 +132,9 @@ static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_r
 		event.scope = request->scope;
 		ram_emit_sock_addr(ctx, &event);
 	}
+	if (connecting && verdict == RAM_VERDICT_DENY && ctx->type == RAM_SOCK_STREAM &&
+	    ram_lead(ctx, request, reason, hook == RAM_HOOK_INET6_CONNECT))
+		return 1;
 	return ram_return(verdict);
 }
 

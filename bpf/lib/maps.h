@@ -42,6 +42,12 @@ BPF_F_TABLE("lru_hash", u64, u32, own_sockets, 1024, 0);
 BPF_F_TABLE("lru_hash", u64, u32, cut_sockets, 4096, 0);
 /* Cookies of sockets to the depth of the innermost cgroup that governs them; see lib/nearest.h. */
 BPF_F_TABLE("lru_hash", u64, u32, judged, 16384, 0);
+/* Where refused connections are answered, and on which ports; see lib/responder.h. */
+BPF_ARRAY(responder, struct ram_responder, 1);
+BPF_F_TABLE("hash", u32, u32, responder_ports, 1024, 0);
+/* Cookies of sockets that were led there, and the same by the client's end of the connection. */
+BPF_F_TABLE("lru_hash", u64, struct ram_led, led_sockets, 4096, 0);
+BPF_F_TABLE("lru_hash", struct ram_endpoint, struct ram_led, led, 4096, 0);
 /* When user space was last seen alive. */
 BPF_ARRAY(alive, u64, 1);
 BPF_PERCPU_ARRAY(counters, u64, RAM_REASON_COUNT);

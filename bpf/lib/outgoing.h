@@ -8,6 +8,7 @@
 #include "lib/inbound.h"
 #include "lib/leave.h"
 #include "lib/query.h"
+#include "lib/responder.h"
 #include "lib/scope.h"
 #include "lib/translation.h"
 #include "lib/verdict.h"
@@ -93,6 +94,8 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 
 	/* The packet that opens a connection is decided afresh each time. */
 	opening = ram_opens_connection(p);
+	if (ram_is_to_responder(skb, p, opening))
+		return RAM_REASON_ALLOWED_RESPONDER;
 	if (!opening && ram_is_cut(skb, cfg))
 		return RAM_REASON_DENIED_REGISTRY;
 	if (!opening && ram_is_established(skb, p, scope, rule))

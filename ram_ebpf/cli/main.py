@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 
 from ram_ebpf import __version__
-from ram_ebpf.cli import check, explain, run, status
+from ram_ebpf.cli import ca, check, explain, run, status
 
-_VERBS = (run, check, status, explain)
+_VERBS = (run, check, status, explain, ca)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ram_ebpf.daemon.asking import UNASKED, Asker
 from ram_ebpf.daemon.authorizing import Authorizing
@@ -37,11 +37,15 @@ from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.model import Mode, Policy
 from ram_ebpf.policy.recognition import Unknown
+from ram_ebpf.policy.refusals import Switch
 from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.policy.scope import Posture
 from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
 from ram_ebpf.scopes.target import Target, Watch
+
+if TYPE_CHECKING:
+    from ram_ebpf.daemon.responding import Responder
 
 _log = logging.getLogger(__name__)
 
@@ -140,10 +144,35 @@ class Controller:
             self._asker = Asker(self._plane, self._history, self._settings.asked_ports, self._say)
         self._ending = Ending(find_cgroup2_mount())
         self._authorizing: Authorizing | None = None
+        self._responder = self._make_responder()
         self._unasked: list[Event] = []
         self._told_lost = 0
         self._untold = 0
         self._last_moment = float("inf")
+
+    def _make_responder(self) -> Responder | None:
+        policy, plane, history = self._policy, self._plane, self._history
+        if policy.refusals.responder is Switch.OFF or policy.mode is Mode.AUDIT:
+            return None
+        # Not before it is wanted: cryptography takes its time and memory.
+        from ram_ebpf.daemon.responding import Answers, Responder, ports_of
+        from ram_ebpf.responder import authority
+
+        def rules() -> Iterator[RuleSet]:
+            return (view.tables.rules for view in plane.views)
+
+        try:
+            signing = authority.load()
+        except authority.AuthorityError as error:
+            signing = None
+            self._say("no-authority", f"refusals are told by a name in a certificate alone: {error}")
+        return Responder(
+            policy,
+            plane.answering,
+            lambda signer: Answers(policy, plane.answering, rules, plane.tables_of, history, signer),
+            ports_of(policy, rules()),
+            signing,
+        )
 
     def run(
         self,
@@ -186,6 +215,8 @@ class Controller:
                         holding.begin()
                     self._plane.remove_unused_pins()
                     self._begin_authorizing()
+                    if self._responder is not None:
+                        self._responder.start()
                     self._ready()
                     self._serve(wake, following, watches, holding, control, state)
             finally:
@@ -193,6 +224,8 @@ class Controller:
                     control.close()
                 if self._authorizing is not None:
                     self._authorizing.close()
+                if self._responder is not None:
+                    self._responder.stop()
                 self._shut_down()
 
     def _open_authorizing(self, following: Following) -> Authorizing | None:
@@ -348,6 +381,9 @@ class Controller:
                     _log.exception("it could not be asked what is at %s", event.address)
             self._asker.tell()
         self._unasked.clear()
+        if self._responder is not None:
+            self._responder.cgroups = self._plane.attached
+            self._responder.tell(self._say)
         lost = self._events.lost + self._events.malformed + self._untold
         if lost > self._told_lost:
             self._say(

@@ -17,6 +17,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.ALLOWED_OTHER: "not known to be a registry",
     Reason.ALLOWED_UNASKED: "nobody knows yet whether a registry answers at {host}:{port}; it is being asked",
     Reason.ALLOWED_OWN: "ram-ebpf itself, which asks whether a registry answers there",
+    Reason.ALLOWED_RESPONDER: "ram-ebpf's own responder, which tells the client that it was refused",
     Reason.DENIED_UNKNOWN_ADDRESS: "no trusted DNS reply gave this address for an allowed name",
     Reason.DENIED_EXPIRED: "the answer that allowed this address has expired; look {host} up again",
     Reason.DENIED_PORT: "{host} is allowed by {rule}, but not on port {port}",

@@ -77,6 +77,7 @@ class Reason(IntEnum):
     ALLOWED_OTHER = 9
     ALLOWED_UNASKED = 10
     ALLOWED_OWN = 11
+    ALLOWED_RESPONDER = 12
     DENIED_UNKNOWN_ADDRESS = 16
     DENIED_EXPIRED = 17
     DENIED_PORT = 18
@@ -333,6 +334,30 @@ class Hold(ctypes.Structure):
     """struct ram_hold."""
 
     _fields_ = [("since_ns", ctypes.c_uint64), ("queries", ctypes.c_uint32), ("zero", ctypes.c_uint32)]
+
+
+class Responder(ctypes.Structure):
+    """struct ram_responder."""
+
+    _fields_ = [
+        ("ipv4", _Address),
+        ("ipv6", _Address),
+        ("priority", ctypes.c_uint32),
+        ("port", ctypes.c_uint16),
+        ("zero", ctypes.c_uint16),
+    ]
+
+
+class Led(ctypes.Structure):
+    """struct ram_led."""
+
+    _fields_ = [
+        ("time_ns", ctypes.c_uint64),
+        ("address", _Address),
+        ("scope", ctypes.c_uint32),
+        ("port", ctypes.c_uint16),
+        ("reason", ctypes.c_uint16),
+    ]
 
 
 class Peer(ctypes.Structure):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, features
+from ram_ebpf.dataplane.answering import Answering
 from ram_ebpf.dataplane.bridges import Bridges, choose_mark
 from ram_ebpf.dataplane.devices import Attachment, Device
 from ram_ebpf.dataplane.maps import raise_memlock_limit
@@ -122,6 +123,7 @@ class Plane:
         try:
             first = self.open_view(rules, posture)
             self.tables, self.maps, self.shared = first.tables, first.maps, first.programs
+            self.answering = Answering(self.maps)
             self.trust(resolvers)
             self.show_alive()
         except BaseException:

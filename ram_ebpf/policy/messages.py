@@ -12,6 +12,7 @@ from ram_ebpf.policy.document import PathPart
 from ram_ebpf.policy.fields import HOUSE_ERROR
 from ram_ebpf.policy.model import DnsOptions, Policy, Resolver
 from ram_ebpf.policy.recognition import Recognition
+from ram_ebpf.policy.refusals import Refusals
 from ram_ebpf.policy.registry import ENTRY_MODELS, AlsoHost
 from ram_ebpf.policy.scope import SCOPE_MODELS, HostOptions
 from ram_ebpf.policy.words import closest, describe, show
@@ -23,6 +24,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "dns": DnsOptions,
     "recognition": Recognition,
     "docker": DockerOptions,
+    "refusals": Refusals,
     "host": HostOptions,
     "also": AlsoHost,
     "@list": Resolver,
@@ -31,6 +33,7 @@ _MAPPINGS = {
     "dns": "dns: { grace_seconds: 30 }",
     "recognition": "recognition: { unknown: probe }",
     "docker": "docker: { authorization: true }",
+    "refusals": "refusals: { responder: on }",
     "host": "host: { posture: registries }",
     "also": "a host name",
 }

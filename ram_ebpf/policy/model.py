@@ -22,6 +22,7 @@ from ram_ebpf.policy.fields import (
     text_between,
 )
 from ram_ebpf.policy.recognition import Recognition
+from ram_ebpf.policy.refusals import Refusals
 from ram_ebpf.policy.registry import AddressEntry, AlsoHost, CatalogueEntry, HostEntry, RegistryEntry
 from ram_ebpf.policy.scope import Engine, EngineScope, HostScope, Posture, Scope, ScopeModel
 from ram_ebpf.policy.source import PolicySource
@@ -124,6 +125,7 @@ class Policy(PolicyModel):
     dns: DnsOptions = DnsOptions()
     recognition: Recognition = Recognition()
     docker: DockerOptions = DockerOptions()
+    refusals: Refusals = Refusals()
     scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
 
     _source: PolicySource = PrivateAttr(default=PolicySource())

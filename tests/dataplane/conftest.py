@@ -48,7 +48,15 @@ def loaded(request: pytest.FixtureRequest, load: Load) -> Bench:
 
 # What is about sockets and cgroups themselves.
 _OF_CGROUPS = frozenset(
-    {"test_senders", "test_sockets", "test_scopes", "test_syscall", "test_devices", "test_device_attachments"}
+    {
+        "test_senders",
+        "test_sockets",
+        "test_scopes",
+        "test_syscall",
+        "test_devices",
+        "test_device_attachments",
+        "test_responder",
+    }
 )
 
 

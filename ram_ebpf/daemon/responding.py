@@ -1,0 +1,342 @@
+"""Keeps the responder's process running, tells it what to say, and signs for it.
+
+What the process asks is taken for a stranger's: it may be one that has taken it over. All that it can get is
+the text of a refusal, and certificates for names that no rule allows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ram_ebpf.daemon.history import NameHistory
+from ram_ebpf.daemon.records import rule_text
+from ram_ebpf.dataplane import abi
+from ram_ebpf.dataplane.answering import Answering, Destination, Refused
+from ram_ebpf.dataplane.namespaces import OWN, identity, inside
+from ram_ebpf.dataplane.tables import Tables
+from ram_ebpf.policy.model import Policy
+from ram_ebpf.policy.names import normalise
+from ram_ebpf.policy.rules import RuleSet
+from ram_ebpf.responder import certificates, channel, listening, wording
+from ram_ebpf.responder.authority import Authority
+from ram_ebpf.scopes.neighbours import Identity, namespaces_of
+
+# Where registries are, beside the ports of the policy. Those on which servers speak first (22, 25) are not
+# among them.
+USUAL_PORTS = frozenset({80, 443, 5000, 8080, 8443})
+_NOT_HTTP = frozenset({53, 853})
+
+_PATIENCE = 4.0  # seconds without a word, after which the process is taken for dead
+_START_PATIENCE = 60.0  # until its first word; a guest without acceleration is slow
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts
+_LOOK_PERIOD = 1.0  # seconds between looks for network namespaces
+_MOST_NAMESPACES = 512
+_HERE = Path("/proc/thread-self/ns/net")
+_MOST_SIGNED = 256  # certificates that are kept
+_REUSED = 120.0  # seconds for which one is shown again
+_SIGNATURES = 20.0  # a second, over the long run; who asks for more gets the message alone
+_SIGNATURES_AT_ONCE = 100.0
+
+Say = Callable[[str, str], None]
+
+
+class Signer:
+    """Certificates for refused names, as many as a person could cause and no more. One thread calls this."""
+
+    def __init__(self, authority: Authority, key: ec.EllipticCurvePublicKey) -> None:
+        self._authority = authority
+        self._key = key
+        self._signed: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._left = _SIGNATURES_AT_ONCE
+        self._counted = time.monotonic()
+
+    def chain(self, name: str) -> tuple[bytes, ...]:
+        """For a name in lower case that the caller knows to be refused; nothing when there are too many."""
+        if self._authority.excludes(name):
+            return ()
+        now = time.monotonic()
+        known = self._signed.get(name)
+        if known is None or now > known[1]:
+            self._left = min(self._left + (now - self._counted) * _SIGNATURES, _SIGNATURES_AT_ONCE)
+            self._counted = now
+            if self._left < 1:
+                return ()
+            self._left -= 1
+            made = certificates.to_der(self._authority.sign(name, self._key))
+            self._signed[name] = known = (made, now + _REUSED)
+        self._signed.move_to_end(name)
+        while len(self._signed) > _MOST_SIGNED:
+            self._signed.popitem(last=False)
+        return known[0], certificates.to_der(self._authority.certificate)
+
+    def __len__(self) -> int:
+        return len(self._signed)
+
+
+class Answers:
+    """What is said to whom. One thread calls this."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        answering: Answering,
+        rules: Callable[[], Iterable[RuleSet]],
+        tables_of: Callable[[int], Tables],
+        history: NameHistory,
+        signer: Signer | None,
+    ) -> None:
+        """`rules`: all that hold somewhere on this host; `tables_of`: by the number of a scope."""
+        self._policy = policy
+        self._answering = answering
+        self._rules = rules
+        self._tables_of = tables_of
+        self._history = history
+        self._signer = signer
+
+    def reply(self, question: channel.Question) -> channel.Reply:
+        """To one question."""
+        refused = self._refused(question)
+        name = normalise(question.name) if question.name else None
+        if name is None and refused is not None:
+            name = self._history.name_of(refused.address)
+        host = name or (str(refused.address) if refused is not None else "this host")
+        detail: dict[str, object] = {"host": host}
+        if refused is not None:
+            detail |= {
+                "address": str(refused.address),
+                "port": refused.port,
+                "reason": refused.reason.slug,
+            }
+        text = self._text(host, name, refused)
+        return channel.Reply(question.number, text, detail, self._chain(name, refused))
+
+    def _refused(self, question: channel.Question) -> Refused | None:
+        try:
+            client = ipaddress.ip_address(question.client.partition("%")[0])
+            return self._answering.take(client, question.port)
+        except (ValueError, OSError):
+            return None
+
+    def _text(self, host: str, name: str | None, refused: Refused | None) -> str:
+        organization, message = self._policy.organization, self._policy.message
+        rule = None
+        if name is not None and refused is not None:
+            found = self._tables_of(refused.scope).rules.match(name)
+            if found is not None and not found.deny:
+                where = (
+                    f"not on port {refused.port}"
+                    if refused.reason is abi.Reason.DENIED_PORT
+                    else f"not at {refused.address}, which no trusted resolver gave for it"
+                )
+                text = f"{host} is allowed by the registry policy ({rule_text(found)}), but {where}."
+                return f"{text} {message}" if message else text
+            if found is not None and not found.known:
+                rule = rule_text(found)
+        return wording.sentence(host, organization, rule, message)
+
+    def _chain(self, name: str | None, refused: Refused | None) -> tuple[bytes, ...]:
+        """Only for what was refused a moment ago, and for no name that is allowed anywhere on this host."""
+        if self._signer is None or refused is None or name is None or "." not in name:
+            return ()
+        if any(rules.allows(name) is not None for rules in self._rules()):
+            return ()
+        return self._signer.chain(name)
+
+
+def ports_of(policy: Policy, rules: Iterable[RuleSet]) -> frozenset[int]:
+    """On which a refusal is answered in the words of a registry."""
+    mentioned = {port for its in rules for ports in its.port_lists() for port in ports}
+    recognition = policy.recognition
+    all_ports = USUAL_PORTS | mentioned | {*recognition.registry_ports, *recognition.unknown_ports}
+    return frozenset(all_ports - _NOT_HTTP)
+
+
+class Responder:
+    """The process and the thread that talks to it, from start() to stop()."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        answering: Answering,
+        answers: Callable[[Signer | None], Answers],
+        ports: frozenset[int],
+        authority: Authority | None,
+    ) -> None:
+        key = certificates.new_key()
+        name = wording.blocked_name(policy.organization, policy.message)
+        shown = certificates.message_certificate(name, policy.organization, key)
+        self._first = channel.Start(certificates.key_pem(key), certificates.to_der(shown))
+        self._answering = answering
+        self._answers = answers(Signer(authority, key.public_key()) if authority is not None else None)
+        self._ports = ports
+        self._stop = threading.Event()
+        self._notes: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._end: socket.socket | None = None
+        self.cgroups: tuple[Path, ...] = ()
+        """Those that are governed now; their processes may be in other network namespaces."""
+        self._thread = threading.Thread(target=self._run, name="responder", daemon=True)
+
+    def start(self) -> None:
+        """Begins; refusals are EPERM until the process is ready."""
+        self._thread.start()
+
+    def tell(self, say: Say) -> None:
+        """Says what there is to say, in the thread that calls this."""
+        while True:
+            try:
+                say(*self._notes.get_nowait())
+            except queue.Empty:
+                return
+
+    def stop(self) -> None:
+        """From now on refusals are EPERM, and the process ends."""
+        self._stop.set()
+        with contextlib.suppress(OSError):
+            self._answering.stop()
+        end = self._end
+        if end is not None:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                problem = self._serve()
+            except (OSError, subprocess.SubprocessError) as error:
+                problem = str(error)
+            finally:
+                with contextlib.suppress(OSError):
+                    self._answering.stop()
+            if self._stop.is_set():
+                return
+            if time.monotonic() - started > _LONGEST_PAUSE:
+                pause = _FIRST_PAUSE
+            self._notes.put(
+                (
+                    "no-responder",
+                    f"refused connections are not answered but get EPERM; tried again in {pause:.0f} s: "
+                    f"{problem}",
+                )
+            )
+            self._stop.wait(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _serve(self) -> str:
+        """One process, from its start to its end; says why that came."""
+        end, others = channel.pair()
+        with end, others:
+            with contextlib.closing(listening.listen()) as listeners:
+                process = self._spawn(others, listeners)
+            others.close()
+            try:
+                self._end = end
+                if self._stop.is_set():
+                    return "stopped"
+                end.settimeout(_START_PATIENCE)
+                end.send(self._first.pack())
+                if end.recv(channel.LONGEST) != channel.ALIVE:
+                    return "its process could not be started"
+                end.settimeout(_PATIENCE)
+                self._answering.lead_to(
+                    Destination(
+                        listening.IPV4, listening.IPV6, listeners.port, listeners.priority, self._ports
+                    )
+                )
+                self._notes.put(
+                    (
+                        "responder",
+                        f"refused connections are answered at {listening.IPV4}:{listeners.port}",
+                    )
+                )
+                return self._talk(end, Namespaces(end, listeners))
+            finally:
+                self._end = None
+                with contextlib.suppress(OSError):
+                    self._answering.stop()
+                process.kill()
+                process.wait()
+
+    def _spawn(self, end: socket.socket, listeners: listening.Listening) -> subprocess.Popen[bytes]:
+        numbers = [item.fileno() for item in (end, *listeners.sockets)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        return subprocess.Popen(
+            [sys.executable, "-m", "ram_ebpf.responder.process", *map(str, numbers)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+            pass_fds=numbers,
+        )
+
+    def _talk(self, end: socket.socket, namespaces: Namespaces) -> str:
+        next_look = time.monotonic()
+        while True:
+            try:
+                packet = end.recv(channel.LONGEST)
+            except TimeoutError:
+                return f"its process has said nothing for {_PATIENCE:.0f} s"
+            if not packet:
+                return "its process has ended"
+            if packet != channel.ALIVE:
+                try:
+                    end.send(self._answers.reply(channel.Question.unpack(packet)).pack())
+                except channel.ChannelError as error:
+                    return f"its process has sent nonsense: {error}"
+            if time.monotonic() >= next_look:
+                namespaces.follow(self.cgroups)
+                next_look = time.monotonic() + _LOOK_PERIOD
+
+
+class Namespaces:
+    """Other network namespaces in which what is governed lives, as containers do. Each has listeners."""
+
+    def __init__(self, end: socket.socket, first: listening.Listening) -> None:
+        self._end = end
+        self._port, self._priority = first.port, first.priority
+        self._own = identity(OWN)
+        self._places: dict[Identity, int] = {}
+        self._failed: set[Identity] = set()
+        self._last = 0
+
+    def follow(self, cgroups: Iterable[Path]) -> None:
+        """Looks who has come and gone. Raises OSError where the process does not listen."""
+        wanted = namespaces_of(cgroups)
+        for gone in self._places.keys() - wanted.keys():
+            self._end.send(channel.Change(self._places.pop(gone)).pack())
+        self._failed &= wanted.keys()
+        for which, path in wanted.items():
+            if which == self._own or which in self._places or which in self._failed:
+                continue
+            if len(self._places) >= _MOST_NAMESPACES or not self._add(which, path):
+                self._failed.add(which)  # refusals are EPERM there
+
+    def _add(self, which: Identity, path: Path) -> bool:
+        try:
+            with inside(path):
+                if identity(_HERE) != which:  # its process has gone, and another has its number
+                    return False
+                made = listening.listen_too(self._port, self._priority)
+        except OSError:
+            return False
+        self._last += 1
+        with contextlib.closing(made):
+            numbers = [item.fileno() for item in made.sockets]
+            socket.send_fds(self._end, [channel.Change(self._last).pack()], numbers)
+        self._places[which] = self._last
+        return True
