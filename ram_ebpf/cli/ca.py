@@ -96,7 +96,7 @@ def _directory(args: argparse.Namespace) -> Path:
 
 
 def _init(args: argparse.Namespace) -> int:
-    from ram_ebpf.responder import authority
+    from ram_ebpf.responder import authority, certificates
 
     catalogue = load_catalogue()
     try:
@@ -122,9 +122,8 @@ def _init(args: argparse.Namespace) -> int:
         made = authority.create(directory, policy.organization, domains, args.days)
     except (authority.AuthorityError, OSError) as error:
         return _fail(os.EX_CANTCREAT, str(error))
-    print(
-        f"made {directory}/{authority.CERTIFICATE}, valid until {made.certificate.not_valid_after:%Y-%m-%d},"
-    )
+    end = certificates.end_of(made.certificate)
+    print(f"made {directory}/{authority.CERTIFICATE}, valid until {end:%Y-%m-%d},")
     print(f"which can sign nothing at or below {len(domains)} names that the policy allows, and no addresses")
     print("next: ram-ebpf ca install, and refusals: { responder: on } in the policy")
     return 0

@@ -127,10 +127,9 @@ def _parse(certificate_pem: bytes, key_pem: bytes) -> Authority:
     key = load_pem_private_key(key_pem, None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError("its key is not one of an elliptic curve")
-    if certificate.not_valid_after < datetime.now(timezone.utc).replace(tzinfo=None):
-        raise ValueError(
-            f"it has expired on {certificate.not_valid_after:%Y-%m-%d}; uninstall it and make a new one"
-        )
+    end = certificates.end_of(certificate)
+    if end < datetime.now(timezone.utc):
+        raise ValueError(f"it has expired on {end:%Y-%m-%d}; uninstall it and make a new one")
     if _numbers(certificate) != key.public_key().public_numbers():
         raise ValueError("key and certificate do not belong together")
     return Authority(certificate, key)

@@ -23,6 +23,14 @@ def new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
+def end_of(certificate: x509.Certificate) -> datetime:
+    """Until when it is valid; from version 42 on cryptography warns of a time without a zone."""
+    if hasattr(certificate, "not_valid_after_utc"):
+        end: datetime = certificate.not_valid_after_utc
+        return end
+    return certificate.not_valid_after.replace(tzinfo=timezone.utc)
+
+
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     """PKCS #8, unencrypted."""
     return key.private_bytes(

@@ -4,13 +4,19 @@ files alone."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import OpenSSL
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
 
 ACCESS_DENIED = bytes((21, 3, 3, 0, 2, 2, 49))
 """A fatal alert access_denied (RFC 8446 6.2), as a record of its own."""
 
 _CHUNK = 16384
+# From 24.3 on pyOpenSSL takes the objects of cryptography, and warns of its own.
+_OWN_OBJECTS = tuple(int(part) for part in OpenSSL.__version__.split(".")[:2]) < (24, 3)
 
 
 class TlsError(RuntimeError):
@@ -22,12 +28,26 @@ def context(chain: Sequence[bytes], key_pem: bytes) -> SSL.Context:
     made = SSL.Context(SSL.TLS_SERVER_METHOD)
     made.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     made.set_options(SSL.OP_NO_TICKET)
-    own, *others = [crypto.load_certificate(crypto.FILETYPE_ASN1, item) for item in chain]
+    own, *others = [_certificate(item) for item in chain]
     made.use_certificate(own)
     for item in others:
         made.add_extra_chain_cert(item)
-    made.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, key_pem))
+    made.use_privatekey(_key(key_pem))
     return made
+
+
+def _certificate(der: bytes) -> Any:
+    return (
+        crypto.load_certificate(crypto.FILETYPE_ASN1, der)
+        if _OWN_OBJECTS
+        else x509.load_der_x509_certificate(der)
+    )
+
+
+def _key(pem: bytes) -> Any:
+    return (
+        crypto.load_privatekey(crypto.FILETYPE_PEM, pem) if _OWN_OBJECTS else load_pem_private_key(pem, None)
+    )
 
 
 class Tls:

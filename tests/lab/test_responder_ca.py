@@ -54,7 +54,8 @@ def run(lab: Lab, trusting: dict[str, str], *argv: str) -> str:
     print(f"{argv[0]}: {done.seconds:.3f} s")
     assert done.seconds < AT_ONCE
     said = (done.stdout + done.stderr).strip()
-    assert "timeout" not in said.lower()
+    # openssl tells how long a session of TLS 1.2 could be taken up again.
+    assert "timeout" not in said.lower().replace("timeout   : ", "")
     return said
 
 
