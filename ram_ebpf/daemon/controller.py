@@ -17,6 +17,7 @@ from typing import Any
 
 from ram_ebpf.daemon.asking import UNASKED, Asker
 from ram_ebpf.daemon.control import ControlSocket
+from ram_ebpf.daemon.cutting import Cutter
 from ram_ebpf.daemon.following import Following, LinkWatch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
@@ -32,6 +33,7 @@ from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import Answer, read_message
+from ram_ebpf.policy.connections import Earlier
 from ram_ebpf.policy.model import Mode, Policy
 from ram_ebpf.policy.recognition import Unknown
 from ram_ebpf.policy.rules import RuleSet
@@ -77,6 +79,8 @@ def settings_of(policy: Policy) -> Settings:
         unknown=abi.Unknown[policy.recognition.unknown.name],
         registry_ports=policy.recognition.registry_ports,
         asked_ports=policy.recognition.unknown_ports,
+        read_names=policy.connections.read_names,
+        cut_earlier=policy.connections.earlier is Earlier.CUT,
     )
 
 
@@ -125,9 +129,10 @@ class Controller:
         except BaseException:
             self._plane.close()
             raise
-        self._describer = Describer(
-            self._plane.tables_of, self._history, CgroupNames(find_cgroup2_mount()).path, policy.message
-        )
+        mount = find_cgroup2_mount()
+        names = CgroupNames(mount)
+        self._describer = Describer(self._plane.tables_of, self._history, names.path, policy.message)
+        self._cutter = Cutter(names.directory)
         self._learner = Learner(self._plane, self._settings, self._history, lambda: self._trust.resolvers)
         self._asker: Asker | None = None
         if policy.recognition.unknown is not Unknown.ALLOW and any(
@@ -339,6 +344,7 @@ class Controller:
                 self._asker.note(answer)
         if event.reason in UNASKED:
             self._unasked.append(event)
+        self._cutter.take(event)
         event = self._with_encrypted(event)
         record = self._describer.describe(event, answer)
         if event.reason in HANDED_OVER and event.rule and record.get("host"):

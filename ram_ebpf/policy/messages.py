@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ram_ebpf.policy.connections import Connections
 from ram_ebpf.policy.document import PathPart
 from ram_ebpf.policy.fields import HOUSE_ERROR
 from ram_ebpf.policy.model import DnsOptions, Policy, Resolver
@@ -20,6 +21,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     **ENTRY_MODELS,
     **SCOPE_MODELS,
     "dns": DnsOptions,
+    "connections": Connections,
     "recognition": Recognition,
     "host": HostOptions,
     "also": AlsoHost,
@@ -27,6 +29,7 @@ _MODELS: dict[str, type[BaseModel]] = {
 }
 _MAPPINGS = {
     "dns": "dns: { grace_seconds: 30 }",
+    "connections": "connections: { read_names: true }",
     "recognition": "recognition: { unknown: probe }",
     "host": "host: { posture: registries }",
     "also": "a host name",

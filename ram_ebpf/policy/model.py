@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Discriminator, PlainValidator, PrivateAttr, Tag, model_validator
 
 from ram_ebpf.policy.base import PolicyModel
+from ram_ebpf.policy.connections import Connections
 from ram_ebpf.policy.denied import DeniedField
 from ram_ebpf.policy.fields import (
     AddressField,
@@ -121,6 +122,7 @@ class Policy(PolicyModel):
     """Exceptions from what `registries` allows."""
     resolvers: Resolvers = "auto"
     dns: DnsOptions = DnsOptions()
+    connections: Connections = Connections()
     recognition: Recognition = Recognition()
     scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
 

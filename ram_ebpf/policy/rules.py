@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ram_ebpf.policy.catalogue import CATALOGUE_PORTS, Catalogue, CatalogueRegistry, Role
+from ram_ebpf.policy.connections import ServerName
 from ram_ebpf.policy.errors import PolicyError, PolicyErrors
 from ram_ebpf.policy.fields import MAX_PORTS, IPNetwork
 from ram_ebpf.policy.model import AddressEntry, CatalogueEntry, HostEntry, Policy
@@ -45,6 +46,8 @@ class NameRule:
     `private`."""
     known: bool = False
     """With `deny`: of a registry of the catalogue that the policy says nothing about."""
+    unnamed: bool = False
+    """A TLS connection to its addresses may leave its name out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,7 @@ class _Mention:
     roles: tuple[str, ...] = ()
     deny: bool = False
     known: bool = False
+    unnamed: bool = False
 
     def merge(self, other: _Mention) -> None:
         """Adds what a later place says."""
@@ -169,6 +173,7 @@ class _Mention:
         # The careful reading of both: check the name where one mention wants that.
         self.shared |= other.shared
         self.private |= other.private
+        self.unnamed |= other.unnamed
         self.networks |= other.networks
         self.roles = _joined(self.roles, other.roles)
 
@@ -248,6 +253,7 @@ def _ranked(mentions: Iterable[_Mention], known: Iterable[_Mention]) -> tuple[Na
             deny=mention.deny,
             private_networks=() if mention.private else _sorted(mention.networks),
             known=mention.known,
+            unnamed=mention.unnamed,
         )
         for rank, mention in enumerate(ordered, start=1)
     )
@@ -291,6 +297,7 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
         elif isinstance(entry, HostEntry):
             private = entry.private is True
             networks = _NO_NETWORKS if isinstance(entry.private, bool) else frozenset(entry.private)
+            unnamed = entry.sni is ServerName.OPTIONAL
             yield _Mention(
                 entry.host,
                 entry.ports,
@@ -300,6 +307,7 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
                 catalogue.is_shared(entry.host),
                 private,
                 networks,
+                unnamed=unnamed,
             )
             for position, also in enumerate(entry.also):
                 yield _Mention(
@@ -311,6 +319,7 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
                     catalogue.is_shared(also.host),
                     private,
                     networks,
+                    unnamed=unnamed,
                 )
 
 

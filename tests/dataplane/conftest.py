@@ -46,16 +46,27 @@ def loaded(request: pytest.FixtureRequest, load: Load) -> Bench:
     return load(module.REGISTRIES, getattr(module, "DENIED_NAMES", ""), getattr(module, "RECOGNITION", None))
 
 
-# What is about sockets and cgroups themselves.
-_OF_CGROUPS = frozenset(
-    {"test_senders", "test_sockets", "test_scopes", "test_syscall", "test_devices", "test_device_attachments"}
+# What is about sockets and cgroups themselves, or about what only devices remember in a test run.
+_OF_ONE_KIND = frozenset(
+    {
+        "test_senders",
+        "test_sockets",
+        "test_scopes",
+        "test_syscall",
+        "test_devices",
+        "test_device_attachments",
+        "test_wire_names",
+        "test_wire_requests",
+        "test_wire_sockets",
+        "test_wire_splits",
+    }
 )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Devices decide as cgroups do: what holds for the ones is tried with the others."""
     name = metafunc.module.__name__.rpartition(".")[2]
-    if "bench" in metafunc.fixturenames and name not in _OF_CGROUPS:
+    if "bench" in metafunc.fixturenames and name not in _OF_ONE_KIND:
         of_device = pytest.param("device", marks=pytest.mark.heavy)
         metafunc.parametrize("place", ["cgroup", of_device], indirect=True)
 
