@@ -56,6 +56,7 @@ _OF_ONE_KIND = frozenset(
         "test_devices",
         "test_device_attachments",
         "test_wire_names",
+        "test_wire_recognised",
         "test_wire_requests",
         "test_wire_sockets",
         "test_wire_splits",

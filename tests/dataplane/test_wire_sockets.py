@@ -103,7 +103,8 @@ def test_refused(pair: Pair, wire: Wire) -> None:
         source.drain(events.append)
     finally:
         source.close()
-    (event,) = events
+    # On 5.4, connect() told of it in the same queue.
+    (event,) = [event for event in events if event.outgoing]
     assert event.reason is Reason.NAME_MISMATCH
     assert event.beginning is not None
     assert event.beginning.name == "a.evil.example"

@@ -297,6 +297,7 @@ def test_mutations(
 ) -> None:
     """Each piece is judged as the second implementation judges what was sent until then."""
     sent = mutated(in_records(HELLOS[name], *ends), changes)
+    hypothesis.assume(not b"A" <= sent[:1] <= b"Z")  # which is for the reader of requests
     connection = fresh(opened)
     pieces = [0, *(cut for cut in cuts if cut < len(sent)), len(sent)]
     for begin, end in itertools.pairwise(pieces):
