@@ -140,7 +140,8 @@ static __always_inline u32 ram_strict_reason(struct ram_config *cfg, const struc
 	if (lists_of_port)
 		lists = *lists_of_port;
 	reason = ram_reason_of_openings(cfg, request, ram_forget64(cfg, lists), rule);
-	if (reason < RAM_REASON_DENIED_UNKNOWN_ADDRESS)
+	/* What is allowed by its address needs no name, whoever else has it. */
+	if (reason < RAM_REASON_DENIED_UNKNOWN_ADDRESS && !(cfg->flags & RAM_CONFIG_READ_NAMES))
 		return reason;
 
 	range.prefixlen = 32 + 128;

@@ -24,6 +24,7 @@ REGISTRIES = """
     ports: [8443]
   - host: private.test
     private: [10.20.0.0/16]
+  - address: 192.0.2.0/24
 """
 DENIED_NAMES = "  - denied.deep.test"
 

@@ -136,3 +136,12 @@ def test_names_that_are_not_read(opened: Bench) -> None:
         assert opened.egress(ip(THERE) / UDP(sport=1, dport=443) / b"quic")
     assert not opened.egress(ip(THERE) / UDP(sport=2, dport=443) / b"quic")
     assert opened.counted()[Reason.DENIED_NOT_NAMED] == 1
+
+
+def test_address_that_is_allowed_itself(opened: Bench) -> None:
+    """Whatever name it has beside that."""
+    opened.open("learned", "192.0.2.7", (443, 5000), 300, opened.rule_of("registry.test"))
+    connection = Connection(opened, "192.0.2.7")
+    assert connection.syn()
+    assert connection.sends(b"whatever")
+    assert connection.stage is Stage.PASSES
