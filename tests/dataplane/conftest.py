@@ -55,6 +55,7 @@ _OF_ONE_KIND = frozenset(
         "test_syscall",
         "test_devices",
         "test_device_attachments",
+        "test_wire_corpus",
         "test_wire_names",
         "test_wire_recognised",
         "test_wire_requests",
