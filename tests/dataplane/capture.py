@@ -2,7 +2,7 @@
 
 Each client is led through a proxy on the loopback interface that answers CONNECT and keeps what comes next,
 so none needs a server, a resolver or a certificate. They are kept in hellos/, with the versions in
-hellos/index.json; the name in each is registry.test. `skopeo@sid=/path/to/skopeo` is another one of a program.
+hellos/index.json; the name in each is registry.test. `skopeo@sid=/path/to/skopeo` is another one of its kind.
 """
 
 from __future__ import annotations
