@@ -31,6 +31,11 @@
 #define RAM_MARK_SHIFT 16     /* of the mark of known ports in the same, at devices */
 #define RAM_SOME_PORTS_MAX 8  /* in each list of ports of struct ram_config */
 #define RAM_COMM_LEN 16
+#define RAM_BEGINNING_MAX 4096	/* bytes of a connection within which its name has to end */
+#define RAM_BEGINNING_ROOM 4352 /* with what a piece may be copied to without its length being known */
+#define RAM_HELLO_STEPS 32	/* of reading a ClientHello, by one program */
+#define RAM_REQUEST_STEPS 208	/* of reading a request, by one program */
+#define RAM_BEGINNING_RUNS 20	/* of these programs */
 
 /* One in each of the two modes of a policy; see ram_verdict. */
 enum ram_mode {
@@ -74,6 +79,7 @@ enum ram_reason {
 	RAM_REASON_ALLOWED_UNASKED = 10,
 	RAM_REASON_ALLOWED_OWN = 11,
 	RAM_REASON_ALLOWED_RESPONDER = 12,
+	RAM_REASON_ALLOWED_NAME = 13,
 
 	RAM_REASON_DENIED_UNKNOWN_ADDRESS = 16,
 	RAM_REASON_DENIED_EXPIRED = 17,
@@ -113,8 +119,11 @@ enum ram_reason {
 	RAM_REASON_DENIED_REGISTRY_PORT = 50,
 	RAM_REASON_DENIED_UNASKED = 51,
 	RAM_REASON_DNS_RECOGNISED = 52,
+	RAM_REASON_NAME_MISMATCH = 56,
+	RAM_REASON_DENIED_NOT_NAMED = 57,
+	RAM_REASON_DENIED_SEGMENT = 58,
 
-	RAM_REASON_COUNT = 56,
+	RAM_REASON_COUNT = 64,
 };
 
 /* Where an event comes from; the hooks of a cgroup named as in enum bpf_attach_type. */
@@ -148,12 +157,16 @@ enum ram_config_flag {
 	RAM_CONFIG_ALLOWED_NAMES_ONLY = 1, /* queries for names that no rule allows are refused */
 	RAM_CONFIG_OTHER_DNS_PORTS = 2,	   /* some trusted resolver has another port than 53 */
 	RAM_CONFIG_NESTED = 4,		   /* some governed cgroup is inside another one */
+	RAM_CONFIG_READ_NAMES = 8,	   /* the name on the wire is read, where a name opened the address */
+	RAM_CONFIG_CUT_EARLIER =
+		16, /* of connections that were there before, it is not known: they are cut */
 };
 
 enum ram_rule_flag {
 	RAM_RULE_DENY = 1,	     /* its names are refused; their addresses too, in posture registries */
 	RAM_RULE_PRIVATE = 2,	     /* private addresses are expected, whichever */
 	RAM_RULE_PRIVATE_RANGES = 4, /* those in private_ranges are */
+	RAM_RULE_UNNAMED = 8,	     /* a TLS connection to it need not say its name */
 };
 
 enum ram_opening_flag {
@@ -307,12 +320,31 @@ struct ram_led {
 	__u16 reason; /* enum ram_reason */
 };
 
+/* How far it is known what a connection is for. */
+enum ram_stage {
+	RAM_STAGE_PASSES = 0,	  /* nothing of it is read, or nothing more */
+	RAM_STAGE_UNANSWERED = 1, /* the other end has not acknowledged its beginning; at devices */
+	RAM_STAGE_UNNAMED = 2,	  /* what it sends is read, until its name is known */
+	RAM_STAGE_NAMED = 3,	  /* its name was read, and is not to be replaced; at devices */
+	RAM_STAGE_CUT = 4,
+};
+
+/* established: what is remembered of a connection. Sequence numbers are TCP's, in host order. */
+struct ram_connection {
+	__u32 rule;
+	__u32 stage; /* enum ram_stage */
+	__u32 start; /* sequence number of its first byte */
+	__u32 named; /* of the one behind what was read of it */
+};
+
 /* peers (socket storage): the remote end that this socket was allowed to reach. */
 struct ram_peer {
 	__u32 address[4];
 	__u16 port;
+	__u16 local_port;
+	__u16 protocol;
 	__u16 set;
-	__u32 rule;
+	struct ram_connection connection;
 };
 
 struct ram_event {
@@ -323,9 +355,11 @@ struct ram_event {
 	__u32 pid;	  /* 0 where the kernel cannot tell */
 	__u32 uid;	  /* 2^32 - 1 where the kernel cannot tell */
 	__u32 rule;
-	__u32 scope;	  /* its number */
-	__u32 detail;	  /* RAM_REASON_DNS_OVER_TCP: how many queries the connection has sent */
-	__u32 packet_len; /* bytes of the packet that follow this structure */
+	__u32 scope;  /* its number */
+	__u32 detail; /* RAM_REASON_DNS_OVER_TCP: how many queries the connection has sent; of a connection's
+		       * beginning, how long the name is that it ends with */
+	__u32 packet_len; /* bytes of the packet, or of a connection's beginning, that follow this structure
+			   */
 	__u16 port;
 	__u16 dns_offset; /* where in the packet the DNS message begins */
 	__u16 reason;	  /* enum ram_reason */
@@ -333,8 +367,32 @@ struct ram_event {
 	__u8 hook;	  /* enum ram_hook */
 	__u8 protocol;	  /* IANA protocol number */
 	__u8 link_len;	  /* bytes of the packet in front of its IP header */
-	__u8 zero[6];
+	__u8 beginning;	  /* not a packet follows, but struct ram_flow and a connection's first bytes */
+	__u8 zero[5];
 	char comm[RAM_COMM_LEN];
+};
+
+/*
+ * beginnings: the first bytes of a connection, up to its name. From `event` on, it is what user space is
+ * sent.
+ */
+struct ram_beginning {
+	__u64 gathered;	    /* the number under way */
+	__u32 start;	    /* sequence number of the first byte */
+	__u32 held;	    /* bytes */
+	__u32 at;	    /* where to read on */
+	__u32 part;	    /* what is read next */
+	__u32 need;	    /* bytes of the number under way that are missing */
+	__u32 skip;	    /* bytes to pass over before that */
+	__u32 record_left;  /* bytes of the TLS record under way */
+	__u32 message_left; /* bytes of the ClientHello behind those of `need` and `skip` */
+	__u32 outcome;	    /* enum ram_beginning_read */
+	__u32 name_at;
+	__u32 name_length;
+	__u32 runs; /* of programs that have read */
+	struct ram_event event;
+	struct ram_flow flow;
+	__u8 bytes[RAM_BEGINNING_ROOM];
 };
 
 /* Places in the program arrays. */
@@ -352,7 +410,11 @@ enum ram_egress_program {
 	RAM_EGRESS_PROGRAM_RULE = 2,
 	RAM_EGRESS_PROGRAM_REFUSE = 3,	     /* on devices only */
 	RAM_EGRESS_PROGRAM_REFUSE_QUERY = 4, /* likewise */
-	RAM_EGRESS_PROGRAM_COUNT = 5,
+	RAM_EGRESS_PROGRAM_BEGINNING = 5,
+	RAM_EGRESS_PROGRAM_HELLO = 6,
+	RAM_EGRESS_PROGRAM_NAME = 7,
+	RAM_EGRESS_PROGRAM_REQUEST = 8,
+	RAM_EGRESS_PROGRAM_COUNT = 9,
 };
 
 #endif

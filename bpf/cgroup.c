@@ -12,6 +12,7 @@
 #include "lib/incoming.h"
 #include "lib/l3l4.h"
 #include "lib/maps.h"
+#include "lib/naming.h"
 #include "lib/nearest.h"
 #include "lib/outgoing.h"
 #include "lib/responder.h"
@@ -23,7 +24,6 @@
 /* enum sock_type, include/linux/net.h: the same on all architectures that have BPF but MIPS */
 #define RAM_SOCK_STREAM 1
 #define RAM_SOCK_DGRAM 2
-#define RAM_SOCK_RAW 3
 
 /* On the cgroup of a resolver of this host, whether or not that is governed. Never refuses. */
 int ram_witness(struct __sk_buff *skb)
@@ -116,7 +116,7 @@ static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_r
 	 */
 	if (connecting && ctx->type == RAM_SOCK_DGRAM &&
 	    (request->remote.port == 0 || request->remote.port == RAM_PORT_DISCARD ||
-	     reason == RAM_REASON_DENIED_PORT))
+	     reason == RAM_REASON_DENIED_PORT || reason == RAM_REASON_DENIED_NOT_NAMED))
 		return 1;
 	verdict = ram_verdict_for(cfg, reason);
 	if (verdict != RAM_VERDICT_ALLOW ||

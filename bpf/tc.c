@@ -14,6 +14,7 @@
 #include "lib/incoming.h"
 #include "lib/l3l4.h"
 #include "lib/maps.h"
+#include "lib/naming.h"
 #include "lib/outgoing.h"
 #include "lib/refusal.h"
 

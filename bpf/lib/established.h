@@ -20,26 +20,21 @@ static __always_inline bool ram_is_cut(struct __sk_buff *skb, struct ram_config 
 }
 
 #ifdef RAM_TC
-static __always_inline bool ram_is_established(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
-					       u32 *rule)
+static __always_inline struct ram_connection *ram_find_connection(struct __sk_buff *skb,
+								  const struct ram_packet *p, u32 scope)
 {
 	void *established_here = established.lookup(&scope);
 	struct ram_flow flow = {};
-	u32 *known;
 
 	if (!established_here)
-		return false;
+		return NULL;
 	ram_flow_of_outgoing(p, &flow);
 	flow.protocol = p->protocol;
-	known = ram_map_lookup(established_here, &flow);
-	if (!known)
-		return false;
-	*rule = *known;
-	return true;
+	return ram_map_lookup(established_here, &flow);
 }
 
 static __always_inline void ram_establish(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
-					  u32 rule)
+					  const struct ram_connection *connection)
 {
 	void *established_here = established.lookup(&scope);
 	struct ram_flow flow = {};
@@ -48,36 +43,36 @@ static __always_inline void ram_establish(struct __sk_buff *skb, const struct ra
 		return;
 	ram_flow_of_outgoing(p, &flow);
 	flow.protocol = p->protocol;
-	ram_map_update(established_here, &flow, &rule, 0);
+	ram_map_update(established_here, &flow, connection, 0);
 }
 #else
 static __always_inline bool ram_is_peer(const struct ram_peer *peer, const struct ram_packet *p)
 {
-	return peer->set && peer->port == p->destination_port && peer->address[0] == p->destination[0] &&
+	return peer->set && peer->port == p->destination_port && peer->local_port == p->source_port &&
+	       peer->protocol == p->protocol && peer->address[0] == p->destination[0] &&
 	       peer->address[1] == p->destination[1] && peer->address[2] == p->destination[2] &&
 	       peer->address[3] == p->destination[3];
 }
 
-static __always_inline bool ram_is_established(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
-					       u32 *rule)
+static __always_inline struct ram_connection *ram_find_connection(struct __sk_buff *skb,
+								  const struct ram_packet *p, u32 scope)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct ram_peer *peer;
 
 	if (!sk)
-		return false;
+		return NULL;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
-		return false;
+		return NULL;
 	peer = peers.sk_storage_get(sk, 0, 0);
 	if (!peer || !ram_is_peer(peer, p))
-		return false;
-	*rule = peer->rule;
-	return true;
+		return NULL;
+	return &peer->connection;
 }
 
 static __always_inline void ram_establish(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
-					  u32 rule)
+					  const struct ram_connection *connection)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct ram_peer *peer;
@@ -92,7 +87,9 @@ static __always_inline void ram_establish(struct __sk_buff *skb, const struct ra
 		return;
 	__builtin_memcpy(peer->address, p->destination, 16);
 	peer->port = p->destination_port;
-	peer->rule = rule;
+	peer->local_port = p->source_port;
+	peer->protocol = p->protocol;
+	peer->connection = *connection;
 	peer->set = 1;
 }
 #endif

@@ -7,6 +7,7 @@
 #define RAM_INCOMING_H
 
 #include "lib/answers.h"
+#include "lib/beginning.h"
 #include "lib/events.h"
 #include "lib/inbound.h"
 #include "lib/leave.h"
@@ -14,10 +15,15 @@
 #include "lib/scope.h"
 
 /* Whether an incoming TCP segment may be received now. */
-static __always_inline int ram_receive_segment(struct ram_config *cfg, const struct ram_packet *p, u32 scope)
+static __always_inline int ram_receive_segment(struct __sk_buff *skb, struct ram_config *cfg,
+					       const struct ram_packet *p, u32 scope)
 {
 	if (ram_opens_connection(p))
 		ram_note_inbound(p, scope);
+#ifdef RAM_TC
+	else if (p->tcp_flags & RAM_TCP_SYN)
+		ram_note_answer(skb, p, scope);
+#endif
 	if (p->payload_offset >= p->end ||
 	    (p->source_port != RAM_PORT_DNS && !(cfg->flags & RAM_CONFIG_OTHER_DNS_PORTS)) ||
 	    !ram_must_wait(cfg, p, scope))
@@ -75,7 +81,7 @@ int ram_ingress(struct __sk_buff *skb)
 	if (!cfg || ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
 		return RAM_PASS;
 	if (p.protocol == IPPROTO_TCP)
-		return ram_receive_segment(cfg, &p, scope);
+		return ram_receive_segment(skb, cfg, &p, scope);
 	reason = ram_match_reply(skb, cfg, &p, scope, &reply);
 	if (reason == RAM_REASON_NONE)
 		return RAM_PASS;

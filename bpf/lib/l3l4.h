@@ -37,6 +37,7 @@ struct ram_packet {
 	u32 transport; /* offset of the TCP or UDP header */
 	u32 payload_offset; /* of the TCP or UDP payload */
 	u32 end;	    /* where the TCP segment or UDP datagram ends */
+	u32 sequence;	    /* of a TCP segment */
 	u16 source_port;
 	u16 destination_port;
 	u8 protocol;
@@ -77,6 +78,7 @@ static __always_inline int ram_parse_ports(struct __sk_buff *skb, u32 offset, u3
 			return RAM_PARSED_MALFORMED;
 		p->source_port = (u16)tcp[0] << 8 | tcp[1];
 		p->destination_port = (u16)tcp[2] << 8 | tcp[3];
+		p->sequence = (u32)tcp[4] << 24 | (u32)tcp[5] << 16 | (u32)tcp[6] << 8 | tcp[7];
 		p->tcp_flags = tcp[13];
 		p->payload_offset = offset + (tcp[12] >> 4) * 4;
 		p->end = end;
@@ -191,6 +193,7 @@ static __always_inline int ram_parse(struct __sk_buff *skb, struct ram_config *c
 		ram_forget_address(cfg, p->destination);
 		p->payload_offset = ram_forget(cfg, p->payload_offset);
 		p->end = ram_forget(cfg, p->end);
+		p->sequence = ram_forget(cfg, p->sequence);
 		p->source_port = ram_forget(cfg, p->source_port);
 		p->destination_port = ram_forget(cfg, p->destination_port);
 		p->protocol = ram_forget(cfg, p->protocol);

@@ -29,7 +29,8 @@ static __always_inline int ram_leave(struct __sk_buff *skb, u32 verdict, u32 rea
 {
 	if (verdict != RAM_VERDICT_DENY)
 		return RAM_PASS;
-	if (ram_is_new_container(skb))
+	/* What cannot be judged where it stands is sent again. */
+	if (ram_is_new_container(skb) || reason == RAM_REASON_DENIED_SEGMENT)
 		return RAM_DROP;
 	skb->cb[RAM_CB_TICKET] = reason;
 	egress_programs.call(skb, RAM_EGRESS_PROGRAM_REFUSE);

@@ -68,15 +68,19 @@ BPF_ARRAY(scope_self, u32, 1);
  * Per scope. Declared as arrays of numbers, since what bcc wants to know of maps of maps differs from version
  * to version; the loader creates them as BPF_MAP_TYPE_ARRAY_OF_MAPS, whose elements are maps to a program.
  */
-BPF_ARRAY(queries, u32, RAM_SCOPES_MAX);  /* struct ram_query_key to struct ram_query */
-BPF_ARRAY(unlisted, u32, RAM_SCOPES_MAX); /* the same for names outside the policy */
-BPF_ARRAY(learned, u32, RAM_SCOPES_MAX);  /* struct ram_opening_key to struct ram_opening */
-BPF_ARRAY(aliases, u32, RAM_SCOPES_MAX);  /* u64 to struct ram_alias */
-BPF_ARRAY(inbound, u32, RAM_SCOPES_MAX);  /* struct ram_flow to u64, the time */
-BPF_ARRAY(held, u32, RAM_SCOPES_MAX);	  /* struct ram_flow to struct ram_hold */
-BPF_ARRAY(released, u32, RAM_SCOPES_MAX); /* struct ram_flow to u32, written by user space alone */
+BPF_ARRAY(queries, u32, RAM_SCOPES_MAX);    /* struct ram_query_key to struct ram_query */
+BPF_ARRAY(unlisted, u32, RAM_SCOPES_MAX);   /* the same for names outside the policy */
+BPF_ARRAY(learned, u32, RAM_SCOPES_MAX);    /* struct ram_opening_key to struct ram_opening */
+BPF_ARRAY(aliases, u32, RAM_SCOPES_MAX);    /* u64 to struct ram_alias */
+BPF_ARRAY(inbound, u32, RAM_SCOPES_MAX);    /* struct ram_flow to u64, the time */
+BPF_ARRAY(held, u32, RAM_SCOPES_MAX);	    /* struct ram_flow to struct ram_hold */
+BPF_ARRAY(released, u32, RAM_SCOPES_MAX);   /* struct ram_flow to u32, written by user space alone */
+BPF_ARRAY(beginnings, u32, RAM_SCOPES_MAX); /* struct ram_flow to struct ram_beginning */
 #ifdef RAM_TC
-BPF_ARRAY(established, u32, RAM_SCOPES_MAX); /* struct ram_flow to u32, the rule */
+BPF_ARRAY(established, u32, RAM_SCOPES_MAX); /* struct ram_flow to struct ram_connection */
+/* Of a scope, not to a map: the time until which connections whose beginning was not seen are taken for older
+ * ones. */
+BPF_ARRAY(earlier, u64, RAM_SCOPES_MAX);
 /* Numbers of devices behind which something is governed: what comes in by one is no resolver's reply. */
 BPF_F_TABLE("hash", u32, u32, governed_devices, 8192, BPF_F_NO_PREALLOC);
 #endif

@@ -3,6 +3,7 @@
 #ifndef RAM_OUTGOING_H
 #define RAM_OUTGOING_H
 
+#include "lib/beginning.h"
 #include "lib/established.h"
 #include "lib/events.h"
 #include "lib/inbound.h"
@@ -19,7 +20,8 @@ static __always_inline void ram_tell_packet(struct __sk_buff *skb, const struct 
 					    u32 reason, u32 verdict, u32 rule)
 {
 	bool dns = reason == RAM_REASON_DENIED_QUERY_NAME || reason == RAM_REASON_DENIED_NOT_A_QUERY;
-	bool unasked = reason == RAM_REASON_ALLOWED_UNASKED || reason == RAM_REASON_DENIED_UNASKED;
+	bool connection = reason == RAM_REASON_ALLOWED_UNASKED || reason == RAM_REASON_DENIED_UNASKED ||
+			  reason == RAM_REASON_DENIED_NOT_NAMED;
 	struct ram_event event = {};
 
 	__builtin_memcpy(event.address, p->destination, 16);
@@ -33,8 +35,8 @@ static __always_inline void ram_tell_packet(struct __sk_buff *skb, const struct 
 	event.scope = scope;
 	if (dns)
 		event.dns_offset = p->payload_offset;
-	/* User space asks what is there, and needs to know the connection. */
-	if (unasked)
+	/* User space asks what is there, or ends it, and needs to know the connection. */
+	if (connection)
 		ram_emit_question(skb, &event, p->payload_offset);
 	else
 		ram_emit_skb(skb, &event, dns ? p->end : 0);
@@ -70,7 +72,8 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 					     struct ram_packet *p, u32 scope, u32 *rule)
 {
 	struct ram_request request = {};
-	bool opening;
+	struct ram_connection *connection, begun = {};
+	bool opening, inbound;
 	u32 reason;
 
 	switch (ram_parse(skb, cfg, p)) {
@@ -98,8 +101,18 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 		return RAM_REASON_ALLOWED_RESPONDER;
 	if (!opening && ram_is_cut(skb, cfg))
 		return RAM_REASON_DENIED_REGISTRY;
-	if (!opening && ram_is_established(skb, p, scope, rule))
-		return RAM_REASON_ALLOWED_ESTABLISHED;
+	connection = ram_find_connection(skb, p, scope);
+	if (connection && !opening) {
+		u32 passage = ram_passage(p, connection);
+
+		*rule = connection->rule;
+		if (passage == RAM_PASSAGE_READ)
+			return RAM_REASON_NONE;
+		if (passage == RAM_PASSAGE_CUT)
+			return RAM_REASON_NAME_MISMATCH;
+		return passage == RAM_PASSAGE_EARLY ? RAM_REASON_DENIED_SEGMENT
+						    : RAM_REASON_ALLOWED_ESTABLISHED;
+	}
 
 	__builtin_memcpy(request.remote.address, p->destination, 16);
 	request.remote.port = p->destination_port;
@@ -123,9 +136,14 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 	 * audit mode also what was only reported, or each of its packets would be. A resolver's packets are
 	 * looked into one by one, so they are never a known connection.
 	 */
-	if (reason != RAM_REASON_ALLOWED_RESOLVER && ram_verdict_for(cfg, reason) != RAM_VERDICT_DENY)
-		ram_establish(skb, p, scope, *rule);
-	if (p->protocol == IPPROTO_TCP && !opening && ram_is_inbound(p, scope))
+	inbound = p->protocol == IPPROTO_TCP && !opening && ram_is_inbound(p, scope);
+	if (reason != RAM_REASON_ALLOWED_RESOLVER && ram_verdict_for(cfg, reason) != RAM_VERDICT_DENY) {
+		if (!inbound && ram_is_to_be_read(cfg, p, reason))
+			return ram_begin_to_read(skb, cfg, p, scope, reason, *rule, connection);
+		begun.rule = *rule;
+		ram_establish(skb, p, scope, &begun);
+	}
+	if (inbound)
 		return RAM_REASON_ALLOWED_INBOUND;
 	return reason;
 }
@@ -152,11 +170,15 @@ int ram_egress(struct __sk_buff *skb)
 		/* A call that succeeds does not return. */
 		reason = RAM_REASON_DENIED_NOT_A_QUERY;
 	}
+	if (reason == RAM_REASON_NONE) {
+		egress_programs.call(skb, RAM_EGRESS_PROGRAM_BEGINNING);
+		reason = RAM_REASON_DENIED_SEGMENT;
+	}
 	verdict = ram_verdict_for(cfg, reason);
 	reason = ram_reason_to_count(skb, verdict, reason);
 	ram_count(reason);
 	if ((verdict != RAM_VERDICT_ALLOW || reason == RAM_REASON_ALLOWED_UNASKED) &&
-	    !ram_is_new_container(skb))
+	    !ram_is_new_container(skb) && reason != RAM_REASON_NAME_MISMATCH) /* which was told before */
 		ram_tell_packet(skb, &p, scope, reason, verdict, rule);
 	return ram_leave(skb, verdict, reason);
 }

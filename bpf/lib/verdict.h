@@ -140,7 +140,8 @@ static __always_inline u32 ram_strict_reason(struct ram_config *cfg, const struc
 	if (lists_of_port)
 		lists = *lists_of_port;
 	reason = ram_reason_of_openings(cfg, request, ram_forget64(cfg, lists), rule);
-	if (reason < RAM_REASON_DENIED_UNKNOWN_ADDRESS)
+	/* What is allowed by its address needs no name, whoever else has it. */
+	if (reason < RAM_REASON_DENIED_UNKNOWN_ADDRESS && !(cfg->flags & RAM_CONFIG_READ_NAMES))
 		return reason;
 
 	range.prefixlen = 32 + 128;
@@ -224,7 +225,8 @@ static __always_inline u32 ram_reason_of_recognition(struct ram_config *cfg,
 static __always_inline bool ram_is_denied(u32 reason)
 {
 	return (reason >= RAM_REASON_DENIED_UNKNOWN_ADDRESS && reason <= RAM_REASON_DENIED_REGISTRY) ||
-	       reason == RAM_REASON_DENIED_REGISTRY_PORT || reason == RAM_REASON_DENIED_UNASKED;
+	       reason == RAM_REASON_DENIED_REGISTRY_PORT || reason == RAM_REASON_DENIED_UNASKED ||
+	       (reason >= RAM_REASON_NAME_MISMATCH && reason <= RAM_REASON_DENIED_SEGMENT);
 }
 
 static __always_inline u32 ram_reason_for(struct ram_config *cfg, const struct ram_request *request,
@@ -232,7 +234,18 @@ static __always_inline u32 ram_reason_for(struct ram_config *cfg, const struct r
 {
 	u32 reason = ram_strict_reason(cfg, request, rule);
 
-	if (cfg->posture == RAM_POSTURE_STRICT || !ram_is_denied(reason))
+	if (cfg->posture == RAM_POSTURE_STRICT) {
+		/*
+		 * In QUIC a connection says its name under keys of its own (RFC 9001 5.2), and no client of a
+		 * registry speaks that. DNS is another thing, where the policy allows a host that port.
+		 */
+		if ((cfg->flags & RAM_CONFIG_READ_NAMES) && request->protocol == IPPROTO_UDP &&
+		    request->remote.port != RAM_PORT_DNS &&
+		    (reason == RAM_REASON_ALLOWED_LEARNED || reason == RAM_REASON_ALLOWED_GRACE))
+			return RAM_REASON_DENIED_NOT_NAMED;
+		return reason;
+	}
+	if (!ram_is_denied(reason))
 		return reason;
 	return ram_reason_of_recognition(cfg, request, reason, rule);
 }

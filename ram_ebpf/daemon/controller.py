@@ -35,6 +35,7 @@ from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.policy.catalogue import load_catalogue
+from ram_ebpf.policy.connections import Earlier
 from ram_ebpf.policy.model import Mode, Policy
 from ram_ebpf.policy.recognition import Unknown
 from ram_ebpf.policy.refusals import Switch
@@ -84,6 +85,8 @@ def settings_of(policy: Policy) -> Settings:
         unknown=abi.Unknown[policy.recognition.unknown.name],
         registry_ports=policy.recognition.registry_ports,
         asked_ports=policy.recognition.unknown_ports,
+        read_names=policy.connections.read_names,
+        cut_earlier=policy.connections.earlier is Earlier.CUT,
     )
 
 
@@ -133,16 +136,16 @@ class Controller:
         except BaseException:
             self._plane.close()
             raise
-        self._describer = Describer(
-            self._plane.tables_of, self._history, CgroupNames(find_cgroup2_mount()).path, policy.message
-        )
+        mount = find_cgroup2_mount()
+        names = CgroupNames(mount)
+        self._describer = Describer(self._plane.tables_of, self._history, names.path, policy.message)
+        self._ending = Ending(names.directory)
         self._learner = Learner(self._plane, self._settings, self._history, lambda: self._trust.resolvers)
         self._asker: Asker | None = None
         if policy.recognition.unknown is not Unknown.ALLOW and any(
             terms.posture is Posture.REGISTRIES for terms in rules
         ):
             self._asker = Asker(self._plane, self._history, self._settings.asked_ports, self._say)
-        self._ending = Ending(find_cgroup2_mount())
         self._authorizing: Authorizing | None = None
         self._responder = self._make_responder()
         self._unasked: list[Event] = []
@@ -422,9 +425,9 @@ class Controller:
                 self._asker.note(answer)
         if event.reason in UNASKED:
             self._unasked.append(event)
+        self._ending.take(event)
         event = self._with_encrypted(event)
         record = self._describer.describe(event, answer)
-        self._ending.take(event, record.get("cgroup"))
         if event.reason in HANDED_OVER and event.rule and record.get("host"):
             self._learner.ask_again(record["host"], event)
             if event.reason is abi.Reason.DNS_UNTRUSTED_SENDER:

@@ -1,7 +1,8 @@
 """Ends connections whose packets are refused in a control group, so that their owners need not wait.
 
-Where connect() itself was not refused, as of a socket that is older than the scope, the kernel drops the
-packets, and TCP would try again for minutes. Each refusal of a packet is told with the cookie of its socket.
+Where connect() itself was not refused, as of a socket that is older than the scope or of a connection that
+begins with another name, the kernel drops the packets, and TCP would try again for minutes. Each refusal of a
+packet is told with the cookie of its socket. At a device the kernel has answered with a reset.
 """
 
 from __future__ import annotations
@@ -12,67 +13,92 @@ import queue
 import socket
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from ram_ebpf.dataplane import abi, namespaces, sockets
+from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import Event
+from ram_ebpf.dataplane.sockets import Connection
+from ram_ebpf.dns.streams import flow_of
 
 _log = logging.getLogger(__name__)
 _MOST_WAITING = 256
 _MOST_KNOWN = 4096
 
 
+def is_to_end(event: Event) -> bool:
+    """Whether it refuses a connection for good, and not just a segment that is to be sent again."""
+    return (
+        event.hook is abi.Hook.INET_EGRESS
+        and event.verdict is abi.Verdict.DENY
+        and event.reason is not Reason.DENIED_SEGMENT
+        and event.protocol == socket.IPPROTO_TCP
+        and event.socket_cookie != 0
+    )
+
+
+def connection_of(event: Event) -> Connection | None:
+    """The connection that an event is about, as far as the event itself says so."""
+    if event.beginning is not None:
+        return Connection(event.beginning.local, event.beginning.local_port, event.address, event.port)
+    flow = flow_of(event.packet)
+    if flow is None:
+        return None
+    return Connection(flow.source, flow.source_port, flow.destination, flow.destination_port)
+
+
 class Ending:
     """A thread that ends them; it steps into their network namespaces."""
 
-    def __init__(self, mount: Path) -> None:
-        """`mount`: of cgroup2."""
-        self._mount = mount
+    def __init__(self, cgroup: Callable[[int], Path | None]) -> None:
+        """`cgroup`: the directory of a control group by its id, if it is known."""
+        self._cgroup = cgroup
         self._known: OrderedDict[int, None] = OrderedDict()
-        self._queue: queue.Queue[tuple[int, str]] = queue.Queue(_MOST_WAITING)
+        self._queue: queue.Queue[tuple[int, Path | None, Connection | None]] = queue.Queue(_MOST_WAITING)
         threading.Thread(target=self._work, name="ending", daemon=True).start()
 
-    def take(self, event: Event, cgroup: str | None) -> None:
-        """A refusal, and the path of its control group in the hierarchy."""
-        if (
-            event.hook is not abi.Hook.INET_EGRESS
-            or event.verdict is not abi.Verdict.DENY
-            or event.protocol != socket.IPPROTO_TCP
-            or not event.socket_cookie
-            or cgroup is None
-            or event.socket_cookie in self._known
-        ):
+    def take(self, event: Event) -> None:
+        """Ends the connection of an event, if it is one to be ended and still there."""
+        if not is_to_end(event) or event.socket_cookie in self._known:
             return
+        directory = self._cgroup(event.cgroup_id) if event.cgroup_id else None
         with contextlib.suppress(queue.Full):  # TCP tries again, and with it comes the next event
-            self._queue.put_nowait((event.socket_cookie, cgroup))
+            self._queue.put_nowait((event.socket_cookie, directory, connection_of(event)))
             self._known[event.socket_cookie] = None
             while len(self._known) > _MOST_KNOWN:
                 self._known.popitem(last=False)
 
     def _work(self) -> None:
         while True:
-            cookie, cgroup = self._queue.get()
+            cookie, cgroup, connection = self._queue.get()
             try:
-                self._end(cookie, self._mount / cgroup.lstrip("/"))
-            except OSError as error:  # gone, or a kernel that cannot: its packets are dropped
-                _log.debug("a connection in %s was not ended: %s", cgroup, error)
+                _end(cookie, [*_namespaces_of(cgroup), None], connection)
             except Exception:
                 _log.exception("a connection in %s could not be ended", cgroup)
 
-    @staticmethod
-    def _end(cookie: int, cgroup: Path) -> None:
-        for namespace in _namespaces_of(cgroup):
-            for found, connection in sockets.connections(namespace):
-                if found == cookie:
-                    sockets.destroy(connection, cookie, namespace)
-                    return
+
+def _end(cookie: int, places: list[Path | None], connection: Connection | None) -> None:
+    """Where the socket is not known, it is looked for. `places`: network namespaces, None: this one."""
+    for namespace in places:
+        try:
+            found = connection or next(
+                (item for its, item in sockets.connections(namespace) if its == cookie), None
+            )
+            if found is not None:
+                sockets.destroy(found, cookie, namespace)
+                return
+        except OSError as error:  # not there, gone, or a kernel that cannot: its packets are dropped
+            _log.debug("a connection was not ended: %s", error)
 
 
-def _namespaces_of(cgroup: Path) -> list[Path]:
+def _namespaces_of(cgroup: Path | None) -> list[Path]:
     """One file for each network namespace in which processes of a control group are."""
     found: dict[tuple[int, int], Path] = {}
-    for pid in (cgroup / "cgroup.procs").read_text(encoding="ascii").split():
-        path = Path(f"/proc/{pid}/ns/net")
-        with contextlib.suppress(OSError):  # it has ended
-            found.setdefault(namespaces.identity(path), path)
+    with contextlib.suppress(OSError):
+        processes = "" if cgroup is None else (cgroup / "cgroup.procs").read_text(encoding="ascii")
+        for pid in processes.split():
+            path = Path(f"/proc/{pid}/ns/net")
+            with contextlib.suppress(OSError):  # it has ended
+                found.setdefault(namespaces.identity(path), path)
     return list(found.values())

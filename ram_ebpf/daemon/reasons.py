@@ -38,6 +38,10 @@ SENTENCES: dict[Reason, str] = {
     Reason.DENIED_UNASKED: "nobody knows yet whether a registry answers at {host}:{port}; it is being asked, "
     "so try again",
     Reason.DENIED_NEW_CONTAINER: "nobody knows yet whether this new container is governed",
+    Reason.ALLOWED_NAME: "the connection is for a name that the policy allows there",
+    Reason.NAME_MISMATCH: "a connection to {host} that is for {name}, which the policy does not allow there",
+    Reason.DENIED_NOT_NAMED: "a connection to {host} that does not say for which name it is",
+    Reason.DENIED_SEGMENT: "a TCP segment that cannot be judged where it stands in its connection",
     Reason.DNS_LEARNED: "addresses of {host} are allowed by {rule}",
     Reason.DNS_NOT_LISTED: "{host} is not in the policy",
     Reason.DNS_NO_QUERY: "a DNS reply that nobody asked for",
@@ -73,13 +77,20 @@ _OF_THE_NAME = frozenset(
 
 
 def explain(
-    reason: Reason, *, host: str, port: int, rule: str, not_listed: bool, denied_by: str | None = None
+    reason: Reason,
+    *,
+    host: str,
+    port: int,
+    rule: str,
+    not_listed: bool,
+    denied_by: str | None = None,
+    name: str | None = None,
 ) -> str:
     """One sentence. `not_listed`: the host is a name that a resolver gave, and that no rule allows;
-    `denied_by`: the rule that denies it, where one does."""
+    `denied_by`: the rule that denies it, where one does; `name`: what the connection said itself."""
     if reason in _OF_THE_NAME and denied_by:
         return f"{host} is denied by {denied_by}"
     if reason is Reason.DENIED_UNKNOWN_ADDRESS and not_listed:
         return f"{host} is not in the policy"
     sentence = SENTENCES.get(reason, reason.slug)
-    return sentence.format(host=host, port=port, rule=rule or "the policy")
+    return sentence.format(host=host, port=port, rule=rule or "the policy", name=name or "another name")

@@ -79,6 +79,7 @@ class Describer:
         host = self.history.name_of(event.address)
         if about_dns or event.dns_message:
             host = self._dns_host(event, answer)
+        name_sent = event.beginning.name if event.beginning is not None else None
         tables = self.tables_of(event.scope)
         rule = rule_text(tables.rule(event.rule))
         listed = tables.rules.match(host) if host is not None else None
@@ -87,6 +88,7 @@ class Describer:
             "verdict": event.verdict.name.lower().replace("_", "-") if not about_dns else None,
             "reason": event.reason.slug,
             "host": host,
+            "name": name_sent,
             "address": str(event.address),
             "port": event.port,
             "protocol": _PROTOCOLS.get(event.protocol, str(event.protocol)),
@@ -101,6 +103,7 @@ class Describer:
                 host=host or str(event.address),
                 port=event.port,
                 rule=rule,
+                name=name_sent,
                 not_listed=host is not None and (listed is None or listed.deny),
                 denied_by=(
                     rule_text(listed) if listed is not None and listed.deny and not listed.known else None

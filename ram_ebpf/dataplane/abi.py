@@ -29,6 +29,11 @@ DEPTH_SHIFT = 16
 MARK_SHIFT = 16
 SOME_PORTS_MAX = 8
 COMM_LEN = 16
+BEGINNING_MAX = 4096
+BEGINNING_ROOM = 4352
+HELLO_STEPS = 32
+REQUEST_STEPS = 208
+BEGINNING_RUNS = 20
 
 
 class Mode(IntEnum):
@@ -78,6 +83,7 @@ class Reason(IntEnum):
     ALLOWED_UNASKED = 10
     ALLOWED_OWN = 11
     ALLOWED_RESPONDER = 12
+    ALLOWED_NAME = 13
     DENIED_UNKNOWN_ADDRESS = 16
     DENIED_EXPIRED = 17
     DENIED_PORT = 18
@@ -115,6 +121,9 @@ class Reason(IntEnum):
     DENIED_REGISTRY_PORT = 50
     DENIED_UNASKED = 51
     DNS_RECOGNISED = 52
+    NAME_MISMATCH = 56
+    DENIED_NOT_NAMED = 57
+    DENIED_SEGMENT = 58
 
     @property
     def slug(self) -> str:
@@ -122,7 +131,7 @@ class Reason(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
-REASON_COUNT = 56
+REASON_COUNT = 64
 
 
 class Hook(IntEnum):
@@ -159,6 +168,8 @@ class ConfigFlag(IntFlag):
     ALLOWED_NAMES_ONLY = 1
     OTHER_DNS_PORTS = 2
     NESTED = 4
+    READ_NAMES = 8
+    CUT_EARLIER = 16
 
 
 class RuleFlag(IntFlag):
@@ -167,6 +178,7 @@ class RuleFlag(IntFlag):
     DENY = 1
     PRIVATE = 2
     PRIVATE_RANGES = 4
+    UNNAMED = 8
 
 
 class OpeningFlag(IntFlag):
@@ -199,6 +211,10 @@ class EgressProgram(IntEnum):
     RULE = 2
     REFUSE = 3
     REFUSE_QUERY = 4
+    BEGINNING = 5
+    HELLO = 6
+    NAME = 7
+    REQUEST = 8
 
 
 _Address = ctypes.c_uint32 * 4
@@ -360,14 +376,37 @@ class Led(ctypes.Structure):
     ]
 
 
+class Stage(IntEnum):
+    """enum ram_stage."""
+
+    PASSES = 0
+    UNANSWERED = 1
+    UNNAMED = 2
+    NAMED = 3
+    CUT = 4
+
+
+class Connection(ctypes.Structure):
+    """struct ram_connection."""
+
+    _fields_ = [
+        ("rule", ctypes.c_uint32),
+        ("stage", ctypes.c_uint32),
+        ("start", ctypes.c_uint32),
+        ("named", ctypes.c_uint32),
+    ]
+
+
 class Peer(ctypes.Structure):
     """struct ram_peer."""
 
     _fields_ = [
         ("address", _Address),
         ("port", ctypes.c_uint16),
+        ("local_port", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint16),
         ("set", ctypes.c_uint16),
-        ("rule", ctypes.c_uint32),
+        ("connection", Connection),
     ]
 
 
@@ -392,8 +431,32 @@ class Event(ctypes.Structure):
         ("hook", ctypes.c_uint8),
         ("protocol", ctypes.c_uint8),
         ("link_len", ctypes.c_uint8),
-        ("zero", ctypes.c_uint8 * 6),
+        ("beginning", ctypes.c_uint8),
+        ("zero", ctypes.c_uint8 * 5),
         ("comm", ctypes.c_char * COMM_LEN),
+    ]
+
+
+class Beginning(ctypes.Structure):
+    """struct ram_beginning."""
+
+    _fields_ = [
+        ("gathered", ctypes.c_uint64),
+        ("start", ctypes.c_uint32),
+        ("held", ctypes.c_uint32),
+        ("at", ctypes.c_uint32),
+        ("part", ctypes.c_uint32),
+        ("need", ctypes.c_uint32),
+        ("skip", ctypes.c_uint32),
+        ("record_left", ctypes.c_uint32),
+        ("message_left", ctypes.c_uint32),
+        ("outcome", ctypes.c_uint32),
+        ("name_at", ctypes.c_uint32),
+        ("name_length", ctypes.c_uint32),
+        ("runs", ctypes.c_uint32),
+        ("event", Event),
+        ("flow", Flow),
+        ("bytes", ctypes.c_uint8 * BEGINNING_ROOM),
     ]
 
 

@@ -12,7 +12,7 @@ from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE
 from ram_ebpf.dataplane.syscall import MapType
 
 # What the device sides of all views share, once the first one is there.
-COMMON = (ESTABLISHED, "governed_devices")
+COMMON = (ESTABLISHED, "governed_devices", "earlier")
 
 
 class DeviceSide:

@@ -10,10 +10,21 @@ from ram_ebpf.dataplane.perf import PerfReader
 from ram_ebpf.dataplane.plane import Plane
 
 _SIZE = len(bytes(abi.Event()))
+_FLOW_SIZE = len(bytes(abi.Flow()))
 _UNKNOWN_UID = 2**32 - 1
 _INCOMING = frozenset({abi.Hook.INET_INGRESS, abi.Hook.DEVICE_INCOMING})
 _OUTGOING = frozenset({abi.Hook.INET_EGRESS, abi.Hook.DEVICE_OUTGOING})
 _QUESTIONS_AFTER = 50  # other events, at most, before it is looked again who waits
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a connection began with that was refused for it. `sent`: to the end of its name, if it has one."""
+
+    local: abi.IPAddress
+    local_port: int
+    sent: bytes
+    name: str | None
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Event:
     protocol: int
     rule: int
     scope: int
-    detail: int  # Reason.DNS_OVER_TCP: how many queries the connection has sent
+    detail: int  # see struct ram_event
     socket_cookie: int
     pid: int | None
     process: str | None
@@ -37,6 +48,7 @@ class Event:
     cgroup_id: int | None
     packet: bytes  # from its IP header; empty where the event brings none
     dns_message: bytes | None  # what the packet carries, for events about DNS
+    beginning: Beginning | None = None
 
     @property
     def incoming(self) -> bool:
@@ -51,6 +63,16 @@ class Event:
 
 class MalformedEventError(ValueError):
     """Bytes that are no event of this version."""
+
+
+def _beginning(raw: bytes, length: int) -> Beginning | None:
+    """struct ram_flow and what follows it, which ends with a name of that length."""
+    if len(raw) < _FLOW_SIZE:
+        return None
+    flow = abi.Flow.from_buffer_copy(raw)
+    sent = raw[_FLOW_SIZE:]
+    name = sent[-length:].decode("ascii", "backslashreplace") if 0 < length <= len(sent) else None
+    return Beginning(abi.unpack_address(bytes(flow.local)), flow.local_port, sent, name)
 
 
 def parse_event(raw: bytes) -> Event:
@@ -80,7 +102,8 @@ def parse_event(raw: bytes) -> Event:
         process=event.comm.decode(errors="replace") or None,
         uid=None if event.uid == _UNKNOWN_UID else event.uid,
         cgroup_id=event.cgroup_id or None,
-        packet=packet,
+        packet=b"" if event.beginning else packet,
+        beginning=_beginning(packet, event.detail) if event.beginning else None,
         dns_message=packet[message:] if event.packet_len and message > 0 else None,
     )
 

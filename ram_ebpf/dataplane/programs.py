@@ -104,6 +104,10 @@ _SHARED = (
     _on_egress("ram_egress", "eg", abi.EgressProgram.MAIN),
     _on_egress("ram_query", "qry", abi.EgressProgram.QUERY),
     _on_egress("ram_query_rule", "rule", abi.EgressProgram.RULE),
+    _on_egress("ram_beginning", "beg", abi.EgressProgram.BEGINNING),
+    _on_egress("ram_hello", "hel", abi.EgressProgram.HELLO),
+    _on_egress("ram_name", "name", abi.EgressProgram.NAME),
+    _on_egress("ram_request", "req", abi.EgressProgram.REQUEST),
 )
 _REFUSALS = (
     SharedProgram(_of_device("ram_refuse", "d_no"), "egress_programs", abi.EgressProgram.REFUSE),

@@ -34,8 +34,9 @@ SCOPE_MAPS: Mapping[str, MapShape] = {
     "inbound": _shape(ctypes.sizeof(abi.Flow), 8, 4096),
     "held": _structures(abi.Flow, abi.Hold, 512),
     "released": _shape(ctypes.sizeof(abi.Flow), 4, 512),
+    "beginnings": _structures(abi.Flow, abi.Beginning, 256),
 }
-"""By the name of the outer map. About 2.5 MB of kernel memory for a scope."""
+"""By the name of the outer map. About 3.6 MB of kernel memory for a scope."""
 
 
 TAUGHT = ("learned", "aliases")
@@ -44,7 +45,7 @@ TAUGHT = ("learned", "aliases")
 _PLACE = "scope_self"
 # Only of scopes that have a place at a device; see bpf/lib/established.h.
 ESTABLISHED = "established"
-ESTABLISHED_SHAPE = _shape(ctypes.sizeof(abi.Flow), 4, 8192)
+ESTABLISHED_SHAPE = _structures(abi.Flow, abi.Connection, 8192)
 
 
 class ScopeNumbersExhaustedError(RuntimeError):

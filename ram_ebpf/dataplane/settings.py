@@ -15,7 +15,9 @@ class Settings:
 
     `hold`: how long replies over TCP wait for user space; 0: not at all. `loopback`: the number of the
     loopback interface, 0 where there is no other one to tell it from (test runs). `unknown` and the ports, at
-    most abi.SOME_PORTS_MAX each, matter in posture registries only.
+    most abi.SOME_PORTS_MAX each, matter in posture registries only. `read_names`: whether the name that a
+    connection begins with must be allowed. `cut_earlier`: those that were there before are cut, as theirs is
+    not known.
     """
 
     mode: abi.Mode = abi.Mode.ENFORCE
@@ -29,3 +31,5 @@ class Settings:
     unknown: abi.Unknown = abi.Unknown.ALLOW
     registry_ports: tuple[int, ...] = ()
     asked_ports: tuple[int, ...] = ()
+    read_names: bool = True
+    cut_earlier: bool = False

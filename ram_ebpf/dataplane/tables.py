@@ -151,7 +151,7 @@ class Tables:
         packed: dict[tuple[object, ...], bytes] = {}  # there are few that differ
         for number, rule in self._numbered.items():
             if isinstance(rule, NameRule):
-                kind = (rule.deny, rule.private, bool(rule.private_networks), rule.ports)
+                kind = (rule.deny, rule.private, bool(rule.private_networks), rule.unnamed, rule.ports)
                 value = packed.get(kind)
                 if value is None:
                     value = packed[kind] = self._pack_rule(rule)
@@ -169,6 +169,8 @@ class Tables:
             flags |= abi.RuleFlag.PRIVATE
         if rule.private_networks:
             flags |= abi.RuleFlag.PRIVATE_RANGES
+        if rule.unnamed:
+            flags |= abi.RuleFlag.UNNAMED
         return bytes(abi.Rule(self.port_list_of(rule), flags))
 
     @cached_property

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ram_ebpf.dataplane import abi, programs
+from ram_ebpf.dataplane import abi, clock, programs
 from ram_ebpf.dataplane.bytecode import Bytecode
 from ram_ebpf.dataplane.clock import NANOSECONDS
 from ram_ebpf.dataplane.device_side import COMMON, DeviceSide
@@ -41,6 +41,9 @@ _OWN = frozenset(
         "egress_programs",
     }
 )
+# Connections whose beginning no device has seen are taken for such that were there before, for so long after
+# it is governed. Later on, they may be some that were forgotten since there were too many.
+_EARLIER_SECONDS = 300
 _SPARE_NAMES = 4096  # of registries that are found by asking
 
 
@@ -105,6 +108,10 @@ class View:
         """Writes the settings; they are read anew for each packet. `flags`: those that all views have."""
         if settings.allowed_names_only and self.posture is abi.Posture.STRICT:
             flags |= abi.ConfigFlag.ALLOWED_NAMES_ONLY
+        if settings.read_names:
+            flags |= abi.ConfigFlag.READ_NAMES
+        if settings.cut_earlier:
+            flags |= abi.ConfigFlag.CUT_EARLIER
         ports = abi.SomePorts
         config = abi.Config(
             grace_ns=settings.grace * NANOSECONDS,
@@ -165,6 +172,8 @@ class View:
         """What is attached to the devices of a scope that are of one kind."""
         side = self.device_side
         scope.add(ESTABLISHED, ESTABLISHED_SHAPE, side.maps[ESTABLISHED])
+        until = clock.now_ns() + _EARLIER_SECONDS * NANOSECONDS
+        side.maps["earlier"][struct.pack("=I", scope.number)] = struct.pack("=Q", until)
         hold = flags & abi.PlaceFlag.HOLD
         hooks = DEVICE_PROGRAMS.holding if hold else DEVICE_PROGRAMS.attached
         # What this host itself sends passes no bridge behind the device.

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ram_ebpf.policy.authorization import DockerOptions
+from ram_ebpf.policy.connections import Connections
 from ram_ebpf.policy.document import PathPart
 from ram_ebpf.policy.fields import HOUSE_ERROR
 from ram_ebpf.policy.model import DnsOptions, Policy, Resolver
@@ -22,6 +23,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     **ENTRY_MODELS,
     **SCOPE_MODELS,
     "dns": DnsOptions,
+    "connections": Connections,
     "recognition": Recognition,
     "docker": DockerOptions,
     "refusals": Refusals,
@@ -31,6 +33,7 @@ _MODELS: dict[str, type[BaseModel]] = {
 }
 _MAPPINGS = {
     "dns": "dns: { grace_seconds: 30 }",
+    "connections": "connections: { read_names: true }",
     "recognition": "recognition: { unknown: probe }",
     "docker": "docker: { authorization: true }",
     "refusals": "refusals: { responder: on }",

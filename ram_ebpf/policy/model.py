@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Discriminator, PlainValidator, PrivateAttr
 
 from ram_ebpf.policy.authorization import DockerOptions
 from ram_ebpf.policy.base import PolicyModel
+from ram_ebpf.policy.connections import Connections
 from ram_ebpf.policy.denied import DeniedField
 from ram_ebpf.policy.fields import (
     AddressField,
@@ -123,6 +124,7 @@ class Policy(PolicyModel):
     """Exceptions from what `registries` allows."""
     resolvers: Resolvers = "auto"
     dns: DnsOptions = DnsOptions()
+    connections: Connections = Connections()
     recognition: Recognition = Recognition()
     docker: DockerOptions = DockerOptions()
     refusals: Refusals = Refusals()

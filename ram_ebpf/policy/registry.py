@@ -9,7 +9,17 @@ from pydantic import BeforeValidator, Discriminator, PlainValidator, Tag, Valida
 from ram_ebpf.policy.actions import ALL_ACTIONS, Actions
 from ram_ebpf.policy.base import PolicyModel
 from ram_ebpf.policy.catalogue import Catalogue, catalogue_of
-from ram_ebpf.policy.fields import HostField, NetworkField, OwnPorts, Ports, Private, listed, refuse
+from ram_ebpf.policy.connections import ServerName
+from ram_ebpf.policy.fields import (
+    HostField,
+    NetworkField,
+    OwnPorts,
+    Ports,
+    Private,
+    choice,
+    listed,
+    refuse,
+)
 from ram_ebpf.policy.names import HostPattern, PatternError
 from ram_ebpf.policy.words import alternatives, closest, describe, in_yaml, show
 
@@ -65,6 +75,8 @@ class HostEntry(PolicyModel):
     private: Private = False
     """Whether the hosts of this entry are expected at private addresses (see special.py), or at which."""
     actions: Actions = ALL_ACTIONS
+    sni: Annotated[ServerName, choice(ServerName)] = ServerName.REQUIRED
+    """Whether TLS connections to the hosts of this entry must say their name."""
 
 
 class AddressEntry(PolicyModel):

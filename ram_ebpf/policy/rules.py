@@ -13,6 +13,7 @@ from functools import cached_property
 
 from ram_ebpf.policy.actions import ALL_ACTIONS, Action, joined
 from ram_ebpf.policy.catalogue import CATALOGUE_PORTS, Catalogue, CatalogueRegistry, Role
+from ram_ebpf.policy.connections import ServerName
 from ram_ebpf.policy.errors import PolicyError, PolicyErrors
 from ram_ebpf.policy.fields import MAX_PORTS, IPNetwork
 from ram_ebpf.policy.model import AddressEntry, CatalogueEntry, HostEntry, Policy
@@ -48,6 +49,8 @@ class NameRule:
     """With `deny`: of a registry of the catalogue that the policy says nothing about."""
     actions: tuple[Action, ...] = ALL_ACTIONS
     """What may be done there, as far as an engine says it. None when `deny`."""
+    unnamed: bool = False
+    """A TLS connection to its addresses may leave its name out."""
 
     def __str__(self) -> str:
         return f"{self.pattern.text} ({self.origin})"
@@ -173,6 +176,7 @@ class _Mention:
     deny: bool = False
     known: bool = False
     actions: tuple[Action, ...] = ALL_ACTIONS
+    unnamed: bool = False
 
     def merge(self, other: _Mention) -> None:
         """Adds what a later place says."""
@@ -183,6 +187,7 @@ class _Mention:
         # The careful reading of both: check the name where one mention wants that.
         self.shared |= other.shared
         self.private |= other.private
+        self.unnamed |= other.unnamed
         self.networks |= other.networks
         self.roles = _joined(self.roles, other.roles)
         self.actions = joined(self.actions, other.actions)
@@ -264,6 +269,7 @@ def _ranked(mentions: Iterable[_Mention], known: Iterable[_Mention]) -> tuple[Na
             private_networks=() if mention.private else _sorted(mention.networks),
             known=mention.known,
             actions=mention.actions,
+            unnamed=mention.unnamed,
         )
         for rank, mention in enumerate(ordered, start=1)
     )
@@ -307,6 +313,7 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
         elif isinstance(entry, HostEntry):
             private = entry.private is True
             networks = _NO_NETWORKS if isinstance(entry.private, bool) else frozenset(entry.private)
+            unnamed = entry.sni is ServerName.OPTIONAL
             yield _Mention(
                 entry.host,
                 entry.ports,
@@ -317,6 +324,7 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
                 private,
                 networks,
                 actions=entry.actions,
+                unnamed=unnamed,
             )
             for position, also in enumerate(entry.also):
                 yield _Mention(
@@ -329,6 +337,7 @@ def _mentions(policy: Policy, catalogue: Catalogue, errors: list[PolicyError]) -
                     private,
                     networks,
                     actions=entry.actions,
+                    unnamed=unnamed,
                 )
 
 

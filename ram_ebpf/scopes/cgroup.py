@@ -166,3 +166,8 @@ class CgroupNames:
             except OSError:
                 continue
         return self._known.get(identifier) or self._known.get(identifier & 0xFFFFFFFF)
+
+    def directory(self, identifier: int) -> Path | None:
+        """The same as a directory in the file system."""
+        path = self.path(identifier)
+        return None if path is None else self._mount / path.lstrip("/")

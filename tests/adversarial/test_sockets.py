@@ -35,8 +35,25 @@ _IPPROTO_MPTCP = 262
 _IPPROTO_SCTP = 132
 _IPPROTO_UDP_LITE = 136
 
+# Here UDP to what is allowed by a name would be refused itself, so it is allowed by its address.
+POLICY = f"""\
+version: 1
+registries:
+  - host: allowed.registry.test
+    private: true
+  - address: {topology.ALLOWED}
+  - address: {topology.ALLOWED_V6}
+resolvers: [{topology.RESOLVER}]
+"""
+
 SECOND_ADDRESS = "10.77.0.11"
 SECOND_ADDRESS_V6 = "fd77::11"
+
+
+@pytest.fixture(scope="module")
+def policy() -> str:
+    """In the place of that of conftest.py."""
+    return POLICY
 
 
 def direct_v4(actor: Actor, target: Target) -> None:

@@ -46,8 +46,8 @@ def loaded(request: pytest.FixtureRequest, load: Load) -> Bench:
     return load(module.REGISTRIES, getattr(module, "DENIED_NAMES", ""), getattr(module, "RECOGNITION", None))
 
 
-# What is about sockets and cgroups themselves.
-_OF_CGROUPS = frozenset(
+# What is about sockets and cgroups themselves, or about what only devices remember in a test run.
+_OF_ONE_KIND = frozenset(
     {
         "test_senders",
         "test_sockets",
@@ -56,6 +56,12 @@ _OF_CGROUPS = frozenset(
         "test_devices",
         "test_device_attachments",
         "test_responder",
+        "test_wire_corpus",
+        "test_wire_names",
+        "test_wire_recognised",
+        "test_wire_requests",
+        "test_wire_sockets",
+        "test_wire_splits",
     }
 )
 
@@ -63,7 +69,7 @@ _OF_CGROUPS = frozenset(
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Devices decide as cgroups do: what holds for the ones is tried with the others."""
     name = metafunc.module.__name__.rpartition(".")[2]
-    if "bench" in metafunc.fixturenames and name not in _OF_CGROUPS:
+    if "bench" in metafunc.fixturenames and name not in _OF_ONE_KIND:
         of_device = pytest.param("device", marks=pytest.mark.heavy)
         metafunc.parametrize("place", ["cgroup", of_device], indirect=True)
 

@@ -335,8 +335,16 @@ def test_padding_is_no_data(bench: Bench) -> None:
 # --- connections
 
 
+@pytest.fixture
+def unread(bench: Bench) -> Iterator[Bench]:
+    """With names that are not read, UDP to an address that a name opened passes too."""
+    with bench.configured(Settings(read_names=False)):
+        yield bench
+
+
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
-def test_connection_outlives_its_address(bench: Bench, protocol: str) -> None:
+def test_connection_outlives_its_address(unread: Bench, protocol: str) -> None:
+    bench = unread
     bench.open("learned", ONE, (443,), 0.3)
     first = TCP(sport=40000, dport=443, flags="S") if protocol == "tcp" else UDP(sport=40000, dport=443)
     more = TCP(sport=40000, dport=443, flags="PA") if protocol == "tcp" else UDP(sport=40000, dport=443)
@@ -349,7 +357,8 @@ def test_connection_outlives_its_address(bench: Bench, protocol: str) -> None:
     assert sent(bench, link() / ip(ONE) / TCP(sport=40000, dport=443, flags="S"))[0] == ANSWERED
 
 
-def test_what_one_protocol_may_is_nothing_to_the_other(bench: Bench) -> None:
+def test_what_one_protocol_may_is_nothing_to_the_other(unread: Bench) -> None:
+    bench = unread
     bench.open("learned", ONE, (443,), 60)
     assert sent(bench, link() / ip(ONE) / UDP(sport=40000, dport=443))[0] == PASSED
     bench.map("learned").clear()

@@ -372,7 +372,7 @@ def test_they_are_cut(registry: Server, destroyed: list[tuple[Connection, int, P
     bench = Bench(registry.port)
     established = bench.scope.add_established()
     for port in (4001, 4002, 4003):
-        established[flow_key(port, registry.port)] = b"\1\0\0\0"
+        established[flow_key(port, registry.port)] = bytes(abi.Connection(1))
     bench.look_up("new.example")
     # The system call knows the process, and the packet the connection; they have one socket.
     bench.connect(socket_cookie=71, pid=42)
@@ -433,7 +433,7 @@ def test_connections_at_a_device_have_no_socket_here(
     bench = Bench(443)
     established = bench.scope.add_established()
     for port in (4001, 4002):
-        established[flow_key(port, 443)] = b"\1\0\0\0"
+        established[flow_key(port, 443)] = bytes(abi.Connection(1))
         bench.connect(socket_cookie=0, pid=None, packet=packet(port, LOOPBACK, 443))
     asked.may_answer.set()
     bench.wait()

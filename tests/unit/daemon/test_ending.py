@@ -13,30 +13,28 @@ from pathlib import Path
 
 import pytest
 
-from ram_ebpf.daemon.ending import Ending
+from ram_ebpf.daemon.ending import Ending, is_to_end
 from ram_ebpf.dataplane import abi, sockets
-from ram_ebpf.dataplane.events import Event
+from ram_ebpf.dataplane.abi import Reason
+from ram_ebpf.dataplane.events import Beginning
 from ram_ebpf.dataplane.sockets import Connection
 
+from .samples import EVENT
+
 SO_COOKIE = 57
-REFUSED = Event(
-    time_ns=1,
-    verdict=abi.Verdict.DENY,
-    reason=abi.Reason.DENIED_UNKNOWN_ADDRESS,
+LOCAL = ip_address("10.0.0.2")
+REFUSED = replace(
+    EVENT,
+    reason=Reason.DENIED_UNKNOWN_ADDRESS,
     hook=abi.Hook.INET_EGRESS,
-    address=ip_address("127.0.0.1"),
-    port=443,
+    verdict=abi.Verdict.DENY,
     protocol=socket.IPPROTO_TCP,
-    rule=0,
-    scope=1,
-    detail=0,
-    socket_cookie=0,
-    pid=None,
-    process=None,
-    uid=None,
-    cgroup_id=5,
     packet=b"",
-    dns_message=None,
+)
+MISNAMED = replace(
+    REFUSED,
+    reason=Reason.NAME_MISMATCH,
+    beginning=Beginning(LOCAL, 40000, b"...evil.example", "evil.example"),
 )
 
 
@@ -63,12 +61,11 @@ class Ended:
         (mount / "docker").mkdir()
         (mount / "docker" / "cgroup.procs").write_text(f"{os.getpid()}\n{os.getppid()}\n", encoding="ascii")
         monkeypatch.setattr(sockets, "destroy", self._destroy)
-        self.ending = Ending(mount)
+        self.ending = Ending(lambda identifier: mount / ("docker" if identifier == 77 else "gone"))
 
     def _destroy(self, connection: Connection, cookie: int, namespace: Path | None) -> None:
         self.calls.append((connection, cookie, namespace))
         self.some.set()
-        raise OSError(95, "Operation not supported")
 
 
 @pytest.fixture
@@ -82,11 +79,19 @@ def ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ended:
 def test_refused_connection_is_ended_once(ended: Ended, pair: socket.socket) -> None:
     event = replace(REFUSED, socket_cookie=cookie_of(pair))
     for _ in range(3):
-        ended.ending.take(event, "/docker")
+        ended.ending.take(event)
     assert ended.some.wait(5)
-    ((connection, cookie, _),) = ended.calls
+    connection, cookie, namespace = ended.calls[0]
     assert cookie == event.socket_cookie
+    assert namespace is not None
     assert (connection.local_port, connection.remote_port) == (pair.getsockname()[1], pair.getpeername()[1])
+
+
+def test_connection_that_the_event_tells(ended: Ended) -> None:
+    """It is not looked for."""
+    ended.ending.take(MISNAMED)
+    assert ended.some.wait(5)
+    assert ended.calls[0][:2] == (Connection(LOCAL, 40000, EVENT.address, EVENT.port), EVENT.socket_cookie)
 
 
 @pytest.mark.parametrize(
@@ -95,17 +100,24 @@ def test_refused_connection_is_ended_once(ended: Ended, pair: socket.socket) -> 
         {"verdict": abi.Verdict.WOULD_DENY},
         {"protocol": socket.IPPROTO_UDP},
         {"hook": abi.Hook.INET4_CONNECT},
-        {"hook": abi.Hook.DEVICE_OUTGOING},
+        {"hook": abi.Hook.DEVICE_OUTGOING},  # where a reset was sent
+        {"reason": Reason.DENIED_SEGMENT},  # what was sent at the wrong moment comes again
         {"socket_cookie": 0},
     ],
     ids=str,
 )
-def test_what_is_not_ended(ended: Ended, pair: socket.socket, changes: dict[str, object]) -> None:
+def test_nothing_to_end(changes: dict[str, object]) -> None:
+    assert is_to_end(MISNAMED)
+    assert is_to_end(REFUSED)
+    assert not is_to_end(replace(MISNAMED, **changes))  # type: ignore[arg-type]
+
+
+def test_connections_that_are_gone(ended: Ended, pair: socket.socket) -> None:
+    """Nothing happens, and the next one is ended all the same."""
     event = replace(REFUSED, socket_cookie=cookie_of(pair))
-    ended.ending.take(replace(event, **changes), "/docker")  # type: ignore[arg-type]
-    ended.ending.take(event, None)
-    ended.ending.take(replace(event, socket_cookie=2**63), "/docker")  # nobody's
-    ended.ending.take(replace(event, socket_cookie=2**62), "/gone")
-    ended.ending.take(event, "/docker")  # after all of these
+    ended.ending.take(replace(event, socket_cookie=2**63))
+    ended.ending.take(replace(event, socket_cookie=2**62, cgroup_id=5))
+    ended.ending.take(replace(event, socket_cookie=2**61, cgroup_id=None))
+    ended.ending.take(event)
     assert ended.some.wait(5)
-    assert [cookie for _, cookie, _ in ended.calls] == [event.socket_cookie]
+    assert {cookie for _, cookie, _ in ended.calls} == {event.socket_cookie}

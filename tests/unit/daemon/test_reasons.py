@@ -35,7 +35,12 @@ def test_form(reason: Reason) -> None:
     text = SENTENCES[reason]
     assert text == text.strip()
     assert not text.endswith(".")  # the line goes on behind it
-    assert {field for _, field, _, _ in string.Formatter().parse(text) if field} <= {"host", "port", "rule"}
+    assert {field for _, field, _, _ in string.Formatter().parse(text) if field} <= {
+        "host",
+        "port",
+        "rule",
+        "name",
+    }
     for not_listed in (True, False):
         assert "{" not in sentence(reason, not_listed=not_listed)
 

@@ -212,8 +212,8 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         pytest.param(
             HEAD + "  - ghcr\nxyzzy: 1\n",
             "4: xyzzy: 'xyzzy' is not a known key, the keys known here: "
-            "version, organization, mode, message, registries, denied, resolvers, dns, recognition, docker, "
-            "refusals, scopes",
+            "version, organization, mode, message, registries, denied, resolvers, dns, "
+            "connections, recognition, docker, refusals, scopes",
             id="unknown-key-far",
         ),
         pytest.param(
@@ -235,8 +235,8 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         pytest.param(
             HEAD + "  - ghcr\n'a b': 1\n",
             "4: 'a b': 'a b' is not a known key, the keys known here: "
-            "version, organization, mode, message, registries, denied, resolvers, dns, recognition, docker, "
-            "refusals, scopes",
+            "version, organization, mode, message, registries, denied, resolvers, dns, "
+            "connections, recognition, docker, refusals, scopes",
             id="unknown-key-with-space",
         ),
         pytest.param(

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The programs that read the first bytes of a connection and judge the name in them: ram_beginning puts the
+ * bytes together, ram_hello reads them, as often as that takes, and ram_name says what becomes of the packet.
+ */
+#ifndef RAM_NAMING_H
+#define RAM_NAMING_H
+
+#include "lib/beginning.h"
+#include "lib/hostname.h"
+#include "lib/http.h"
+#include "lib/learn.h"
+#include "lib/outgoing.h"
+#include "lib/tls.h"
+
+/* A packet that cannot be judged where it stands does not leave; it may come again. */
+static __always_inline int ram_drop_segment(struct __sk_buff *skb, struct ram_config *cfg,
+					    const struct ram_packet *p, u32 scope, u32 rule)
+{
+	u32 verdict = ram_verdict_for(cfg, RAM_REASON_DENIED_SEGMENT);
+
+	ram_count(RAM_REASON_DENIED_SEGMENT);
+	if (!ram_is_new_container(skb))
+		ram_tell_packet(skb, p, scope, RAM_REASON_DENIED_SEGMENT, verdict, rule);
+	return ram_leave(skb, verdict, RAM_REASON_DENIED_SEGMENT);
+}
+
+/* A draft of what is known of the connection's beginning; NULL when there is no room. */
+static __always_inline struct ram_beginning *ram_draft(struct __sk_buff *skb,
+						       const struct ram_beginning *kept)
+{
+	u32 ticket = bpf_get_prandom_u32() | 1, zero = 0;
+	struct ram_beginning *empty = blank.lookup(&zero);
+
+	if (!empty)
+		return NULL;
+	if (kept) {
+		if (drafts.update(&ticket, (struct ram_beginning *)kept))
+			return NULL;
+	} else if (drafts.update(&ticket, empty)) {
+		return NULL;
+	}
+	skb->cb[RAM_CB_TICKET] = ticket;
+	return drafts.lookup(&ticket);
+}
+
+static __always_inline void ram_discard_draft(struct __sk_buff *skb)
+{
+	u32 ticket = skb->cb[RAM_CB_TICKET];
+
+	drafts.delete(&ticket);
+}
+
+/* A method is in upper case, and the first byte of a TLS record is no letter. */
+static __always_inline bool ram_is_request(const struct ram_beginning *draft)
+{
+	return draft->bytes[0] >= 'A' && draft->bytes[0] <= 'Z';
+}
+
+/* Goes on with the program that reads what it is. Returns only when that cannot be. */
+static __always_inline void ram_call_reader(struct __sk_buff *skb, const struct ram_beginning *draft)
+{
+	egress_programs.call(skb,
+			     ram_is_request(draft) ? RAM_EGRESS_PROGRAM_REQUEST : RAM_EGRESS_PROGRAM_HELLO);
+}
+
+int ram_beginning(struct __sk_buff *skb)
+{
+	struct ram_config *cfg = ram_config();
+	u32 scope = ram_scope_of(skb), start, offset, size, again;
+	void *beginnings_here = beginnings.lookup(&scope);
+	struct ram_connection *connection;
+	struct ram_beginning *kept, *draft;
+	struct ram_flow flow = {};
+	struct ram_packet p = {};
+
+	if (!cfg)
+		return RAM_PASS;
+	if (!beginnings_here || ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
+		return RAM_DROP;
+	connection = ram_find_connection(skb, &p, scope);
+	if (!connection)
+		return RAM_DROP; /* it was there a moment ago */
+	start = ram_forget(cfg, connection->start);
+	ram_flow_of_outgoing(&p, &flow);
+	kept = ram_map_lookup(beginnings_here, &flow);
+	if (kept && kept->start != start)
+		kept = NULL;
+	/* What was let through must be known, or it could be replaced. */
+	if (!kept && connection->named != start)
+		return ram_drop_segment(skb, cfg, &p, scope, connection->rule);
+	draft = ram_draft(skb, kept);
+	if (!draft)
+		return ram_drop_segment(skb, cfg, &p, scope, connection->rule);
+	draft->start = start;
+	offset = ram_forget(cfg, p.sequence - start);
+	size = ram_forget(cfg, p.end - p.payload_offset);
+	if (offset > draft->held)
+		goto drop;
+	again = draft->held - offset;
+	if (again > size)
+		again = size;
+	again = ram_forget(cfg, again);
+	if (again && !ram_repeats(skb, cfg, draft, p.payload_offset, offset, again))
+		goto drop;
+	/* A name that is known needs nothing more, and what is behind it is free. */
+	if (again == size || draft->outcome == RAM_READ_NAME) {
+		ram_discard_draft(skb);
+		ram_count(RAM_REASON_ALLOWED_ESTABLISHED);
+		return RAM_PASS;
+	}
+	if (ram_hold(skb, cfg, draft, p.payload_offset + again, size - again))
+		goto drop;
+	ram_call_reader(skb, draft);
+drop:
+	ram_discard_draft(skb);
+	return ram_drop_segment(skb, cfg, &p, scope, connection->rule);
+}
+
+static __always_inline struct ram_beginning *ram_take_draft(struct __sk_buff *skb)
+{
+	u32 ticket = skb->cb[RAM_CB_TICKET];
+
+	return drafts.lookup(&ticket);
+}
+
+/* Behind the steps of one program. */
+static __always_inline int ram_read_on(struct __sk_buff *skb, struct ram_beginning *draft)
+{
+	if (draft->outcome == RAM_READ_ON && draft->runs++ < RAM_BEGINNING_RUNS)
+		ram_call_reader(skb, draft);
+	egress_programs.call(skb, RAM_EGRESS_PROGRAM_NAME);
+	return RAM_DROP;
+}
+
+int ram_hello(struct __sk_buff *skb)
+{
+	struct ram_beginning *draft = ram_take_draft(skb);
+	int step;
+
+	if (!draft)
+		return RAM_DROP;
+	if (draft->part == RAM_HELLO_NEW) {
+		draft->part = RAM_HELLO_MESSAGE;
+		draft->need = 4;
+	}
+	draft->outcome = RAM_READ_ON;
+	for (step = 0; step < RAM_HELLO_STEPS; step++) {
+		draft->outcome = ram_step_tls(draft);
+		if (draft->outcome != RAM_READ_ON)
+			break;
+	}
+	return ram_read_on(skb, draft);
+}
+
+int ram_request(struct __sk_buff *skb)
+{
+	struct ram_beginning *draft = ram_take_draft(skb);
+	int step;
+
+	if (!draft)
+		return RAM_DROP;
+	draft->outcome = RAM_READ_ON;
+	for (step = 0; step < RAM_REQUEST_STEPS; step++) {
+		draft->outcome = ram_step_request(draft);
+		if (draft->outcome != RAM_READ_ON)
+			break;
+	}
+	return ram_read_on(skb, draft);
+}
+
+/* Whether a rule allows what the packet's connection is for. */
+static __always_inline bool ram_is_allowed_here(const struct ram_packet *p, u32 number)
+{
+	struct ram_rule *rule = rules.lookup(&number);
+	u32 port = p->destination_port;
+	u64 *lists;
+
+	if (!number || !rule || (rule->flags & RAM_RULE_DENY))
+		return false;
+	lists = ports.lookup(&port);
+	return lists && (*lists >> (rule->port_list & 63) & 1) &&
+	       !ram_opening_flags(p->destination, number, rule->flags);
+}
+
+/* Whether a rule refuses it where all else passes. */
+static __always_inline bool ram_is_refused_here(const struct ram_packet *p, u32 number)
+{
+	struct ram_rule *rule = rules.lookup(&number);
+
+	return number && rule && (rule->flags & RAM_RULE_DENY) &&
+	       (rule->port_list == RAM_REFUSED_LIST_ALL ||
+		rule->port_list == RAM_REFUSED_LIST_ON + p->destination_port);
+}
+
+static __always_inline bool ram_may_be_unnamed(u32 number)
+{
+	struct ram_rule *rule = rules.lookup(&number);
+
+	return rule && (rule->flags & RAM_RULE_UNNAMED);
+}
+
+/* Why the connection may go on, or not. RAM_REASON_NONE: more of it is needed to say. `rule`: of its peer. */
+static __always_inline u32 ram_reason_of_name(struct ram_config *cfg, const struct ram_packet *p,
+					      const struct ram_beginning *draft, u32 *rule)
+{
+	bool strict = cfg->posture == RAM_POSTURE_STRICT;
+	u32 number;
+
+	if (draft->outcome == RAM_READ_MORE && draft->held < RAM_BEGINNING_MAX)
+		return RAM_REASON_NONE;
+	if (draft->outcome != RAM_READ_NAME) {
+		if (!strict || (draft->outcome == RAM_READ_NO_NAME && ram_may_be_unnamed(*rule)))
+			return RAM_REASON_ALLOWED_ESTABLISHED;
+		return RAM_REASON_DENIED_NOT_NAMED;
+	}
+	number = ram_forget(cfg, ram_match_host(cfg, draft));
+	if (strict ? !ram_is_allowed_here(p, number) : ram_is_refused_here(p, number)) {
+		*rule = number;
+		return RAM_REASON_NAME_MISMATCH;
+	}
+	*rule = number;
+	return strict ? RAM_REASON_ALLOWED_NAME : RAM_REASON_ALLOWED_ESTABLISHED;
+}
+
+/* Tells of a connection by what it began with. User space ends it where the packet alone cannot be answered.
+ */
+static __always_inline void ram_tell_beginning(struct __sk_buff *skb, const struct ram_packet *p,
+					       struct ram_beginning *draft, u32 scope, u32 reason,
+					       u32 verdict, u32 rule)
+{
+	struct ram_event *event = &draft->event;
+	u64 size;
+
+	event->time_ns = ram_now();
+	event->cgroup_id = bpf_skb_cgroup_id(skb);
+	event->socket_cookie = bpf_get_socket_cookie(skb);
+	event->uid = -1;
+	__builtin_memcpy(event->address, p->destination, 16);
+	event->port = p->destination_port;
+	event->protocol = p->protocol;
+	event->hook = RAM_HOOK_OUTGOING;
+	event->reason = reason;
+	event->verdict = verdict;
+	event->rule = rule;
+	event->scope = scope;
+	event->beginning = 1;
+	event->detail = draft->outcome == RAM_READ_NAME ? draft->name_length : 0;
+	ram_flow_of_outgoing(p, &draft->flow);
+	size = draft->outcome == RAM_READ_NAME ? draft->name_at + draft->name_length : draft->held;
+	event->packet_len = sizeof(draft->flow) + size;
+	if (size > RAM_BEGINNING_MAX)
+		return;
+	asm volatile("%0 &= 0x1fff" : "+r"(size));
+	if (size > RAM_BEGINNING_MAX)
+		return;
+	questions.perf_submit(skb, event, sizeof(*event) + sizeof(draft->flow) + size);
+}
+
+int ram_name(struct __sk_buff *skb)
+{
+	struct ram_beginning *draft = ram_take_draft(skb);
+	struct ram_config *cfg = ram_config();
+	u32 scope = ram_scope_of(skb), reason, verdict, rule;
+	void *beginnings_here = beginnings.lookup(&scope);
+	struct ram_connection *connection;
+	struct ram_flow flow = {};
+	struct ram_packet p = {};
+
+	if (!cfg)
+		return RAM_PASS;
+	if (!draft || !beginnings_here || ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
+		return RAM_DROP;
+	connection = ram_find_connection(skb, &p, scope);
+	if (!connection || connection->start != draft->start)
+		return RAM_DROP;
+	ram_flow_of_outgoing(&p, &flow);
+	rule = ram_forget(cfg, connection->rule);
+	reason = ram_forget(cfg, ram_reason_of_name(cfg, &p, draft, &rule));
+	verdict = ram_verdict_for(cfg, reason);
+	if (verdict == RAM_VERDICT_ALLOW && draft->outcome == RAM_READ_NAME && ram_is_request(draft) &&
+	    ram_is_of_target(draft)) {
+		/* The target has a name of its own, and Host is still to come. */
+		ram_call_reader(skb, draft);
+		return RAM_DROP;
+	}
+	draft->runs = 0;
+	if (reason == RAM_REASON_NONE) {
+		/* What goes before a name may leave: nobody can make anything of it yet. */
+		if (ram_map_update(beginnings_here, &flow, draft, 0))
+			verdict = RAM_VERDICT_DENY;
+		reason = RAM_REASON_ALLOWED_ESTABLISHED;
+	} else if (verdict == RAM_VERDICT_DENY) {
+		connection->stage = RAM_STAGE_CUT;
+		ram_map_delete(beginnings_here, &flow);
+	} else {
+		connection->rule = rule;
+#ifdef RAM_TC
+		/* What is behind the name is free. */
+		if (draft->outcome == RAM_READ_NAME)
+			draft->held = draft->name_at + draft->name_length;
+		if (ram_map_update(beginnings_here, &flow, draft, 0))
+			verdict = RAM_VERDICT_DENY;
+		connection->stage = RAM_STAGE_NAMED;
+#else
+		ram_map_delete(beginnings_here, &flow);
+		connection->stage = RAM_STAGE_PASSES;
+#endif
+	}
+	connection->named = draft->start + draft->held;
+	ram_count(reason);
+	if (verdict != RAM_VERDICT_ALLOW && !ram_is_new_container(skb))
+		ram_tell_beginning(skb, &p, draft, scope, reason, verdict, rule);
+	ram_discard_draft(skb);
+	return ram_leave(skb, verdict, reason);
+}
+
+#endif

@@ -1,0 +1,193 @@
+"""The name on the wire from real sockets in a cgroup: what the other end receives."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute
+
+from ram_ebpf.dataplane import abi, clock
+from ram_ebpf.dataplane.abi import Reason
+from ram_ebpf.dataplane.events import Event, EventSource
+from ram_ebpf.dataplane.scope import Scope
+from ram_ebpf.dataplane.settings import Settings
+
+from .beginnings import DENIED_NAMES, REGISTRIES, THERE, hello
+from .support import Bench
+from .wire import Wire, governed, inside, own_cgroup
+
+__all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
+
+ALLOWED, REFUSED = hello("registry.test"), hello("a.evil.example")
+
+
+@pytest.fixture(scope="module")
+def made(loaded: Bench) -> Iterator[Wire]:
+    with governed(loaded) as wire:
+        with IPRoute() as netlink:
+            netlink.addr("add", index=1, address=THERE, prefixlen=32)
+        yield wire
+
+
+@pytest.fixture
+def wire(made: Wire, bench: Bench) -> Wire:
+    for item in made.scope.maps.maps.values():
+        item.clear()
+    open_there(bench, made.scope)
+    bench.counted()
+    return made
+
+
+def open_there(bench: Bench, scope: Scope) -> None:
+    """The server's address is that of an allowed name."""
+    ports = bench.plane.tables.rules.port_lists().index((443, 5000))
+    expires = clock.now_ns() + 300 * clock.NANOSECONDS
+    opening = abi.Opening(expires, bench.rule_of("registry.test"), 0)
+    scope.maps["learned"][abi.opening_key(ip_address(THERE), ports)] = bytes(opening)
+
+
+class Pair:
+    """Both ends of a connection; the client's is governed."""
+
+    def __init__(self, cgroup: Path) -> None:
+        with socket.create_server((THERE, 443)) as listening:
+            with inside(cgroup):
+                self.client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.client.connect((THERE, 443))
+            self.server, _ = listening.accept()
+
+    def received(self) -> bytes:
+        """What has come by now."""
+        self.server.settimeout(0.3)
+        found = b""
+        try:
+            while piece := self.server.recv(65536):
+                found += piece
+        except TimeoutError:
+            pass
+        return found
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.close()
+
+
+@pytest.fixture
+def pair(wire: Wire) -> Iterator[Pair]:
+    pair = Pair(wire.cgroup)
+    yield pair
+    pair.close()
+
+
+def test_allowed(pair: Pair, wire: Wire) -> None:
+    pair.client.sendall(ALLOWED)
+    pair.client.sendall(b"x" * 100000)
+    assert pair.received() == ALLOWED + b"x" * 100000
+    assert wire.bench.counted()[Reason.ALLOWED_NAME] == 1
+
+
+def test_refused(pair: Pair, wire: Wire) -> None:
+    source = EventSource(wire.bench.plane)
+    events: list[Event] = []
+    try:
+        pair.client.sendall(REFUSED)
+        pair.client.sendall(ALLOWED)
+        assert pair.received() == b""
+        source.drain(events.append)
+    finally:
+        source.close()
+    # On 5.4, connect() told of it in the same queue.
+    (event,) = [event for event in events if event.outgoing]
+    assert event.reason is Reason.NAME_MISMATCH
+    assert event.beginning is not None
+    assert event.beginning.name == "a.evil.example"
+    assert (str(event.beginning.local), event.beginning.local_port) == pair.client.getsockname()
+
+
+@pytest.mark.parametrize("size", [1, 5, 50, 150])
+def test_pieces(wire: Wire, size: int) -> None:
+    """Each with a segment of its own."""
+    for sent, name in ((ALLOWED, b"registry.test"), (REFUSED, b"a.evil.example")):
+        pair = Pair(wire.cgroup)
+        for at in range(0, len(sent), size):
+            pair.client.send(sent[at : at + size])
+        received = pair.received()
+        assert received == sent if sent is ALLOWED else name not in received
+        pair.close()
+
+
+def test_more_than_a_segment(pair: Pair) -> None:
+    """One buffer of the kernel, with much behind the name."""
+    pair.client.sendall(ALLOWED + b"y" * 60000)
+    assert pair.received() == ALLOWED + b"y" * 60000
+
+
+def test_fast_open(wire: Wire) -> None:
+    """Its data waits for the name to be judged as any other."""
+    with socket.create_server((THERE, 443)) as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 5)
+        for sent in (ALLOWED, REFUSED):
+            for _ in range(2):  # the first one has no cookie yet
+                with inside(wire.cgroup):
+                    client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+                with client:
+                    client.setblocking(False)
+                    with suppress(BlockingIOError):
+                        client.sendto(sent, socket.MSG_FASTOPEN, (THERE, 443))
+                    listening.settimeout(5)
+                    server, _ = listening.accept()
+                    with server:
+                        server.settimeout(0.5)
+                        try:
+                            received = server.recv(65536)
+                        except TimeoutError:
+                            received = b""
+                        assert b"evil" not in received
+
+
+def test_many_at_once(wire: Wire) -> None:
+    """No connection is judged by another one's name."""
+    wrong: list[bytes] = []
+
+    def run() -> None:
+        for turn in range(30):
+            sent = (ALLOWED, REFUSED)[turn & 1]
+            pair = pairs.pop()
+            pair.client.sendall(sent)
+            received = pair.received()
+            if received != (ALLOWED if sent is ALLOWED else b""):
+                wrong.append(received)
+            pair.close()
+
+    pairs = [Pair(wire.cgroup) for _ in range(120)]
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_connection_from_before(wire: Wire, cut: bool) -> None:
+    """It is judged by its address, or cut."""
+    plane, scope = wire.bench.plane, wire.bench.other
+    open_there(wire.bench, scope)
+    with own_cgroup("later") as cgroup:
+        pair = Pair(cgroup)
+        plane.attach(cgroup, scope)
+        try:
+            with wire.bench.configured(Settings(cut_earlier=cut)):
+                pair.client.sendall(b"in the middle")
+                assert pair.received() == (b"" if cut else b"in the middle")
+        finally:
+            pair.close()
+            plane.detach(cgroup)
+    assert (Reason.DENIED_NOT_NAMED in wire.bench.counted()) is cut

@@ -1,0 +1,330 @@
+"""The beginning of a connection in pieces, out of order, twice, replaced: no other name gets out."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from ram_ebpf.dataplane.abi import Reason, Stage
+from ram_ebpf.dataplane.settings import Settings
+
+from .beginnings import DENIED_NAMES, REGISTRIES, Connection, hello, opened_at_device
+from .support import Bench
+from .tls_reference import MoreNeededError, StrangeError, server_name
+
+__all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
+
+ALLOWED, REFUSED = hello("registry.test"), hello("a.evil.example")
+NAME_ENDS = ALLOWED.index(b"registry.test") + len(b"registry.test")
+
+
+@pytest.fixture
+def place() -> str:
+    return "device"
+
+
+@pytest.fixture
+def opened(bench: Bench) -> Bench:
+    return opened_at_device(bench)
+
+
+@pytest.fixture
+def connection(opened: Bench) -> Connection:
+    return Connection(opened).open()
+
+
+def fresh(opened: Bench, start: int = 1000) -> Connection:
+    """Another connection with the same ports."""
+    connection = Connection(opened, start=start)
+    connection.forget()
+    return connection.open()
+
+
+def in_records(sent: bytes, *ends: int) -> bytes:
+    """The same message with records that end there, counted without their headers."""
+    message = sent[5:]
+    cuts = [0, *ends, len(message)]
+    return b"".join(
+        sent[:3] + (stop - begin).to_bytes(2, "big") + message[begin:stop]
+        for begin, stop in itertools.pairwise(cuts)
+    )
+
+
+def test_every_split_of_what_is_allowed(opened: Bench) -> None:
+    for cut in range(1, len(ALLOWED)):
+        connection = fresh(opened)
+        assert connection.sends(ALLOWED[:cut]), cut
+        assert connection.stage is (Stage.NAMED if cut >= NAME_ENDS else Stage.UNNAMED), cut
+        assert connection.sends(ALLOWED[cut:], cut), cut
+        assert connection.stage is Stage.NAMED, cut
+
+
+def test_every_split_of_what_is_refused(opened: Bench) -> None:
+    ends = REFUSED.index(b"a.evil.example") + len(b"a.evil.example")
+    for cut in range(1, len(REFUSED)):
+        connection = fresh(opened)
+        assert connection.sends(REFUSED[:cut]) is (cut < ends), cut
+        assert not connection.sends(REFUSED[cut:], cut), cut
+        assert connection.stage is Stage.CUT, cut
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 16, 64])
+def test_many_pieces(opened: Bench, size: int) -> None:
+    for sent, stage in ((ALLOWED, Stage.NAMED), (REFUSED, Stage.CUT)):
+        connection = fresh(opened)
+        for at in range(0, len(sent), size):
+            connection.sends(sent[at : at + size], at)
+        assert connection.stage is stage
+
+
+def test_numbers_that_go_round(opened: Bench) -> None:
+    for start in (2**32 - 2, 2**32 - 1, 2**32 - 100, 2**31 - 5):
+        connection = fresh(opened, start)
+        assert connection.sends(ALLOWED[:90])
+        assert connection.sends(ALLOWED[90:], 90)
+        assert connection.stage is Stage.NAMED
+        connection = fresh(opened, start)
+        assert connection.sends(REFUSED[:90])
+        assert not connection.sends(REFUSED[90:], 90)
+
+
+def test_every_split_into_records(opened: Bench) -> None:
+    first = ALLOWED.index(b"registry.test") - 5
+    last = first + len(b"registry.test")
+    for cut in range(1, len(ALLOWED) - 5):
+        connection = fresh(opened)
+        assert connection.sends(in_records(ALLOWED, cut)) is not (first <= cut < last), cut
+        assert not fresh(opened).sends(in_records(REFUSED, cut)), cut
+
+
+def test_records_of_a_byte_each(opened: Bench) -> None:
+    first = ALLOWED.index(b"registry.test") - 5
+    many = in_records(ALLOWED, *range(1, first), first + 13)
+    assert fresh(opened).sends(many)
+    connection = fresh(opened)
+    for at in range(0, len(many), 11):
+        assert connection.sends(many[at : at + 11], at)
+    assert connection.stage is Stage.NAMED
+
+
+def test_later_piece_first(connection: Connection) -> None:
+    assert not connection.sends(ALLOWED[60:], 60)
+    assert connection.bench.counted() == {Reason.DENIED_SEGMENT: 1}
+    assert connection.sends(ALLOWED[:60])
+    assert connection.sends(ALLOWED[60:], 60)
+    assert connection.stage is Stage.NAMED
+
+
+def test_allowed_name_in_front_of_the_beginning(connection: Connection) -> None:
+    assert not connection.sends(ALLOWED, -len(ALLOWED))
+    assert not connection.sends(b"x" + ALLOWED, -1)
+    assert not connection.sends(ALLOWED, 2**31)
+    assert connection.stage is Stage.UNNAMED
+
+
+def test_same_piece_again(connection: Connection) -> None:
+    for _ in range(3):
+        assert connection.sends(ALLOWED[:60])
+    assert connection.sends(ALLOWED[20:50], 20)
+    assert connection.sends(ALLOWED[30:], 30)
+    assert connection.stage is Stage.NAMED
+    for begin, end in ((0, None), (0, 1), (60, None), (100, 110), (0, 60)):
+        assert connection.sends(ALLOWED[begin:end], begin)
+    assert connection.sends(b"\x17\x03\x03anything", len(ALLOWED))
+    assert connection.stage is Stage.NAMED
+
+
+def test_replaced_piece(connection: Connection) -> None:
+    """Of a piece that was let through, the other end may have received this or that."""
+    assert connection.sends(ALLOWED[:60])
+    for at in range(60):
+        changed = bytearray(ALLOWED[:60])
+        changed[at] ^= 1
+        assert not connection.sends(bytes(changed)), at
+        assert not connection.sends(bytes(changed) + ALLOWED[60:]), at
+        assert not connection.sends(bytes(changed[at:]), at), at
+    assert connection.sends(ALLOWED[60:], 60)
+
+
+def test_replaced_name(connection: Connection) -> None:
+    """What was judged may have been lost on its way: what comes in its place is not another name."""
+    assert connection.sends(ALLOWED)
+    for at in range(NAME_ENDS):
+        changed = bytearray(ALLOWED)
+        changed[at] ^= 1
+        assert not connection.sends(bytes(changed)), at
+        assert not connection.sends(bytes(changed[at:NAME_ENDS]), at), at
+    assert not connection.sends(REFUSED)
+    assert not connection.sends(REFUSED[50:], 50)
+    assert connection.sends(ALLOWED)
+    assert connection.stage is Stage.NAMED
+
+
+def test_replaced_when_nothing_is_kept_any_more(connection: Connection) -> None:
+    assert connection.sends(ALLOWED)
+    connection.bench.map("beginnings").clear()
+    assert not connection.sends(REFUSED)
+    assert connection.sends(b"more", len(ALLOWED))
+
+
+def test_much_data(connection: Connection) -> None:
+    """Sequence numbers go round, and the beginning stays what it was."""
+    assert connection.sends(ALLOWED)
+    for at in range(0, 3 * 2**32, 2**29):
+        assert connection.sends(b"x", len(ALLOWED) + at), at
+    assert not connection.sends(b"x", len(ALLOWED) + 3 * 2**32 - 2**29 - 2**30 - 100)
+
+
+def test_data_in_the_syn(opened: Bench) -> None:
+    """TCP Fast Open: the client's system sends the SYN again without data."""
+    connection = Connection(opened)
+    assert not connection.syn(ALLOWED)
+    assert opened.counted() == {Reason.DENIED_SEGMENT: 1}
+    assert connection.stage is None
+    assert connection.open().sends(ALLOWED)
+
+
+def test_data_before_an_answer(opened: Bench) -> None:
+    connection = Connection(opened)
+    assert connection.syn()
+    assert not connection.sends(ALLOWED)
+    connection.answer(ack=connection.start)
+    connection.answer(ack=connection.start + 2)
+    assert not connection.sends(ALLOWED)
+    connection.answer()
+    assert connection.sends(ALLOWED)
+
+
+def test_second_syn(connection: Connection) -> None:
+    """The other end reads on from the first one: a name elsewhere is read by nobody."""
+    other = Connection(connection.bench, start=connection.start + 5000)
+    assert other.syn()
+    assert not other.sends(ALLOWED)
+    assert not connection.sends(REFUSED)
+
+
+def test_same_syn_again(connection: Connection) -> None:
+    assert connection.syn()
+    assert connection.sends(ALLOWED)
+    assert connection.syn()
+    assert not connection.sends(REFUSED)
+    assert connection.sends(ALLOWED)
+
+
+def test_ports_used_again(connection: Connection) -> None:
+    assert not connection.sends(REFUSED)
+    again = Connection(connection.bench, start=connection.start + 5000).open()
+    assert again.sends(ALLOWED)
+    once_more = Connection(connection.bench, start=connection.start + 9000).open()
+    assert not once_more.sends(REFUSED)
+
+
+def test_beginning_that_was_not_seen(opened: Bench) -> None:
+    connection = Connection(opened)
+    assert connection.sends(b"in the middle")  # a device that has just been governed
+    connection.forget()
+    earlier = opened.scope.view.device_side.maps["earlier"]
+    earlier[struct.pack("=I", opened.scope.number)] = struct.pack("=Q", 1)
+    assert not connection.sends(b"in the middle")
+    assert connection.sends(b"")  # an acknowledgement alone says nothing, and is not remembered
+    assert not connection.sends(ALLOWED)
+
+
+def test_earlier_connections_are_cut(opened: Bench) -> None:
+    with opened.configured(Settings(cut_earlier=True)):
+        assert not Connection(opened).sends(b"in the middle")
+
+
+def test_name_far_behind(opened: Bench) -> None:
+    for padding in (0, 1000, 2000, 3000, 3500, 4500, 9000):
+        sent = padded(ALLOWED, padding)
+        fits = sent.index(b"registry.test") + 13 <= 4096
+        if len(sent) < 3800:  # what a test run takes
+            assert fresh(opened).sends(sent), padding
+            assert not fresh(opened).sends(padded(REFUSED, padding)), padding
+        connection = fresh(opened)
+        passed = [connection.sends(sent[at : at + 1460], at) for at in range(0, len(sent), 1460)]
+        assert all(passed) is fits, padding
+
+
+def padded(sent: bytes, size: int) -> bytes:
+    """With an extension of that many bytes in front of the others (RFC 7685)."""
+    at = 5 + 4 + 2 + 32
+    at += 1 + sent[at]
+    at += 2 + int.from_bytes(sent[at : at + 2], "big")
+    at += 1 + sent[at]
+    extensions = b"\0\x15" + size.to_bytes(2, "big") + bytes(size) + sent[at + 2 :]
+    body = sent[9:at] + len(extensions).to_bytes(2, "big") + extensions
+    message = b"\1" + len(body).to_bytes(3, "big") + body
+    return b"\x16\3\1" + len(message).to_bytes(2, "big") + message
+
+
+MUTATIONS = st.lists(
+    st.tuples(st.integers(0, 600), st.sampled_from(["set", "cut", "insert", "flip"]), st.binary(max_size=4)),
+    max_size=4,
+)
+
+
+def mutated(sent: bytes, changes: list[tuple[int, str, bytes]]) -> bytes:
+    for at, how, data in changes:
+        if how == "set":
+            sent = sent[:at] + data + sent[at + len(data) :]
+        elif how == "cut":
+            sent = sent[:at] + sent[at + len(data) :]
+        elif how == "insert":
+            sent = sent[:at] + data + sent[at:]
+        elif at < len(sent):
+            sent = sent[:at] + bytes([sent[at] ^ (data[0] if data else 1)]) + sent[at + 1 :]
+    return sent
+
+
+@pytest.mark.heavy
+@hypothesis.settings(
+    max_examples=1500, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], deadline=None
+)
+@hypothesis.given(
+    changes=MUTATIONS,
+    name=st.sampled_from(["registry.test", "a.evil.example", None]),
+    cuts=st.lists(st.integers(1, 600), max_size=5, unique=True).map(sorted),
+    ends=st.lists(st.integers(1, 400), max_size=3, unique=True).map(sorted),
+)
+def test_mutations(
+    opened: Bench, changes: list[tuple[int, str, bytes]], name: str | None, cuts: list[int], ends: list[int]
+) -> None:
+    """Each piece is judged as the second implementation judges what was sent until then."""
+    sent = mutated(in_records(HELLOS[name], *ends), changes)
+    hypothesis.assume(not b"A" <= sent[:1] <= b"Z")  # which is for the reader of requests
+    connection = fresh(opened)
+    pieces = [0, *(cut for cut in cuts if cut < len(sent)), len(sent)]
+    for begin, end in itertools.pairwise(pieces):
+        if begin == end:
+            continue
+        passed = connection.sends(sent[begin:end], begin)
+        expected = expectation(opened, sent[:end])
+        assert passed is (expected is not Stage.CUT)
+        assert connection.stage is expected
+        if expected is not Stage.UNNAMED:
+            break
+
+
+HELLOS = {name: hello(name) for name in ("registry.test", "a.evil.example", None)}
+
+
+def expectation(opened: Bench, sent: bytes) -> Stage:
+    try:
+        name = server_name(sent)
+    except MoreNeededError:
+        return Stage.UNNAMED
+    except StrangeError:
+        return Stage.CUT
+    if name is None:
+        return Stage.CUT
+    try:
+        rule = opened.plane.tables.rules.allows(name.decode("ascii"))
+    except UnicodeDecodeError:
+        return Stage.CUT
+    return Stage.NAMED if rule is not None and 443 in rule.ports else Stage.CUT
