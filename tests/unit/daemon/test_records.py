@@ -24,6 +24,7 @@ from ram_ebpf.daemon.records import (
     rule_text,
 )
 from ram_ebpf.dataplane.abi import Hook, Reason, Verdict
+from ram_ebpf.dataplane.events import Beginning
 from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.policy.catalogue import load_catalogue
@@ -569,3 +570,14 @@ def test_a_stream_that_cannot_hold_every_character_loses_no_line() -> None:
     writer.write({**RECORD, "process": "\N{REPLACEMENT CHARACTER}\x1b"})
     writer.write(RECORD)
     assert raw.getvalue().count(b"DENIED 192.0.2.1:443") == 2
+
+
+def test_both_names_of_a_connection() -> None:
+    """What was looked up, and what the connection said itself."""
+    history = NameHistory()
+    beginning = Beginning(ip("10.0.0.2"), 40000, b"evil.example", "evil.example")
+    event = replace(EVENT, reason=Reason.NAME_MISMATCH, beginning=beginning)
+    record = Describer(lambda number: TABLES, history, lambda identifier: None).describe(event, None)
+    assert record["name"] == "evil.example"
+    assert record["address"] == "192.0.2.1"
+    assert "evil.example" in record["explanation"]
