@@ -98,7 +98,7 @@ def test_short(length: int) -> None:
     [
         {"verdict": 4},
         {"verdict": 255},
-        {"reason": 13},
+        {"reason": 14},
         {"reason": 15},
         {"reason": 53},
         {"reason": max(abi.Reason) + 1},
