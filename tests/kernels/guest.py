@@ -83,7 +83,9 @@ def _pytest(job: Job, share: Path) -> list[int] | None:
 
 
 def _start(arguments: Sequence[str], junit: Path, log: IO[str] | None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={junit}"]
+    # The first test of a run starts the lab, which takes minutes where another guest runs beside this one.
+    patience = ["-o", "timeout=600"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={junit}", *patience]
     return subprocess.Popen([*command, *arguments], stdout=log, stderr=subprocess.STDOUT if log else None)
 
 
