@@ -1,4 +1,4 @@
-"""`ram-ebpf explain`: what would be decided about a host, and in which scope a process is."""
+"""`ram-ebpf explain`: what would be decided about a host, and what was refused last."""
 
 from __future__ import annotations
 
@@ -18,12 +18,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "explain",
         help="say what would be decided about a host, and why",
         description=(
-            "Says what the running instances would decide about HOST. Exit status: 0 when every scope that "
-            "was asked allows it, or nothing governs, 1 when one refuses, 64 for what is no host, "
-            "69 when no instance runs, 77 not root."
+            "Says what the running instances would decide about HOST, or with --last what they have refused. "
+            "Exit status: 0 when every scope that was asked allows it, or nothing governs, 1 when one "
+            "refuses, 64 for what is no host, 69 when no instance runs, 77 not root."
         ),
     )
-    parser.add_argument("host", metavar="HOST", help="a name or an address, with :PORT where it is not 443")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "host", metavar="HOST", nargs="?", help="a name or an address, with :PORT where it is not 443"
+    )
+    what.add_argument(
+        "--last",
+        metavar="N",
+        type=int,
+        nargs="?",
+        const=1,
+        help="the last refusal, or the last N (up to 100), the latest one first",
+    )
     parser.add_argument(
         "--pid", type=int, metavar="N", help="in the scope of this process (default: each scope)"
     )
@@ -53,6 +64,8 @@ def split_port(text: str) -> tuple[str, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Asks all instances; the exit status."""
+    if args.last is not None:
+        return _last(args)
     try:
         host, port = split_port(args.host)
     except ValueError as error:
@@ -73,6 +86,44 @@ def run(args: argparse.Namespace) -> int:
     if any("error" in answer for answer in answers):
         return os.EX_USAGE
     return int(any(not scope["allowed"] for answer in answers for scope in answer["scopes"]))
+
+
+def _last(args: argparse.Namespace) -> int:
+    if args.pid is not None:
+        print("ram-ebpf: --pid goes with HOST, not with --last", file=sys.stderr)
+        return os.EX_USAGE
+    answers = ask({"verb": "last", "count": args.last})
+    if isinstance(answers, int):
+        return answers
+    if args.json:
+        print(json.dumps(answers, indent=2))
+    else:
+        for answer in answers:
+            for line in _refusal_lines(answer):
+                print(line)
+    return os.EX_USAGE if any("error" in answer for answer in answers) else 0
+
+
+def _refusal_lines(answer: dict[str, Any]) -> Iterator[str]:
+    from ram_ebpf.daemon.records import human_line
+
+    if "error" in answer:
+        yield f"ram-ebpf (pid {answer['instance']}): {answer['error']}"
+        return
+    if not answer["refusals"]:
+        yield f"ram-ebpf (pid {answer['instance']}) has refused nothing since it was started"
+    for record in answer["refusals"]:
+        # Names come from the network: no control character of theirs may reach a terminal.
+        yield _printable(f"{record['time']} {human_line({k: v for k, v in record.items() if k != 'hint'})}")
+        if record.get("scope"):
+            yield _printable(f"  scope: {record['scope']}")
+        yield f"  reason: {record['reason']}, see docs/reasons.md"
+        if record.get("hint"):
+            yield _printable(f"  hint: {record['hint']}")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _lines(answer: dict[str, Any]) -> Iterator[str]:

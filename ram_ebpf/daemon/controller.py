@@ -24,6 +24,7 @@ from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
 from ram_ebpf.daemon.records import Describer, RecordWriter, event_name
+from ram_ebpf.daemon.refusals import LastRefusals
 from ram_ebpf.daemon.repeats import Repeats
 from ram_ebpf.daemon.state import State
 from ram_ebpf.daemon.trust import Trust
@@ -199,7 +200,11 @@ class Controller:
         )
         self._describer.scope_label = following.label_of
         self._authorizing = self._open_authorizing(following)
-        state = State(self._policy, self._plane, following, find_cgroup2_mount(), self._request_counters)
+        refusals = LastRefusals()
+        self._writer.note = refusals.note
+        state = State(
+            self._policy, self._plane, following, find_cgroup2_mount(), self._request_counters, refusals
+        )
         with self._signals() as wake:
             try:
                 self._trust.apply(self._plane)

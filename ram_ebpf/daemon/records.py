@@ -19,6 +19,7 @@ from ram_ebpf.dns.lookup import Answer, question_name
 
 _TCP = 6
 _PROTOCOLS = {_TCP: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}
+_REFUSING = frozenset({Verdict.DENY, Verdict.WOULD_DENY})
 _VERDICT_EVENTS = {Verdict.ALLOW: "allowed", Verdict.DENY: "denied", Verdict.WOULD_DENY: "would-deny"}
 NOT_UNDERSTOOD = frozenset(
     {
@@ -110,6 +111,8 @@ class Describer:
                 ),
             ),
         }
+        if event.verdict in _REFUSING and host is not None and listed is None:
+            record["hint"] = self._hint(host, tables)
         if about_dns:
             record["resolver"] = f"{record.pop('address')}#{record.pop('port')}"
             if answer is not None and answer.addresses:
@@ -117,6 +120,17 @@ class Describer:
         elif event.verdict is not Verdict.ALLOW and self.message:
             record["message"] = self.message
         return {key: value for key, value in record.items() if value is not None}
+
+    def _hint(self, host: str, tables: Tables) -> str | None:
+        """Hosts of blobs move most often: then an allowed name was looked up just before."""
+        for seconds, name in self.history.before(host):
+            rule = tables.rules.match(name)
+            if rule is not None and not rule.deny:
+                return (
+                    f"{host} was looked up {seconds:.0f} s after {name}, which {rule_text(rule)} allows: "
+                    "it may be where that registry keeps its blobs now; if so, add it there under `also`"
+                )
+        return None
 
     @staticmethod
     def _dns_host(event: Event, answer: Answer | None) -> str | None:
@@ -153,6 +167,8 @@ def human_line(record: dict[str, Any]) -> str:
     line = " ".join(words)
     if record.get("explanation"):
         line += f": {record['explanation']}"
+    if record.get("hint"):
+        line += f" ({record['hint']})"
     if record.get("repeated"):
         line += f" ({record['repeated']} more like this before)"
     if record.get("message"):
@@ -166,10 +182,13 @@ class RecordWriter:
     def __init__(self, as_json: bool, stream: TextIO | None = None) -> None:
         self._json = as_json
         self._stream = stream or sys.stdout
+        self.note: Callable[[dict[str, Any]], None] = lambda record: None
+        """Is called with each line's record, which has its time then."""
 
     def write(self, record: dict[str, Any]) -> None:
         """One record, with the time of now (UTC, RFC 3339)."""
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self.note({"time": now, **record})
         text = json.dumps({"time": now, **record}) if self._json else f"{now} {human_line(record)}"
         # Names come from the network: no control character of theirs may reach a terminal.
         if not self._json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ram_ebpf import __version__
 from ram_ebpf.daemon.following import Following
 from ram_ebpf.daemon.reasons import explain
 from ram_ebpf.daemon.records import rule_text
+from ram_ebpf.daemon.refusals import MOST, LastRefusals
 from ram_ebpf.dataplane import abi, clock
 from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.scope import Scope
@@ -38,17 +39,20 @@ class State:
     mount: Path
     request_counters: Callable[[], dict[str, int]] = dict
     """Of refused requests to Docker's API."""
+    refusals: LastRefusals = field(default_factory=LastRefusals)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """`status`, or `explain` with `host` and, if wanted, `port` and `pid`."""
+        """`status`, `last` with `count`, or `explain` with `host` and, if wanted, `port` and `pid`."""
         try:
             if request.get("verb") == "status":
                 return self.status()
             if request.get("verb") == "explain":
                 return self.explain(request)
+            if request.get("verb") == "last":
+                return self.last(request)
         except OSError as error:
             return {"error": str(error)}
-        return {"error": f"no verb {str(request.get('verb'))[:40]!r}: write status or explain"}
+        return {"error": f"no verb {str(request.get('verb'))[:40]!r}: write status, explain or last"}
 
     def status(self) -> dict[str, Any]:
         """What is enforced where."""
@@ -63,6 +67,13 @@ class State:
                 **self.request_counters(),
             },
         }
+
+    def last(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The last refusals, as they are in the log."""
+        count = request.get("count", 1)
+        if not isinstance(count, int) or not 0 < count <= MOST:
+            return {"error": f"count: write a number from 1 to {MOST}"}
+        return {"refusals": self.refusals.last(count)}
 
     def _describe(self, label: str) -> dict[str, Any]:
         scopes, terms = self.following.scopes_of(label), self.following.terms_of(label)

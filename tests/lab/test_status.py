@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.adversarial.actor import Actor
-from tests.adversarial.field import governed, tcp_connect
+from tests.adversarial.field import eventually, governed, tcp_connect
 
+from . import topology
 from .daemon import COMMAND, Daemon
 from .lab import Lab
 
@@ -135,6 +136,38 @@ def test_explain_in_each_scope(lab: Lab, daemon: Daemon) -> None:
     shown = ask(lab, "explain", "elsewhere.test")
     assert shown.returncode == 1
     assert [line.split(" in ")[0] for line in shown.stdout.splitlines()] == ["allowed", "REFUSED"]
+
+
+def test_explain_what_was_refused_last(lab: Lab, daemon: Daemon, root: Path) -> None:
+    with Actor(lab.client, root / "strict") as actor:
+        for port in (7001, 7002):
+            with pytest.raises(PermissionError):
+                tcp_connect(actor, topology.BLOCKED, port)
+    assert eventually(lambda: "7002" in ask(lab, "explain", "--last").stdout)
+    shown = ask(lab, "explain", "--last")
+    assert shown.returncode == 0
+    first, *more = shown.stdout.splitlines()
+    assert f"DENIED {topology.BLOCKED}:7002 tcp by " in first or f"({topology.BLOCKED}:7002) tcp by " in first
+    assert f"  scope: cgroup {root / 'strict'}" in more
+    assert "  reason: denied-unknown-address, see docs/reasons.md" in more
+    (answer,) = json.loads(ask(lab, "explain", "--json", "--last", "2").stdout)
+    assert [record["port"] for record in answer["refusals"]] == [7002, 7001]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--last", "0"), "count: write a number from 1 to 100"),
+        (("--last", "101"), "count: write a number from 1 to 100"),
+        (("--last", "2", "--pid", "1"), "--pid goes with HOST, not with --last"),
+    ],
+)
+def test_explain_last_what_is_no_question(
+    lab: Lab, daemon: Daemon, words: tuple[str, ...], text: str
+) -> None:
+    shown = ask(lab, "explain", *words)
+    assert shown.returncode == 64
+    assert text in shown.stdout + shown.stderr
 
 
 def test_explain_for_a_process_that_nothing_governs(lab: Lab, daemon: Daemon) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
+import pytest
+
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.dns.lookup import Answer
 
@@ -60,3 +62,15 @@ def test_the_usual_bound() -> None:
     history.note(Answer("a.example", tuple((ip(first + n), 60) for n in range(65537))))
     assert history.name_of(ip("10.0.0.0")) is None
     assert history.name_of(ip("10.0.0.1")) == "a.example"
+
+
+def test_names_that_were_looked_up_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {0.0: "old", 5.0: "blobs", 14.0: "registry", 15.0: "auth", 16.0: "blobs", 17.0: "later"}
+    clock = iter(names)
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    history = NameHistory()
+    for name in names.values():
+        history.note(answer(name))
+    assert history.before("blobs") == [(1.0, "auth"), (2.0, "registry")]
+    assert history.before("old") == []
+    assert history.before("never") == []

@@ -581,3 +581,28 @@ def test_both_names_of_a_connection() -> None:
     assert record["name"] == "evil.example"
     assert record["address"] == "192.0.2.1"
     assert "evil.example" in record["explanation"]
+
+
+def test_hint_at_a_host_of_blobs_that_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a person would find it in the log: an allowed name was looked up just before."""
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    made = describer(a10_0_0_1="ghcr.io", a192_0_2_1="cdn.moved.example")
+    record = made.describe(EVENT, None)
+    assert record["hint"].startswith("cdn.moved.example was looked up 0 s after ghcr.io, which ")
+    assert record["hint"].endswith("if so, add it there under `also`")
+    assert record["hint"] in human_line(record)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"a192_0_2_1": "cdn.moved.example"},
+        {"a192_0_2_1": "cdn.moved.example", "a10_0_0_1": "ghcr.io"},
+        {"a10_0_0_1": "public.corp.example", "a192_0_2_1": "cdn.moved.example"},
+        {"a10_0_0_1": "ghcr.io", "a192_0_2_1": "public.corp.example"},
+        {"a10_0_0_1": "ghcr.io"},
+    ],
+    ids=["alone", "afterwards", "after a denied one", "denied itself", "no name"],
+)
+def test_no_hint(names: dict[str, str]) -> None:
+    assert "hint" not in describer(**names).describe(EVENT, None)
