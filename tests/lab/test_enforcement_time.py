@@ -106,8 +106,9 @@ def test_connection_outlives_its_answer(lab: Lab, daemon: Daemon, inside: Actor)
         assert line["reason"] == "denied-expired"
         assert "expired" in line["explanation"]
         assert line["host"] == EXPIRING
-        client.send(b"question")
-        assert accepted.recv() == b"question"
+        question = f"GET / HTTP/1.1\r\nHost: {EXPIRING}:{ECHO}\r\n\r\n".encode()
+        client.send(question)
+        assert accepted.recv() == question
         accepted.send(b"answer")
         assert client.recv() == b"answer"
         inside.resolve(EXPIRING)
