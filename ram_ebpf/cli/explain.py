@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ram_ebpf.cli.instances import ask
+from ram_ebpf.cli.printing import print_lines
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -81,8 +82,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(answers, indent=2))
     else:
         for answer in answers:
-            for line in _lines(answer):
-                print(line)
+            print_lines(_lines(answer))
     if any("error" in answer for answer in answers):
         return os.EX_USAGE
     return int(any(not scope["allowed"] for answer in answers for scope in answer["scopes"]))
@@ -99,8 +99,7 @@ def _last(args: argparse.Namespace) -> int:
         print(json.dumps(answers, indent=2))
     else:
         for answer in answers:
-            for line in _refusal_lines(answer):
-                print(line)
+            print_lines(_refusal_lines(answer))
     return os.EX_USAGE if any("error" in answer for answer in answers) else 0
 
 
@@ -113,17 +112,12 @@ def _refusal_lines(answer: dict[str, Any]) -> Iterator[str]:
     if not answer["refusals"]:
         yield f"ram-ebpf (pid {answer['instance']}) has refused nothing since it was started"
     for record in answer["refusals"]:
-        # Names come from the network: no control character of theirs may reach a terminal.
-        yield _printable(f"{record['time']} {human_line({k: v for k, v in record.items() if k != 'hint'})}")
+        yield f"{record['time']} {human_line({k: v for k, v in record.items() if k != 'hint'})}"
         if record.get("scope"):
-            yield _printable(f"  scope: {record['scope']}")
+            yield f"  scope: {record['scope']}"
         yield f"  reason: {record['reason']}, see docs/reasons.md"
         if record.get("hint"):
-            yield _printable(f"  hint: {record['hint']}")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+            yield f"  hint: {record['hint']}"
 
 
 def _lines(answer: dict[str, Any]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ram_ebpf.cli.instances import ask
+from ram_ebpf.cli.printing import print_lines
 from ram_ebpf.policy.words import plural
 
 
@@ -31,8 +32,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(answers, indent=2))
         return 0
     for answer in answers:
-        for line in _lines(answer):
-            print(line)
+        print_lines(_lines(answer))
     return 0
 
 

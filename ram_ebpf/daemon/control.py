@@ -109,8 +109,12 @@ class ControlSocket(News):
             self._path.parent.rmdir()  # others' are still in there
 
 
-def ask_all(request: dict[str, Any], directory: Path = DIRECTORY) -> list[dict[str, Any]]:
+def ask_all(
+    request: dict[str, Any], directory: Path = DIRECTORY, patience: float = _ANSWER_PATIENCE + _PATIENCE
+) -> list[dict[str, Any]]:
     """The answers of all running instances, each with its process id as `instance`.
+
+    `patience`: seconds that each may keep us waiting; then TimeoutError is raised.
 
     Raises NotRunningError where there are none, PermissionError where they may not be asked.
     """
@@ -121,15 +125,15 @@ def ask_all(request: dict[str, Any], directory: Path = DIRECTORY) -> list[dict[s
         found = []
     for path, pid in found:
         with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
-            answers.append({"instance": pid, **_ask(path, request)})
+            answers.append({"instance": pid, **_ask(path, request, patience)})
     if not answers:
         raise NotRunningError(f"no instance of ram-ebpf runs here (looked in {directory})")
     return answers
 
 
-def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+def _ask(path: Path, request: dict[str, Any], patience: float) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(_ANSWER_PATIENCE + _PATIENCE)
+        client.settimeout(patience)
         client.connect(str(path))
         _send(client, request)
         answer = json.loads(_read_line(client, _LONGEST_ANSWER))

@@ -69,11 +69,15 @@ class State:
         }
 
     def last(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The last refusals, as they are in the log."""
+        """The last refusals, as they are in the log, and how many there were since the start."""
         count = request.get("count", 1)
         if not isinstance(count, int) or not 0 < count <= MOST:
             return {"error": f"count: write a number from 1 to {MOST}"}
-        return {"refusals": self.refusals.last(count)}
+        return {
+            "refusals": self.refusals.last(count),
+            "noted": self.refusals.noted,
+            "organization": self.policy.organization,
+        }
 
     def _describe(self, label: str) -> dict[str, Any]:
         scopes, terms = self.following.scopes_of(label), self.following.terms_of(label)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ram_ebpf.policy.fields import IPAddress
+if TYPE_CHECKING:  # it is slow to import, and who waits for Docker's command reads names as well
+    from ram_ebpf.policy.fields import IPAddress
 
 HUB = "docker.io"
 HUB_HOST = "registry-1.docker.io"

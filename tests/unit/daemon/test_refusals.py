@@ -16,6 +16,7 @@ def test_the_latest_comes_first_and_the_oldest_goes() -> None:
     kept.note({"event": "would-deny", "number": 5})
     assert [record["number"] for record in kept.last(10)] == [5, 4, 3]
     assert [record["number"] for record in kept.last(1)] == [5]
+    assert kept.noted == 6
 
 
 @pytest.mark.parametrize("count", [1, 100])

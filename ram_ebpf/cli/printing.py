@@ -1,0 +1,18 @@
+"""Lines for a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+
+def printable(text: str) -> str:
+    """One line. Names come from the network: no control character of theirs may reach a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """To standard output, each at once; what its encoding cannot hold is written as its number."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    for line in lines:
+        print(printable(line).encode(encoding, "backslashreplace").decode(encoding), flush=True)
