@@ -32,6 +32,8 @@ registries:
     ports: [{PORT}]
     private: true
 resolvers: [{RESOLVER}]
+# Its datagrams say no name.
+connections: {{ read_names: false }}
 """
 
 _SOURCE = Path(__file__).parent / "clients" / "race.c"
