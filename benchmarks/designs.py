@@ -36,6 +36,8 @@ registries:
     ports: [{race.PORT}, {HOLE}]
     private: true
 resolvers: [{race.RESOLVER}]
+# What is sent here says no name.
+connections: {{ read_names: false }}
 """
 
 _TABLE = "inet fw"
