@@ -24,10 +24,11 @@ class NameHistory:
         self._names: OrderedDict[IPAddress, str] = OrderedDict()
         self._recent: deque[tuple[float, str]] = deque(maxlen=_RECENT)
 
-    def note(self, answer: Answer) -> None:
-        """Remembers what a resolver answered."""
+    def note(self, answer: Answer, own: bool = False) -> None:
+        """Remembers what a resolver answered. `own`: nobody in a scope has asked, but the daemon by itself."""
         with self._lock:  # both the reader of events and the seeder come here
-            self._recent.append((time.monotonic(), answer.name))
+            if not own:
+                self._recent.append((time.monotonic(), answer.name))
             for address, _ in answer.addresses:
                 self._names[address] = answer.name
                 self._names.move_to_end(address)

@@ -220,7 +220,7 @@ class Learner:
         return rule.rank
 
     def _seed(self, answer: Answer, rule: Sequence[tuple[View, int]]) -> None:
-        self._history.note(answer)
+        self._history.note(answer, own=True)
         for view, number in rule:
             self._open(view, view.maps["seeded"], answer, number)
 

@@ -74,3 +74,11 @@ def test_names_that_were_looked_up_before(monkeypatch: pytest.MonkeyPatch) -> No
     assert history.before("blobs") == [(1.0, "auth"), (2.0, "registry")]
     assert history.before("old") == []
     assert history.before("never") == []
+
+
+def test_what_the_daemon_asks_by_itself_is_nobodys_lookup() -> None:
+    history = NameHistory()
+    history.note(answer("ghcr.example", "192.0.2.1"), own=True)
+    history.note(answer("evil.example", "192.0.2.2"))
+    assert history.before("evil.example") == []
+    assert history.name_of(ip("192.0.2.1")) == "ghcr.example"
