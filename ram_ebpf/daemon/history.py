@@ -25,7 +25,7 @@ class NameHistory:
         self._recent: deque[tuple[float, str]] = deque(maxlen=_RECENT)
 
     def note(self, answer: Answer, own: bool = False) -> None:
-        """Remembers what a resolver answered. `own`: nobody in a scope has asked, but the daemon by itself."""
+        """Remembers what a resolver answered. `own`: the daemon has asked, and nobody in a scope."""
         with self._lock:  # both the reader of events and the seeder come here
             if not own:
                 self._recent.append((time.monotonic(), answer.name))
