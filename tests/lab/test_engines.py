@@ -5,10 +5,12 @@ Engine and daemon share a PID namespace of their own, so that no engine of the m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ _SCRIPT = """\
 sh -c 'echo $$ > "$1/cgroup.procs"; exec containerd --root "$2/root" --state "$2/state" \
     --address "$2/containerd.sock" >"$2/log" 2>&1' sh "$1" "$2" &
 until [ -S "$2/containerd.sock" ]; do sleep 0.05; done
-[ "$3" = engine ] || { kill $!; wait; rm "$2/containerd.sock"; }
+[ "$3" = engine ] || { kill -KILL $!; wait; rm "$2/containerd.sock"; }
 "$4" -m ram_ebpf run --log-format json >"$2/daemon" 2>&1 &
 daemon=$!
 tail -f "$2/daemon" &
@@ -47,10 +49,15 @@ def state(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _start(lab: Lab, cgroup: Path, state: Path, what: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def _started(lab: Lab, cgroup: Path, state: Path, what: str) -> Iterator[subprocess.Popen[str]]:
     script = ["sh", "-c", _SCRIPT, "sh", str(cgroup), str(state), what, sys.executable]
     command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *script]
-    return lab.client.popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = lab.client.popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        lab.client.stop(process)
 
 
 @pytest.fixture
@@ -59,43 +66,43 @@ def engine_cgroup(lab: Lab, tmp_path: Path) -> Path:
 
 
 def test_containerd_is_found_and_governed(lab: Lab, engine_cgroup: Path, state: Path) -> None:
-    process = _start(lab, engine_cgroup, state, "engine")
-    assert process.stdout is not None
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if '"ready"' in line or line.startswith("exit"):
-            break
-    assert any("containerd (pid" in line and str(engine_cgroup) in line for line in said)
-    ready = json.loads(said[-1])
-    assert ready["scopes"] == [str(engine_cgroup)]
-    # Whatever runs in the engine's cgroup is governed as the engine is.
-    result = lab.client.run([sys.executable, "-c", _CONNECT, lab.blocked.address], cgroup=engine_cgroup)
-    assert "Operation not permitted" in result.stderr
-    assert lab.client.run([sys.executable, "-c", _CONNECT, lab.blocked.address], cgroup=lab.client_cgroup).ok
-    lab.client.stop(process)
+    with _started(lab, engine_cgroup, state, "engine") as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if '"ready"' in line or line.startswith("exit"):
+                break
+        assert any("containerd (pid" in line and str(engine_cgroup) in line for line in said)
+        ready = json.loads(said[-1])
+        assert ready["scopes"] == [str(engine_cgroup)]
+        # Whatever runs in the engine's cgroup is governed as the engine is.
+        result = lab.client.run([sys.executable, "-c", _CONNECT, lab.blocked.address], cgroup=engine_cgroup)
+        assert "Operation not permitted" in result.stderr
+        assert lab.client.run(
+            [sys.executable, "-c", _CONNECT, lab.blocked.address], cgroup=lab.client_cgroup
+        ).ok
     deadline = time.monotonic() + 5
     while (engine_cgroup / "cgroup.procs").read_text() and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
 def test_an_engine_that_starts_later_is_governed(lab: Lab, engine_cgroup: Path, state: Path) -> None:
-    process = _start(lab, engine_cgroup, state, "later")
-    assert process.stdout is not None
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if '"scope-back"' in line or line.startswith("exit"):
-            break
-    assert any(
-        "no container engine is running here; it is governed as soon as it is" in line for line in said
-    )
-    (ready,) = [json.loads(line) for line in said if '"ready"' in line]
-    assert ready["scopes"] == []
-    assert f"{engine_cgroup} is governed" in said[-1]
-    result = lab.client.run([sys.executable, "-c", _CONNECT, lab.blocked.address], cgroup=engine_cgroup)
-    assert "Operation not permitted" in result.stderr
-    lab.client.stop(process)
+    with _started(lab, engine_cgroup, state, "later") as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if '"scope-back"' in line or line.startswith("exit"):
+                break
+        assert any(
+            "no container engine is running here; it is governed as soon as it is" in line for line in said
+        )
+        (ready,) = [json.loads(line) for line in said if '"ready"' in line]
+        assert ready["scopes"] == []
+        assert f"{engine_cgroup} is governed" in said[-1]
+        result = lab.client.run([sys.executable, "-c", _CONNECT, lab.blocked.address], cgroup=engine_cgroup)
+        assert "Operation not permitted" in result.stderr
 
 
 def test_a_service_that_restarts_is_governed_again(lab: Lab, tmp_path: Path) -> None:
