@@ -217,8 +217,9 @@ def test_first_packet(lab: Lab, docker: Docker, daemon: HostDaemon) -> None:
             container = docker.run(IMAGE, command, f"quick-{number}", {"team": "builds"})
             docker.call("POST", f"/containers/{container.identifier}/wait")
             docker.remove(container)
+        tcp_connect(watching, topology.BLOCKED)  # of nobody who is governed
         left = [data for data, _ in item.drain()]
-    assert left, "the watcher sees nothing"
+    assert any(socket.inet_aton(topology.BLOCKED) in data for data in left), "the watcher sees nothing"
     needles = [socket.inet_aton(target) for target in targets]
     assert not [needle for needle in needles if any(needle in data for data in left)]
     assert not any(line["event"] == "unknown-device" for line in daemon.lines()[start:])
