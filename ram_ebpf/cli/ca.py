@@ -142,7 +142,7 @@ def _outermost(domains: Iterable[str]) -> list[str]:
 
 def _install(args: argparse.Namespace) -> int:
     from ram_ebpf.responder import authority
-    from ram_ebpf.responder.trust_store import TrustError, TrustStore
+    from ram_ebpf.responder.trust_store import TrustStore
 
     if os.geteuid() != 0:
         return _fail(os.EX_NOPERM, "needs root, to write to the system's store: run it with sudo")
@@ -150,34 +150,31 @@ def _install(args: argparse.Namespace) -> int:
         pem = authority.to_pem(authority.load_certificate(_directory(args)))
     except authority.AuthorityError as error:
         return _fail(os.EX_NOINPUT, str(error))
-    done = 0
-    try:
-        for line in TrustStore().install(pem, args.host):
-            print(line)
-            done += 1
-    except TrustError as error:
-        return _fail(os.EX_UNAVAILABLE, str(error))
-    except OSError as error:
-        return _fail(os.EX_CANTCREAT, str(error))
-    print(_RESTART if done else "it is installed already")
-    return 0
+    return _change(TrustStore().install(pem, args.host), "it is installed already")
 
 
 def _uninstall(args: argparse.Namespace) -> int:
-    from ram_ebpf.responder.trust_store import TrustError, TrustStore
+    from ram_ebpf.responder.trust_store import TrustStore
 
     if os.geteuid() != 0:
         return _fail(os.EX_NOPERM, "needs root, to write to the system's store: run it with sudo")
+    return _change(TrustStore().uninstall(), "it is not installed")
+
+
+def _change(steps: Iterable[str], nothing: str) -> int:
+    """Takes the steps of a change to the system's store, and says each; `nothing`: what to say of none."""
+    from ram_ebpf.responder.trust_store import TrustError
+
     done = 0
     try:
-        for line in TrustStore().uninstall():
+        for line in steps:
             print(line)
             done += 1
     except TrustError as error:
         return _fail(os.EX_UNAVAILABLE, str(error))
     except OSError as error:
         return _fail(os.EX_CANTCREAT, str(error))
-    print(_RESTART if done else "it is not installed")
+    print(_RESTART if done else nothing)
     return 0
 
 

@@ -16,11 +16,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from ram_ebpf.dataplane import abi, namespaces, sockets
+from ram_ebpf.dataplane import abi, sockets
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.sockets import Connection
 from ram_ebpf.dns.streams import flow_of
+from ram_ebpf.scopes.neighbours import namespaces_of
 
 _log = logging.getLogger(__name__)
 _MOST_WAITING = 256
@@ -73,7 +74,8 @@ class Ending:
         while True:
             cookie, cgroup, connection = self._queue.get()
             try:
-                _end(cookie, [*_namespaces_of(cgroup), None], connection)
+                places = namespaces_of([cgroup]).values() if cgroup is not None else ()
+                _end(cookie, [*places, None], connection)
             except Exception:
                 _log.exception("a connection in %s could not be ended", cgroup)
 
@@ -90,15 +92,3 @@ def _end(cookie: int, places: list[Path | None], connection: Connection | None) 
                 return
         except OSError as error:  # not there, gone, or a kernel that cannot: its packets are dropped
             _log.debug("a connection was not ended: %s", error)
-
-
-def _namespaces_of(cgroup: Path | None) -> list[Path]:
-    """One file for each network namespace in which processes of a control group are."""
-    found: dict[tuple[int, int], Path] = {}
-    with contextlib.suppress(OSError):
-        processes = "" if cgroup is None else (cgroup / "cgroup.procs").read_text(encoding="ascii")
-        for pid in processes.split():
-            path = Path(f"/proc/{pid}/ns/net")
-            with contextlib.suppress(OSError):  # it has ended
-                found.setdefault(namespaces.identity(path), path)
-    return list(found.values())
