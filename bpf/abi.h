@@ -167,6 +167,7 @@ enum ram_rule_flag {
 	RAM_RULE_PRIVATE = 2,	     /* private addresses are expected, whichever */
 	RAM_RULE_PRIVATE_RANGES = 4, /* those in private_ranges are */
 	RAM_RULE_UNNAMED = 8,	     /* a TLS connection to it need not say its name */
+	RAM_RULE_PROXY = 16,	     /* a proxy: what a connection asks it for is judged */
 };
 
 enum ram_opening_flag {
@@ -389,7 +390,10 @@ struct ram_beginning {
 	__u32 outcome;	    /* enum ram_beginning_read */
 	__u32 name_at;
 	__u32 name_length;
-	__u32 runs; /* of programs that have read */
+	__u32 runs;	   /* of programs that have read */
+	__u32 inner;	   /* where it begins what goes through the tunnel under way; 0: there is none */
+	__u16 tunnel_port; /* of the target of the last CONNECT, 0: there was none */
+	__u16 connects;	   /* 1: the CONNECT that was read has not ended */
 	struct ram_event event;
 	struct ram_flow flow;
 	__u8 bytes[RAM_BEGINNING_ROOM];

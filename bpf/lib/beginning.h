@@ -31,6 +31,7 @@ enum ram_read {
 	RAM_READ_NO_NAME, /* a ClientHello without one */
 	RAM_READ_STRANGE, /* nothing that has a name, or broken */
 	RAM_READ_ON,	  /* of a step: nothing is known yet */
+	RAM_READ_ANEW,	  /* of a step: the same, and what follows may be another protocol */
 };
 
 BPF_F_TABLE("lru_hash", u32, struct ram_beginning, drafts, 256, 0);
@@ -44,14 +45,24 @@ enum ram_passage {
 	RAM_PASSAGE_CUT,
 };
 
+static __always_inline bool ram_is_proxy(u32 number)
+{
+	struct ram_rule *rule = rules.lookup(&number);
+
+	return rule && (rule->flags & RAM_RULE_PROXY);
+}
+
 /*
  * Of connections that are not only allowed by an address, or whose peer is allowed and not themselves. UDP is
  * not read.
  */
-static __always_inline bool ram_is_to_be_read(struct ram_config *cfg, const struct ram_packet *p, u32 reason)
+static __always_inline bool ram_is_to_be_read(struct ram_config *cfg, const struct ram_packet *p, u32 reason,
+					      u32 rule)
 {
 	if (!(cfg->flags & RAM_CONFIG_READ_NAMES) || p->protocol != IPPROTO_TCP)
 		return false;
+	if (reason == RAM_REASON_ALLOWED_ADDRESS)
+		return ram_is_proxy(rule);
 	return reason == RAM_REASON_ALLOWED_LEARNED || reason == RAM_REASON_ALLOWED_GRACE ||
 	       reason == RAM_REASON_ALLOWED_OTHER || reason == RAM_REASON_ALLOWED_UNASKED;
 }

@@ -2,8 +2,12 @@
 /*
  * The first request of HTTP/1.1 in clear text (RFC 9112), as far as its Host. A target with a name of its own
  * (absolute-form, 3.2.2) is judged as well, since servers differ in which they believe. What servers differ
- * in otherwise is refused: white space in and in front of field names, line ends of CR alone. CONNECT and the
- * preface of HTTP/2 (RFC 9113 3.4) are no requests to a registry.
+ * in otherwise is refused: white space in and in front of field names, line ends of CR alone. The preface of
+ * HTTP/2 (RFC 9113 3.4) is no request.
+ *
+ * A proxy is asked by CONNECT (RFC 9110 9.3.6), whose target has the name and the port. Its fields say
+ * nothing more. What is behind them goes through the tunnel and is read as if a connection began there;
+ * unless the proxy wants to know first who asks: then it is the next CONNECT.
  *
  * One byte a step. Whatever a step leaves for the next is in memory, where the verifier does not follow it.
  */
@@ -23,7 +27,9 @@ enum ram_request_part {
 	RAM_REQUEST_TARGET, /* its first byte */
 	RAM_REQUEST_PATH,
 	RAM_REQUEST_SCHEME,
-	RAM_REQUEST_AUTHORITY, /* the name in it */
+	RAM_REQUEST_CONNECT, /* the name in the target of CONNECT */
+	RAM_REQUEST_CONNECT_PORT,
+	RAM_REQUEST_AUTHORITY, /* the name in a URI */
 	RAM_REQUEST_AUTHORITY_PORT,
 	RAM_REQUEST_VERSION,
 	RAM_REQUEST_LINE_END, /* behind CR */
@@ -32,6 +38,7 @@ enum ram_request_part {
 	RAM_REQUEST_BEFORE_HOST,
 	RAM_REQUEST_HOST,
 	RAM_REQUEST_HOST_PORT,
+	RAM_REQUEST_HEAD_END, /* behind the CR of the empty line */
 };
 
 static __always_inline u32 ram_turn_to(struct ram_beginning *draft, u32 part)
@@ -53,6 +60,17 @@ static __always_inline bool ram_is_token(u64 byte)
 	return (byte >= 'A' && byte <= 'Z') || byte == '-';
 }
 
+/* The fields of CONNECT are over: what follows goes through the tunnel. */
+static __always_inline u32 ram_enter_tunnel(struct ram_beginning *draft)
+{
+	draft->connects = 0;
+	draft->inner = draft->at;
+	draft->record_left = 0;
+	draft->skip = 0;
+	ram_turn_to(draft, RAM_REQUEST_METHOD); /* RAM_HELLO_NEW, should it be TLS */
+	return draft->at < draft->held ? RAM_READ_ANEW : RAM_READ_MORE;
+}
+
 /* The name ends in front of this byte. */
 static __always_inline u32 ram_end_host(struct ram_beginning *draft)
 {
@@ -65,9 +83,13 @@ static __always_inline u32 ram_step_target(struct ram_beginning *draft, u64 byte
 {
 	switch (draft->part) {
 	case RAM_REQUEST_METHOD:
-		if (byte == ' ')
-			return draft->gathered == RAM_HTTP_CONNECT ? RAM_READ_STRANGE
-								   : ram_turn_to(draft, RAM_REQUEST_TARGET);
+		if (byte == ' ') {
+			if (draft->gathered != RAM_HTTP_CONNECT)
+				return ram_turn_to(draft, RAM_REQUEST_TARGET);
+			draft->connects = 1;
+			draft->name_at = draft->at;
+			return ram_turn_to(draft, RAM_REQUEST_CONNECT);
+		}
 		ram_gather(draft, byte);
 		return ram_is_token(byte) ? RAM_READ_ON : RAM_READ_STRANGE;
 	case RAM_REQUEST_TARGET:
@@ -86,6 +108,23 @@ static __always_inline u32 ram_step_target(struct ram_beginning *draft, u64 byte
 		draft->name_at = draft->at;
 		return draft->gathered == RAM_HTTP_SCHEME ? ram_turn_to(draft, RAM_REQUEST_AUTHORITY)
 							  : RAM_READ_STRANGE;
+	case RAM_REQUEST_CONNECT:
+		if (byte != ':')
+			return byte > ' ' ? RAM_READ_ON : RAM_READ_STRANGE;
+		if (ram_end_host(draft) != RAM_READ_ON)
+			return RAM_READ_STRANGE;
+		return ram_turn_to(draft, RAM_REQUEST_CONNECT_PORT);
+	case RAM_REQUEST_CONNECT_PORT:
+		if (byte >= '0' && byte <= '9') {
+			draft->gathered = draft->gathered * 10 + byte - '0';
+			draft->need += 1;
+			return draft->need > 5 ? RAM_READ_STRANGE : RAM_READ_ON;
+		}
+		if (byte != ' ' || draft->gathered == 0 || draft->gathered > 0xffff)
+			return RAM_READ_STRANGE;
+		draft->tunnel_port = draft->gathered;
+		ram_turn_to(draft, RAM_REQUEST_VERSION);
+		return RAM_READ_NAME;
 	case RAM_REQUEST_AUTHORITY:
 		if (byte != '/' && byte != ':' && byte != '?' && byte > ' ')
 			return RAM_READ_ON;
@@ -119,12 +158,17 @@ static __always_inline u32 ram_step_field(struct ram_beginning *draft, u64 byte)
 		return byte == '\n' ? ram_turn_to(draft, RAM_REQUEST_FIELD) : RAM_READ_STRANGE;
 	case RAM_REQUEST_FIELD:
 		if (byte == ':')
-			return ram_turn_to(draft, draft->need == 4 && draft->gathered == RAM_HTTP_HOST
+			return ram_turn_to(draft, draft->need == 4 && draft->gathered == RAM_HTTP_HOST &&
+								  !draft->connects
 							  ? RAM_REQUEST_BEFORE_HOST
 							  : RAM_REQUEST_VALUE);
 		/* White space, or the end of all fields. */
-		if (byte <= ' ')
-			return RAM_READ_STRANGE;
+		if (byte <= ' ') {
+			if (!draft->connects || draft->need || !line_end)
+				return RAM_READ_STRANGE;
+			return byte == '\n' ? ram_enter_tunnel(draft)
+					    : ram_turn_to(draft, RAM_REQUEST_HEAD_END);
+		}
 		ram_gather(draft, byte | 0x20);
 		return RAM_READ_ON;
 	case RAM_REQUEST_VALUE:
@@ -143,10 +187,12 @@ static __always_inline u32 ram_step_field(struct ram_beginning *draft, u64 byte)
 		if (byte == ':')
 			return ram_turn_to(draft, RAM_REQUEST_HOST_PORT);
 		return line_end ? RAM_READ_NAME : RAM_READ_STRANGE;
-	default: /* RAM_REQUEST_HOST_PORT */
+	case RAM_REQUEST_HOST_PORT:
 		if (byte >= '0' && byte <= '9')
 			return RAM_READ_ON;
 		return line_end ? RAM_READ_NAME : RAM_READ_STRANGE;
+	default: /* RAM_REQUEST_HEAD_END */
+		return byte == '\n' ? ram_enter_tunnel(draft) : RAM_READ_STRANGE;
 	}
 }
 
@@ -163,10 +209,10 @@ static __always_inline u32 ram_step_request(struct ram_beginning *draft)
 							 : ram_step_field(draft, byte);
 }
 
-/* Whether the name that was read last is the target's, with another one behind it. */
+/* Whether the name that was read last is the target's, and what is behind it is still to be read. */
 static __always_inline bool ram_is_of_target(const struct ram_beginning *draft)
 {
-	return draft->part == RAM_REQUEST_PATH;
+	return draft->part == RAM_REQUEST_PATH || draft->connects;
 }
 
 #endif

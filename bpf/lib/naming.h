@@ -54,7 +54,9 @@ static __always_inline void ram_discard_draft(struct __sk_buff *skb)
 /* A method is in upper case, and the first byte of a TLS record is no letter. */
 static __always_inline bool ram_is_request(const struct ram_beginning *draft)
 {
-	return draft->bytes[0] >= 'A' && draft->bytes[0] <= 'Z';
+	u64 first = ram_word_at(draft, draft->inner) >> 56;
+
+	return first >= 'A' && first <= 'Z';
 }
 
 /* Goes on with the program that reads what it is. Returns only when that cannot be. */
@@ -127,7 +129,8 @@ static __always_inline struct ram_beginning *ram_take_draft(struct __sk_buff *sk
 /* Behind the steps of one program. */
 static __always_inline int ram_read_on(struct __sk_buff *skb, struct ram_beginning *draft)
 {
-	if (draft->outcome == RAM_READ_ON && draft->runs++ < RAM_BEGINNING_RUNS)
+	if ((draft->outcome == RAM_READ_ON || draft->outcome == RAM_READ_ANEW) &&
+	    draft->runs++ < RAM_BEGINNING_RUNS)
 		ram_call_reader(skb, draft);
 	egress_programs.call(skb, RAM_EGRESS_PROGRAM_NAME);
 	return RAM_DROP;
@@ -169,28 +172,52 @@ int ram_request(struct __sk_buff *skb)
 	return ram_read_on(skb, draft);
 }
 
-/* Whether a rule allows what the packet's connection is for. */
-static __always_inline bool ram_is_allowed_here(const struct ram_packet *p, u32 number)
+/* The port that the connection is for. */
+static __always_inline u32 ram_port_of_target(const struct ram_packet *p, const struct ram_beginning *draft)
+{
+	return draft->tunnel_port ? draft->tunnel_port : p->destination_port;
+}
+
+/*
+ * Whether a rule allows what the packet's connection is for. Where a tunnel leads is for the proxy to find
+ * out. A proxy itself is nothing that a connection may be for: what it asks there could not be read.
+ */
+static __always_inline bool ram_is_allowed_here(const struct ram_packet *p, const struct ram_beginning *draft,
+						u32 number)
 {
 	struct ram_rule *rule = rules.lookup(&number);
-	u32 port = p->destination_port;
+	u32 port = ram_port_of_target(p, draft);
 	u64 *lists;
 
-	if (!number || !rule || (rule->flags & RAM_RULE_DENY))
+	if (!number || !rule || (rule->flags & (RAM_RULE_DENY | RAM_RULE_PROXY)))
 		return false;
 	lists = ports.lookup(&port);
-	return lists && (*lists >> (rule->port_list & 63) & 1) &&
-	       !ram_opening_flags(p->destination, number, rule->flags);
+	if (!lists || !(*lists >> (rule->port_list & 63) & 1))
+		return false;
+	return draft->tunnel_port || !ram_opening_flags(p->destination, number, rule->flags);
 }
 
 /* Whether a rule refuses it where all else passes. */
-static __always_inline bool ram_is_refused_here(const struct ram_packet *p, u32 number)
+static __always_inline bool ram_is_refused_here(const struct ram_packet *p, const struct ram_beginning *draft,
+						u32 number)
 {
 	struct ram_rule *rule = rules.lookup(&number);
 
 	return number && rule && (rule->flags & RAM_RULE_DENY) &&
 	       (rule->port_list == RAM_REFUSED_LIST_ALL ||
-		rule->port_list == RAM_REFUSED_LIST_ON + p->destination_port);
+		rule->port_list == RAM_REFUSED_LIST_ON + ram_port_of_target(p, draft));
+}
+
+/*
+ * Whether the name is where it counts: a proxy goes by the target of CONNECT, and in a tunnel TLS says for
+ * whom it is. Any other request to a proxy could be followed by one for another name. Who is no proxy is not
+ * to become one.
+ */
+static __always_inline bool ram_is_well_placed(const struct ram_beginning *draft, bool proxy)
+{
+	if (!proxy)
+		return !draft->tunnel_port;
+	return draft->connects || (draft->tunnel_port && !ram_is_request(draft));
 }
 
 static __always_inline bool ram_may_be_unnamed(u32 number)
@@ -209,13 +236,15 @@ static __always_inline u32 ram_reason_of_name(struct ram_config *cfg, const stru
 
 	if (draft->outcome == RAM_READ_MORE && draft->held < RAM_BEGINNING_MAX)
 		return RAM_REASON_NONE;
+	if (strict && draft->outcome == RAM_READ_NAME && !ram_is_well_placed(draft, ram_is_proxy(*rule)))
+		return RAM_REASON_DENIED_NOT_NAMED;
 	if (draft->outcome != RAM_READ_NAME) {
 		if (!strict || (draft->outcome == RAM_READ_NO_NAME && ram_may_be_unnamed(*rule)))
 			return RAM_REASON_ALLOWED_ESTABLISHED;
 		return RAM_REASON_DENIED_NOT_NAMED;
 	}
 	number = ram_forget(cfg, ram_match_host(cfg, draft));
-	if (strict ? !ram_is_allowed_here(p, number) : ram_is_refused_here(p, number)) {
+	if (strict ? !ram_is_allowed_here(p, draft, number) : ram_is_refused_here(p, draft, number)) {
 		*rule = number;
 		return RAM_REASON_NAME_MISMATCH;
 	}
@@ -280,9 +309,13 @@ int ram_name(struct __sk_buff *skb)
 	verdict = ram_verdict_for(cfg, reason);
 	if (verdict == RAM_VERDICT_ALLOW && draft->outcome == RAM_READ_NAME && ram_is_request(draft) &&
 	    ram_is_of_target(draft)) {
-		/* The target has a name of its own, and Host is still to come. */
-		ram_call_reader(skb, draft);
-		return RAM_DROP;
+		/* Host is still to come, or what goes through the tunnel. */
+		/* Twice, as this program was a call too: the kernel allows 33 of them (MAX_TAIL_CALL_CNT). */
+		draft->runs += 2;
+		if (draft->runs < RAM_BEGINNING_RUNS)
+			ram_call_reader(skb, draft);
+		ram_discard_draft(skb);
+		return ram_drop_segment(skb, cfg, &p, scope, rule);
 	}
 	draft->runs = 0;
 	if (reason == RAM_REASON_NONE) {

@@ -138,7 +138,7 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 	 */
 	inbound = p->protocol == IPPROTO_TCP && !opening && ram_is_inbound(p, scope);
 	if (reason != RAM_REASON_ALLOWED_RESOLVER && ram_verdict_for(cfg, reason) != RAM_VERDICT_DENY) {
-		if (!inbound && ram_is_to_be_read(cfg, p, reason))
+		if (!inbound && ram_is_to_be_read(cfg, p, reason, *rule))
 			return ram_begin_to_read(skb, cfg, p, scope, reason, *rule, connection);
 		begun.rule = *rule;
 		ram_establish(skb, p, scope, &begun);

@@ -102,6 +102,8 @@ def _why(use: Use, found: _Found) -> tuple[RequestReason, str]:
         return RequestReason.IMAGE, f"{registry} is not in the policy"
     if isinstance(rule, NameRule) and rule.deny:
         return RequestReason.IMAGE, f"{registry} is denied by {rule}"
+    if rule.proxy:
+        return RequestReason.IMAGE, f"{registry} is a proxy, by {rule}"
     if not found.allowing:
         ports = alternatives(map(str, rule.ports))
         return RequestReason.IMAGE, f"{registry} is allowed by {rule} on port {ports} alone"

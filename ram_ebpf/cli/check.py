@@ -87,7 +87,7 @@ def _rows(rules: RuleSet) -> Iterator[tuple[str, str, str, str]]:
         ports = "-" if rule.deny else _ports(rule.ports)
         yield rule.pattern.text, ports, rule.origin, ", ".join(_notes(rule))
     for address in rules.addresses:
-        notes = ", ".join(filter(None, ("address", _actions(address.actions))))
+        notes = ", ".join(filter(None, ("address", _actions(address.actions), "proxy" * address.proxy)))
         yield str(address.network), _ports(address.ports), address.origin, notes
 
 
@@ -114,6 +114,7 @@ def _notes(rule: NameRule) -> list[str]:
         ("denied", rule.deny),
         ("shared", rule.shared),
         ("private", rule.private),
+        ("proxy", rule.proxy),
         (f"private {networks}", bool(networks)),
         (_actions(rule.actions), bool(_actions(rule.actions))),
     ]
@@ -158,6 +159,7 @@ def _report(
                 "deny": rule.deny,
                 "rank": rule.rank,
                 "actions": [action.value for action in rule.actions],
+                "proxy": rule.proxy,
             }
             for rule in rules.names
         ]
@@ -167,6 +169,7 @@ def _report(
                 "ports": list(rule.ports),
                 "origin": rule.origin,
                 "actions": [action.value for action in rule.actions],
+                "proxy": rule.proxy,
             }
             for rule in rules.addresses
         ]

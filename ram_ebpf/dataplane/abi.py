@@ -179,6 +179,7 @@ class RuleFlag(IntFlag):
     PRIVATE = 2
     PRIVATE_RANGES = 4
     UNNAMED = 8
+    PROXY = 16
 
 
 class OpeningFlag(IntFlag):
@@ -454,6 +455,9 @@ class Beginning(ctypes.Structure):
         ("name_at", ctypes.c_uint32),
         ("name_length", ctypes.c_uint32),
         ("runs", ctypes.c_uint32),
+        ("inner", ctypes.c_uint32),
+        ("tunnel_port", ctypes.c_uint16),
+        ("connects", ctypes.c_uint16),
         ("event", Event),
         ("flow", Flow),
         ("bytes", ctypes.c_uint8 * BEGINNING_ROOM),

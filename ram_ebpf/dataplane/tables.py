@@ -151,12 +151,16 @@ class Tables:
         packed: dict[tuple[object, ...], bytes] = {}  # there are few that differ
         for number, rule in self._numbered.items():
             if isinstance(rule, NameRule):
-                kind = (rule.deny, rule.private, bool(rule.private_networks), rule.unnamed, rule.ports)
+                marks = (rule.deny, rule.private, rule.unnamed, rule.proxy)
+                kind = (marks, bool(rule.private_networks), rule.ports)
                 value = packed.get(kind)
                 if value is None:
                     value = packed[kind] = self._pack_rule(rule)
                 yield struct.pack("=I", number), value
-            elif isinstance(rule, FoundRule):
+            elif isinstance(rule, AddressRule):
+                if rule.proxy:
+                    yield struct.pack("=I", number), bytes(abi.Rule(0, abi.RuleFlag.PROXY))
+            else:
                 flags = abi.RuleFlag.DENY | abi.RuleFlag.PRIVATE
                 yield struct.pack("=I", number), bytes(abi.Rule(refused_list(rule.port), flags))
 
@@ -171,6 +175,8 @@ class Tables:
             flags |= abi.RuleFlag.PRIVATE_RANGES
         if rule.unnamed:
             flags |= abi.RuleFlag.UNNAMED
+        if rule.proxy:
+            flags |= abi.RuleFlag.PROXY
         return bytes(abi.Rule(self.port_list_of(rule), flags))
 
     @cached_property

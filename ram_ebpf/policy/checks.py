@@ -19,11 +19,12 @@ Finding = tuple[tuple[PathPart, ...], str, str]
 
 
 def count_rules(data: dict[str, Any]) -> int:
-    """How many hosts and addresses the file itself names, `also` hosts and denied ones counted."""
+    """How many hosts and addresses the file itself names, `also` hosts, denied ones and proxies
+    counted."""
     lists = [data, *_scopes_with_registries(data)]
     entries = [entry for where in lists for entry in _items(where, "registries")]
     also = sum(len(_items(entry, "also")) for entry in entries if isinstance(entry, dict))
-    return len(entries) + also + len(_items(data, "denied"))
+    return len(entries) + also + len(_items(data, "denied")) + len(_items(data, "proxies"))
 
 
 def _scopes_with_registries(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -35,7 +36,7 @@ def _scopes_with_registries(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def find_repeated(data: dict[str, Any]) -> Iterator[tuple[Finding, tuple[PathPart, ...]]]:
     """Each entry that was there before, with the path of the first."""
-    groups = [_registries(data, ()), _denied(data), _resolvers(data), _scopes(data)]
+    groups = [_registries(data, ()), _denied(data), _proxies(data), _resolvers(data), _scopes(data)]
     for index, item in enumerate(_items(data, "scopes")):
         if isinstance(item, dict):
             host = item.get("host")
@@ -85,6 +86,17 @@ def _denied(data: dict[str, Any]) -> Iterator[_Subject]:
     for index, item in enumerate(_items(data, "denied")):
         if (pattern := _pattern(item)) is not None:
             yield ("denied", index), pattern.text, f"host {pattern}", "keep one of them"
+
+
+def _proxies(data: dict[str, Any]) -> Iterator[_Subject]:
+    for index, item in enumerate(_items(data, "proxies")):
+        if not isinstance(item, dict):
+            continue
+        path: tuple[PathPart, ...] = ("proxies", index)
+        if (pattern := _pattern(item.get("host"))) is not None:
+            yield (*path, "host"), pattern.text, f"proxy {pattern}", "keep one entry with all the ports"
+        elif (network := parse_network(item.get("address"))) is not None:
+            yield (*path, "address"), network, f"proxy {network}", "keep one entry with all the ports"
 
 
 def _resolvers(data: dict[str, Any]) -> Iterator[_Subject]:

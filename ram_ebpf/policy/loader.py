@@ -54,7 +54,11 @@ def parse_policy(data: bytes, filename: str, catalogue: Catalogue | None = None)
     if errors or policy is None:
         raise PolicyErrors(errors)
     source = PolicySource(
-        filename, _entry_lines(document.place), _denied_lines(document), _scope_lines(document)
+        filename,
+        _entry_lines(document.place),
+        _item_lines(document, "denied"),
+        _item_lines(document, "proxies"),
+        _scope_lines(document),
     )
     return policy.read_from(source)
 
@@ -108,8 +112,8 @@ def _scope_lines(document: Document) -> tuple[tuple[tuple[int, ...], ...], ...]:
     return tuple(_entry_lines(_part(scope, "host") or scope) for scope in scopes)
 
 
-def _denied_lines(document: Document) -> tuple[int, ...]:
-    return tuple(map(_line, _items(_part(document.place, "denied"))))
+def _item_lines(document: Document, key: str) -> tuple[int, ...]:
+    return tuple(map(_line, _items(_part(document.place, key))))
 
 
 def _part(place: Place | int | None, key: str) -> Place | int | None:

@@ -12,6 +12,7 @@ from ram_ebpf.policy.connections import Connections
 from ram_ebpf.policy.document import PathPart
 from ram_ebpf.policy.fields import HOUSE_ERROR
 from ram_ebpf.policy.model import DnsOptions, Policy, Resolver
+from ram_ebpf.policy.proxies import PROXY_MODELS
 from ram_ebpf.policy.recognition import Recognition
 from ram_ebpf.policy.refusals import Refusals
 from ram_ebpf.policy.registry import ENTRY_MODELS, AlsoHost
@@ -22,6 +23,7 @@ from ram_ebpf.policy.words import closest, describe, show
 _MODELS: dict[str, type[BaseModel]] = {
     **ENTRY_MODELS,
     **SCOPE_MODELS,
+    **PROXY_MODELS,
     "dns": DnsOptions,
     "connections": Connections,
     "recognition": Recognition,
@@ -45,6 +47,7 @@ _EXAMPLES = {
     "registries": "a list, such as registries: [docker-hub]",
     "address": "address: 10.0.0.53",
     "host": "host: and a host name",
+    "ports": "ports: [3128]",
 }
 
 

@@ -22,6 +22,7 @@ from ram_ebpf.policy.fields import (
     refuse,
     text_between,
 )
+from ram_ebpf.policy.proxies import Proxy
 from ram_ebpf.policy.recognition import Recognition
 from ram_ebpf.policy.refusals import Refusals
 from ram_ebpf.policy.registry import AddressEntry, AlsoHost, CatalogueEntry, HostEntry, RegistryEntry
@@ -122,6 +123,8 @@ class Policy(PolicyModel):
     registries: Annotated[tuple[RegistryEntry, ...], listed("[docker-hub]")]
     denied: Annotated[tuple[DeniedField, ...], listed("[public.corp.example]")] = ()
     """Exceptions from what `registries` allows."""
+    proxies: Annotated[tuple[Proxy, ...], listed("[{ host: proxy.corp.example, ports: [3128] }]")] = ()
+    """By which what is allowed may be reached as well."""
     resolvers: Resolvers = "auto"
     dns: DnsOptions = DnsOptions()
     connections: Connections = Connections()
@@ -131,6 +134,15 @@ class Policy(PolicyModel):
     scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
 
     _source: PolicySource = PrivateAttr(default=PolicySource())
+
+    @model_validator(mode="after")
+    def _proxies_are_read(self) -> Policy:
+        if self.proxies and not self.connections.read_names:
+            refuse(
+                "there are proxies, and connections.read_names is false",
+                "remove one of them: whom a proxy is asked for is in what the connection begins with",
+            )
+        return self
 
     @property
     def source(self) -> PolicySource:
@@ -166,3 +178,7 @@ class Policy(PolicyModel):
     def origin_of_denied(self, index: int) -> str:
         """See PolicySource."""
         return self._source.origin_of_denied(index)
+
+    def origin_of_proxy(self, index: int) -> str:
+        """See PolicySource."""
+        return self._source.origin_of_proxy(index)

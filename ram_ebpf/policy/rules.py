@@ -18,6 +18,7 @@ from ram_ebpf.policy.errors import PolicyError, PolicyErrors
 from ram_ebpf.policy.fields import MAX_PORTS, IPNetwork
 from ram_ebpf.policy.model import AddressEntry, CatalogueEntry, HostEntry, Policy
 from ram_ebpf.policy.names import HostPattern, PatternKind, normalise
+from ram_ebpf.policy.proxies import AddressProxy, HostProxy
 
 MAX_PORT_LISTS = 64
 """Different lists of ports in one policy: the kernel keeps a bit for each."""
@@ -51,6 +52,8 @@ class NameRule:
     """What may be done there, as far as an engine says it. None when `deny`."""
     unnamed: bool = False
     """A TLS connection to its addresses may leave its name out."""
+    proxy: bool = False
+    """A proxy's: what it is asked for must be allowed. No image is there, so it has no `actions`."""
 
     def __str__(self) -> str:
         return f"{self.pattern.text} ({self.origin})"
@@ -64,6 +67,8 @@ class AddressRule:
     ports: tuple[int, ...]
     origin: str
     actions: tuple[Action, ...] = ALL_ACTIONS
+    proxy: bool = False
+    """As of a NameRule."""
 
     def __str__(self) -> str:
         return f"{self.network} ({self.origin})"
@@ -108,9 +113,10 @@ class RuleSet:
         return max(found, key=lambda rule: rule.rank, default=None)
 
     def allows(self, name: str) -> NameRule | None:
-        """The rule that allows a presentation name, or None: nothing allows it, or a rule denies it."""
+        """The rule that allows a registry's presentation name, or None: nothing allows it, or a rule denies
+        it, or it is a proxy's."""
         rule = self.match(name)
-        return None if rule is None or rule.deny else rule
+        return None if rule is None or rule.deny or rule.proxy else rule
 
     def exact_names(self) -> tuple[str, ...]:
         """The allowed names that can be looked up before anybody asks for them, in lower case."""
@@ -177,6 +183,9 @@ class _Mention:
     known: bool = False
     actions: tuple[Action, ...] = ALL_ACTIONS
     unnamed: bool = False
+    proxy: bool = False
+    where: str = ""
+    """The place, if not an item of `registries`."""
 
     def merge(self, other: _Mention) -> None:
         """Adds what a later place says."""
@@ -204,6 +213,9 @@ def compile_rules(policy: Policy, catalogue: Catalogue, recognising: bool = Fals
     that makes more than 8 ports or more than MAX_PORT_LISTS lists, or when `catalogue` is not the one that
     the policy was validated with and lacks an id."""
     merged = _merged(policy, catalogue)
+    errors = [*_add_proxies(policy, merged), *_proxies_among_addresses(policy)]
+    if errors:
+        raise PolicyErrors(errors)
     for index, pattern in enumerate(policy.denied):
         merged.pop(pattern.text, None)  # allowed as well: that could never decide
         # Behind all that is allowed, so that of equally specific patterns the denied one decides.
@@ -270,6 +282,7 @@ def _ranked(mentions: Iterable[_Mention], known: Iterable[_Mention]) -> tuple[Na
             known=mention.known,
             actions=mention.actions,
             unnamed=mention.unnamed,
+            proxy=mention.proxy,
         )
         for rank, mention in enumerate(ordered, start=1)
     )
@@ -363,8 +376,53 @@ def _addresses(policy: Policy) -> Iterator[AddressRule]:
             yield AddressRule(
                 entry.address, tuple(sorted(entry.ports)), policy.origin_of(index), entry.actions
             )
+    for index, proxy in enumerate(policy.proxies):
+        if isinstance(proxy, AddressProxy):
+            origin = policy.origin_of_proxy(index)
+            yield AddressRule(proxy.address, tuple(sorted(proxy.ports)), origin, (), proxy=True)
+
+
+def _add_proxies(policy: Policy, merged: dict[str, _Mention]) -> Iterator[PolicyError]:
+    """Adds those that have names. Yields an error for each that is a registry as well."""
+    for index, proxy in enumerate(policy.proxies):
+        if not isinstance(proxy, HostProxy):
+            continue
+        mention = _Mention(
+            proxy.host,
+            proxy.ports,
+            (policy.origin_of_proxy(index),),
+            policy.source.line_of_proxy(index),
+            len(policy.registries) + index,
+            private=True,
+            actions=(),
+            proxy=True,
+            where=f"proxies[{index}]",
+        )
+        first = merged.setdefault(proxy.host.text, mention)
+        if first is not mention:
+            problem = f"host {proxy.host} is a registry as well, by {first.origins[0]}"
+            yield _error(policy, mention, problem, "give the proxy a name of its own, or write its address")
+
+
+def _proxies_among_addresses(policy: Policy) -> Iterator[PolicyError]:
+    """An error for each that is a registry as well: it could not be told which one a connection is for."""
+    registries = {
+        entry.address: (set(entry.ports), index)
+        for index, entry in enumerate(policy.registries)
+        if isinstance(entry, AddressEntry)
+    }
+    for index, proxy in enumerate(policy.proxies):
+        if not isinstance(proxy, AddressProxy) or proxy.address not in registries:
+            continue
+        ports, entry = registries[proxy.address]
+        if both := sorted(ports & set(proxy.ports)):
+            line = policy.source.line_of_proxy(index)
+            which = policy.origin_of(entry)
+            problem = f"port {both[0]} of {proxy.address} is a registry's as well, by {which}"
+            cure = "remove it from one of them"
+            yield PolicyError(policy.file or "policy", line, f"proxies[{index}]", problem, cure)
 
 
 def _error(policy: Policy, mention: _Mention, problem: str, cure: str) -> PolicyError:
-    where = policy.source.place_of(mention.entry)
+    where = mention.where or policy.source.place_of(mention.entry)
     return PolicyError(policy.file or "policy", mention.line, where, problem, cure)

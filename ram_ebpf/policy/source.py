@@ -18,6 +18,7 @@ class PolicySource:
     lines: tuple[tuple[int, ...], ...] = ()
     """For each registry entry its line and those of its `also` items."""
     denied_lines: tuple[int, ...] = ()
+    proxy_lines: tuple[int, ...] = ()
     scope_lines: tuple[tuple[tuple[int, ...], ...], ...] = ()
     """For each scope what `lines` is for the whole policy."""
     scope: int | None = None
@@ -57,8 +58,19 @@ class PolicySource:
 
     def origin_of_denied(self, index: int) -> str:
         """As `origin_of`, for an item of `denied`."""
-        lines = self.denied_lines
-        return self._origin(lines[index] if index < len(lines) else 0, f"denied[{index}]")
+        return self._origin(_at(self.denied_lines, index), f"denied[{index}]")
+
+    def origin_of_proxy(self, index: int) -> str:
+        """As `origin_of`, for an item of `proxies`."""
+        return self._origin(self.line_of_proxy(index), f"proxies[{index}]")
+
+    def line_of_proxy(self, index: int) -> int:
+        """The line of an item of `proxies`; 0 when not from a file."""
+        return _at(self.proxy_lines, index)
 
     def _origin(self, line: int, place: str) -> str:
         return f"{self._name}:{line}" if line else place
+
+
+def _at(lines: tuple[int, ...], index: int) -> int:
+    return lines[index] if index < len(lines) else 0

@@ -58,6 +58,7 @@ _OF_ONE_KIND = frozenset(
         "test_responder",
         "test_wire_corpus",
         "test_wire_names",
+        "test_wire_proxies",
         "test_wire_recognised",
         "test_wire_requests",
         "test_wire_sockets",

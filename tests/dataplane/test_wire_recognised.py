@@ -47,13 +47,26 @@ def request(name: str) -> bytes:
     return f"GET /v2/ HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
 
 
+def connect(name: str) -> bytes:
+    """To whatever is a proxy."""
+    return f"CONNECT {name}:443 HTTP/1.1\r\nHost: {name}:443\r\n\r\n".encode()
+
+
+def tunnel(name: str) -> bytes:
+    return connect("website.example") + hello(name)
+
+
+def absolute(name: str) -> bytes:
+    return f"GET http://{name}/v2/ HTTP/1.1\r\nHost: website.example\r\n\r\n".encode()
+
+
 @pytest.mark.parametrize("name", ["denied.test", "a.b.denied.test", "DENIED.test", "ghcr.io", "quay.io"])
-@pytest.mark.parametrize("begins", [hello, request], ids=["TLS", "HTTP"])
+@pytest.mark.parametrize("begins", [hello, request, connect, tunnel, absolute])
 def test_refused_registry(connection: Connection, begins: Callable[[str], bytes], name: str) -> None:
     """One that is denied, or of the catalogue."""
     sent = begins(name)
-    assert connection.sends(sent[:20])
-    assert not connection.sends(sent[20:], 20)
+    assert connection.sends(sent[:10])
+    assert not connection.sends(sent[10:], 10)
     assert connection.stage is Stage.CUT
     assert Reason.NAME_MISMATCH in connection.bench.counted()
 
@@ -65,6 +78,8 @@ def test_refused_registry(connection: Connection, begins: Callable[[str], bytes]
         pytest.param(hello("website.example"), id="another name"),
         pytest.param(hello(None), id="no name"),
         pytest.param(request("website.example"), id="HTTP"),
+        pytest.param(connect("registry.test") + hello("registry.test"), id="an allowed one by a proxy"),
+        pytest.param(connect("website.example") + b"SSH-2.0-OpenSSH_9.6\r\n", id="SSH by a proxy"),
         pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n", id="SSH"),
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="HTTP/2"),
         pytest.param(b"\0" * 1400, id="anything"),

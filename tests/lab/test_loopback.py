@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -111,8 +112,35 @@ def test_registry_on_this_host(lab: Lab, registry: None) -> None:
         pull(lab, reference, clear).check()
 
 
+PROXIES = f"""\
+proxies:
+  - address: 127.0.0.1
+    ports: [{PROXY}]
+"""
+
+
+def test_proxy_of_the_policy(lab: Lab, proxy: None) -> None:
+    """It is outside the scope: what it is asked for is judged by what it is asked with."""
+    proxied = {"HTTPS_PROXY": f"http://127.0.0.1:{PROXY}"}
+    with governed(lab, POLICY + PROXIES) as daemon:
+        pull(lab, f"allowed.registry.test/{lab.image_name}", **proxied).check()
+        start, before = len(daemon.lines()), time.monotonic()
+        refused = pull(lab, f"blocked.registry.test/{lab.image_name}", "--retry-times=0", **proxied)
+        assert refused.returncode != 0
+        assert time.monotonic() - before < 2
+        line = wait_line(daemon, start, lambda line: line.get("reason") == "name-mismatch", "the refusal")
+        assert (line["event"], line["name"], line["port"]) == ("denied", "blocked.registry.test", PROXY)
+        # In clear text, the next request on the same connection could be for another one.
+        start = len(daemon.lines())
+        clear = lab.client.run(
+            ["curl", "-sS", "-m", "5", "-x", proxied["HTTPS_PROXY"], "http://allowed.registry.test/v2/"]
+        )
+        assert clear.returncode != 0
+        wait_line(daemon, start, lambda line: line.get("reason") == "denied-not-named", "the refusal")
+
+
 def test_proxy_on_this_host(lab: Lab, proxy: None) -> None:
-    """It is outside the scope, so what it fetches for others is not judged, and it has to be listed."""
+    """One that is listed as an address is not asked what it does for others."""
     proxied = {"HTTPS_PROXY": f"http://127.0.0.1:{PROXY}"}
     reference = f"blocked.registry.test/{lab.image_name}"
     pull(lab, reference, **proxied).check()

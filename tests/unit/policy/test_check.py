@@ -114,6 +114,7 @@ def test_json_denied_and_private(denying: Path, capsys: pytest.CaptureFixture[st
         "deny": True,
         "rank": 3,
         "actions": [],
+        "proxy": False,
     }
     allowed = names["**.corp.example"]
     assert (allowed["deny"], allowed["private"]) == (False, False)
@@ -163,6 +164,7 @@ def test_json(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
             "ports": [5000],
             "origin": "policy.yaml:8",
             "actions": ["pull", "push", "login"],
+            "proxy": False,
         }
     ]
     assert [rule["rank"] for rule in report["names"]] == [1, 2, 3, 4]

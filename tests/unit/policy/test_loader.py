@@ -212,7 +212,7 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         pytest.param(
             HEAD + "  - ghcr\nxyzzy: 1\n",
             "4: xyzzy: 'xyzzy' is not a known key, the keys known here: "
-            "version, organization, mode, message, registries, denied, resolvers, dns, "
+            "version, organization, mode, message, registries, denied, proxies, resolvers, dns, "
             "connections, recognition, docker, refusals, scopes",
             id="unknown-key-far",
         ),
@@ -235,7 +235,7 @@ def test_unreadable(text: str | bytes, message: str) -> None:
         pytest.param(
             HEAD + "  - ghcr\n'a b': 1\n",
             "4: 'a b': 'a b' is not a known key, the keys known here: "
-            "version, organization, mode, message, registries, denied, resolvers, dns, "
+            "version, organization, mode, message, registries, denied, proxies, resolvers, dns, "
             "connections, recognition, docker, refusals, scopes",
             id="unknown-key-with-space",
         ),
