@@ -47,7 +47,7 @@ class RogueDns:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            self.wait("ready", timeout=10.0)
+            self.wait("ready", timeout=60.0)  # a guest without hardware acceleration is slow
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -73,7 +73,7 @@ class RogueDns:
         self.wait("sent", where=lambda event: event["to"] == [to, port])
 
     def wait(
-        self, event: str, where: Callable[[dict[str, Any]], bool] = lambda _: True, timeout: float = 5.0
+        self, event: str, where: Callable[[dict[str, Any]], bool] = lambda _: True, timeout: float = 15.0
     ) -> dict[str, Any]:
         """Return the next event of that sort that meets the condition; those before it are dropped.
 
