@@ -122,6 +122,7 @@ enum ram_reason {
 	RAM_REASON_NAME_MISMATCH = 56,
 	RAM_REASON_DENIED_NOT_NAMED = 57,
 	RAM_REASON_DENIED_SEGMENT = 58,
+	RAM_REASON_DENIED_REMOVED = 59,
 
 	RAM_REASON_COUNT = 64,
 };
@@ -168,6 +169,7 @@ enum ram_rule_flag {
 	RAM_RULE_PRIVATE_RANGES = 4, /* those in private_ranges are */
 	RAM_RULE_UNNAMED = 8,	     /* a TLS connection to it need not say its name */
 	RAM_RULE_PROXY = 16,	     /* a proxy: what a connection asks it for is judged */
+	RAM_RULE_ADDRESS = 32,	     /* of addresses, in `ranges`; its list of ports is none */
 };
 
 enum ram_opening_flag {
@@ -175,6 +177,10 @@ enum ram_opening_flag {
 };
 
 struct ram_config {
+	/* These two stay where they are: by them, a later version knows whether it understands what it finds.
+	 */
+	__u32 layout;	  /* of what outlives user space; see LAYOUT in abi.py */
+	__u32 generation; /* of the policy: greater than that of any before, since this host was started */
 	__u64 grace_ns;
 	__u64 query_lifetime_ns; /* a reply later than this after its query is not learned */
 	__u64 hold_ns;		 /* how long replies over TCP wait for user space; 0: never */
@@ -218,8 +224,12 @@ struct ram_state {
  * `ports` says for each port in which lists it is, a bit for each. */
 struct ram_rule {
 	__u32 port_list;
-	__u32 flags; /* enum ram_rule_flag */
+	__u32 flags;	/* enum ram_rule_flag */
+	__u64 identity; /* the same number whichever policy has this rule; never 0 */
 };
+
+/* live: the identity of a rule to its number in this policy; 0: the policy has it no more, but connections
+ * stay. */
 
 struct ram_endpoint {
 	__u32 address[4];
@@ -333,9 +343,12 @@ enum ram_stage {
 /* established: what is remembered of a connection. Sequence numbers are TCP's, in host order. */
 struct ram_connection {
 	__u32 rule;
-	__u32 stage; /* enum ram_stage */
-	__u32 start; /* sequence number of its first byte */
-	__u32 named; /* of the one behind what was read of it */
+	__u32 stage;	  /* enum ram_stage */
+	__u32 start;	  /* sequence number of its first byte */
+	__u32 named;	  /* of the one behind what was read of it */
+	__u64 identity;	  /* of the rule; 0: there is none */
+	__u32 generation; /* in which `rule` is its number */
+	__u32 port;	  /* that it is for, which is not always the one that it goes to */
 };
 
 /* peers (socket storage): the remote end that this socket was allowed to reach. */

@@ -116,9 +116,10 @@ static __always_inline u32 ram_begin_to_read(struct __sk_buff *skb, struct ram_c
 					     const struct ram_packet *p, u32 scope, u32 reason, u32 rule,
 					     const struct ram_connection *known)
 {
-	struct ram_connection connection = {.rule = rule};
+	struct ram_connection connection = {};
 	bool payload = p->payload_offset < p->end;
 
+	ram_note_rule(cfg, &connection, rule, p->destination_port);
 	if (ram_opens_connection(p)) {
 		/* TCP Fast Open (RFC 7413): the SYN is sent again, without data. */
 		if (payload)

@@ -7,6 +7,66 @@
 #define RAM_ESTABLISHED_H
 
 #include "lib/hold.h"
+#include "lib/verdict.h"
+
+/* Whether what allowed a connection still does. */
+enum ram_standing {
+	RAM_STANDING_HOLDS,
+	RAM_STANDING_REMOVED,
+	RAM_STANDING_NOT_SAID, /* no rule did: it is decided like one that begins */
+};
+
+static __always_inline bool ram_rule_still_allows(const struct ram_packet *p, u32 number, u32 port)
+{
+	struct ram_rule *rule = rules.lookup(&number);
+	u64 *lists;
+
+	if (!rule || (rule->flags & RAM_RULE_DENY))
+		return false;
+	if (rule->flags & RAM_RULE_ADDRESS)
+		return ram_rule_of_address(p->destination, port) == number;
+	lists = ports.lookup(&port);
+	return lists && (*lists >> (rule->port_list & 63) & 1);
+}
+
+/*
+ * Rules have other numbers in another policy. What was allowed under an earlier one is looked at once:
+ * whether its rule is still there. Of what is newer than this program, another one knows, which is about to
+ * take over.
+ */
+static __always_inline u32 ram_standing_of(struct ram_config *cfg, const struct ram_packet *p,
+					   struct ram_connection *connection)
+{
+	u64 identity = connection->identity;
+	u32 *number;
+
+	if ((s32)(connection->generation - cfg->generation) >= 0)
+		return RAM_STANDING_HOLDS;
+	if (!identity)
+		return RAM_STANDING_NOT_SAID;
+	number = live.lookup(&identity);
+	if (number && (!*number || ram_rule_still_allows(p, *number, connection->port))) {
+		connection->rule = *number;
+		connection->generation = cfg->generation;
+		return RAM_STANDING_HOLDS;
+	}
+	/* It stays, and is told of once. */
+	if (cfg->mode == RAM_MODE_AUDIT)
+		connection->generation = cfg->generation;
+	return RAM_STANDING_REMOVED;
+}
+
+/* By which rule, and what for. */
+static __always_inline void ram_note_rule(struct ram_config *cfg, struct ram_connection *connection,
+					  u32 number, u32 port)
+{
+	struct ram_rule *rule = rules.lookup(&number);
+
+	connection->rule = number;
+	connection->port = port;
+	connection->generation = cfg->generation;
+	connection->identity = number && rule ? rule->identity : 0;
+}
 
 /* Whether the connection was let through before it was known that it leads to a registry. */
 static __always_inline bool ram_is_cut(struct __sk_buff *skb, struct ram_config *cfg)

@@ -327,7 +327,7 @@ int ram_name(struct __sk_buff *skb)
 		connection->stage = RAM_STAGE_CUT;
 		ram_map_delete(beginnings_here, &flow);
 	} else {
-		connection->rule = rule;
+		ram_note_rule(cfg, connection, rule, ram_port_of_target(&p, draft));
 #ifdef RAM_TC
 		/* What is behind the name is free. */
 		if (draft->outcome == RAM_READ_NAME)

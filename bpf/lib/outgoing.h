@@ -74,7 +74,7 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 	struct ram_request request = {};
 	struct ram_connection *connection, begun = {};
 	bool opening, inbound;
-	u32 reason;
+	u32 reason, standing;
 
 	switch (ram_parse(skb, cfg, p)) {
 	case RAM_PARSED_PORTS:
@@ -102,7 +102,12 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 	if (!opening && ram_is_cut(skb, cfg))
 		return RAM_REASON_DENIED_REGISTRY;
 	connection = ram_find_connection(skb, p, scope);
-	if (connection && !opening) {
+	standing = RAM_STANDING_NOT_SAID;
+	if (connection && !opening)
+		standing = ram_standing_of(cfg, p, connection);
+	if (standing == RAM_STANDING_REMOVED)
+		return RAM_REASON_DENIED_REMOVED;
+	if (connection && standing == RAM_STANDING_HOLDS) {
 		u32 passage = ram_passage(p, connection);
 
 		*rule = connection->rule;
@@ -140,7 +145,7 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 	if (reason != RAM_REASON_ALLOWED_RESOLVER && ram_verdict_for(cfg, reason) != RAM_VERDICT_DENY) {
 		if (!inbound && ram_is_to_be_read(cfg, p, reason, *rule))
 			return ram_begin_to_read(skb, cfg, p, scope, reason, *rule, connection);
-		begun.rule = *rule;
+		ram_note_rule(cfg, &begun, *rule, p->destination_port);
 		ram_establish(skb, p, scope, &begun);
 	}
 	if (inbound)

@@ -123,15 +123,29 @@ static __always_inline u32 ram_reason_of_refusal(const struct ram_request *reque
 	return encrypted_resolvers.lookup(&address) ? RAM_REASON_DENIED_DNS_OVER_HTTPS : reason;
 }
 
+/* The rule of addresses that allows an endpoint; 0: there is none. */
+static __always_inline u32 ram_rule_of_address(const u32 *address, u32 port)
+{
+	struct ram_range_key range = {};
+	struct ram_range *found;
+
+	range.prefixlen = 32 + 128;
+	range.port_be = RAM_HTONL(port);
+	range.address[0] = address[0];
+	range.address[1] = address[1];
+	range.address[2] = address[2];
+	range.address[3] = address[3];
+	found = ranges.lookup(&range);
+	return found ? found->rule : 0;
+}
+
 /* In a scope that may reach only what is allowed. */
 static __always_inline u32 ram_strict_reason(struct ram_config *cfg, const struct ram_request *request,
 					     u32 *rule)
 {
-	struct ram_range_key range = {};
-	struct ram_range *found;
 	u32 port = request->remote.port;
 	u64 *lists_of_port, lists = 0;
-	u32 reason;
+	u32 reason, by_address;
 
 	if (resolvers.lookup((struct ram_endpoint *)&request->remote))
 		return RAM_REASON_ALLOWED_RESOLVER;
@@ -144,15 +158,9 @@ static __always_inline u32 ram_strict_reason(struct ram_config *cfg, const struc
 	if (reason < RAM_REASON_DENIED_UNKNOWN_ADDRESS && !(cfg->flags & RAM_CONFIG_READ_NAMES))
 		return reason;
 
-	range.prefixlen = 32 + 128;
-	range.port_be = RAM_HTONL(port);
-	range.address[0] = request->remote.address[0];
-	range.address[1] = request->remote.address[1];
-	range.address[2] = request->remote.address[2];
-	range.address[3] = request->remote.address[3];
-	found = ranges.lookup(&range);
-	if (found && found->rule) {
-		*rule = found->rule;
+	by_address = ram_rule_of_address(request->remote.address, port);
+	if (by_address) {
+		*rule = by_address;
 		return RAM_REASON_ALLOWED_ADDRESS;
 	}
 	if (reason != RAM_REASON_DENIED_UNKNOWN_ADDRESS && reason != RAM_REASON_DENIED_PORT)
@@ -226,7 +234,7 @@ static __always_inline bool ram_is_denied(u32 reason)
 {
 	return (reason >= RAM_REASON_DENIED_UNKNOWN_ADDRESS && reason <= RAM_REASON_DENIED_REGISTRY) ||
 	       reason == RAM_REASON_DENIED_REGISTRY_PORT || reason == RAM_REASON_DENIED_UNASKED ||
-	       (reason >= RAM_REASON_NAME_MISMATCH && reason <= RAM_REASON_DENIED_SEGMENT);
+	       (reason >= RAM_REASON_NAME_MISMATCH && reason <= RAM_REASON_DENIED_REMOVED);
 }
 
 static __always_inline u32 ram_reason_for(struct ram_config *cfg, const struct ram_request *request,

@@ -221,6 +221,7 @@ class Controller:
                     following.begin()
                     if holding is not None:
                         holding.begin()
+                    self._plane.settle()
                     self._plane.remove_unused_pins()
                     self._begin_authorizing()
                     if self._responder is not None:

@@ -220,7 +220,7 @@ class Following:
     def _attach_cgroup(self, item: _Followed, cgroup: Path) -> None:
         if cgroup in self._plane.attached:  # by another scope of the policy
             return
-        self._report(self._plane.attach(cgroup, self._scope_of(item)), str(cgroup))
+        self._report(self._plane.attach(cgroup, self._scope_of(item, cgroup)), str(cgroup))
         item.cgroups.add(cgroup)
         self._seen.add(_name(cgroup))
         self._changed()
@@ -228,7 +228,7 @@ class Following:
     def _attach_device(self, item: _Followed, device: Device) -> None:
         if device in self._plane.attached_devices:
             return
-        scope = self._device_scope_of(item)
+        scope = self._device_scope_of(item, device)
         replaced = self._plane.attach_device(device, scope)
         self._plane.hand_over_held(scope)
         self._report(replaced, f"device {device}")
@@ -240,12 +240,18 @@ class Following:
         if replaced:
             self._say("replaced", f"{replaced} programs left by an earlier instance on {where}")
 
-    def _scope_of(self, item: _Followed) -> Scope:
+    def _scope_of(self, item: _Followed, place: Path) -> Scope:
         if item.scope is None:
-            item.scope = self._plane.open_scope(item.device_scope, self._views[item.target.terms])
+            view = self._views[item.target.terms]
+            item.scope = self._plane.open_scope(item.device_scope, view, place)
+        else:
+            self._plane.inherit(item.scope, place)
         return item.scope
 
-    def _device_scope_of(self, item: _Followed) -> Scope:
+    def _device_scope_of(self, item: _Followed, place: Device) -> Scope:
         if item.device_scope is None:
-            item.device_scope = self._plane.open_scope(item.scope, self._views[item.target.terms])
+            view = self._views[item.target.terms]
+            item.device_scope = self._plane.open_scope(item.scope, view, place)
+        else:
+            self._plane.inherit(item.device_scope, place)
         return item.device_scope

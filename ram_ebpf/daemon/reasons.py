@@ -41,6 +41,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.ALLOWED_NAME: "the connection is for a name that the policy allows there",
     Reason.NAME_MISMATCH: "a connection to {host} that is for {name}, which the policy does not allow there",
     Reason.DENIED_NOT_NAMED: "a connection to {host} that does not say for which name it is",
+    Reason.DENIED_REMOVED: "the rule that allowed this connection is no longer in the policy",
     Reason.DENIED_SEGMENT: "a TCP segment that cannot be judged where it stands in its connection",
     Reason.DNS_LEARNED: "addresses of {host} are allowed by {rule}",
     Reason.DNS_NOT_LISTED: "{host} is not in the policy",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import ipaddress
 import socket
+import zlib
 from enum import IntEnum, IntFlag
 
 CLASS_COUNT = 40
@@ -124,6 +125,7 @@ class Reason(IntEnum):
     NAME_MISMATCH = 56
     DENIED_NOT_NAMED = 57
     DENIED_SEGMENT = 58
+    DENIED_REMOVED = 59
 
     @property
     def slug(self) -> str:
@@ -180,6 +182,7 @@ class RuleFlag(IntFlag):
     PRIVATE_RANGES = 4
     UNNAMED = 8
     PROXY = 16
+    ADDRESS = 32
 
 
 class OpeningFlag(IntFlag):
@@ -226,6 +229,8 @@ class Config(ctypes.Structure):
     """struct ram_config."""
 
     _fields_ = [
+        ("layout", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
         ("grace_ns", ctypes.c_uint64),
         ("query_lifetime_ns", ctypes.c_uint64),
         ("hold_ns", ctypes.c_uint64),
@@ -269,7 +274,11 @@ class State(ctypes.Structure):
 class Rule(ctypes.Structure):
     """struct ram_rule."""
 
-    _fields_ = [("port_list", ctypes.c_uint32), ("flags", ctypes.c_uint32)]
+    _fields_ = [
+        ("port_list", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("identity", ctypes.c_uint64),
+    ]
 
 
 class Endpoint(ctypes.Structure):
@@ -395,6 +404,9 @@ class Connection(ctypes.Structure):
         ("stage", ctypes.c_uint32),
         ("start", ctypes.c_uint32),
         ("named", ctypes.c_uint32),
+        ("identity", ctypes.c_uint64),
+        ("generation", ctypes.c_uint32),
+        ("port", ctypes.c_uint32),
     ]
 
 
@@ -515,3 +527,17 @@ def range_key(network: ipaddress.IPv4Network | ipaddress.IPv6Network, number: in
         _Address.from_buffer_copy(pack_address(network.network_address)),
     )
     return bytes(key)
+
+
+def _described(structure: type[ctypes.Structure]) -> str:
+    fields = (f"{field[0]}@{getattr(structure, field[0]).offset}" for field in structure._fields_)
+    return f"{structure.__name__}:{ctypes.sizeof(structure)}:{','.join(fields)}"
+
+
+_OUTLIVING = (
+    *(Config, Rule, Peer, Connection),
+    *(Flow, Hold, Beginning),
+    *(OpeningKey, Opening, Alias, QueryKey, Query),
+)
+LAYOUT = zlib.crc32("\n".join(map(_described, _OUTLIVING)).encode())
+"""Of the structures that one instance takes over from another one; in the `config` of both."""

@@ -75,6 +75,20 @@ class Bridges:
         self._bridges[bridge] = _Bridge(attachments, lock)
         devices.detach(bridge, leftovers)
 
+    def move(self, held: Scope) -> None:
+        """Holds by another scope from now on. Raises VerifierError or OSError."""
+        programs = held.view.load_for_known()
+        for bridge, item in self._bridges.items():
+            its = held.programs_for(bridge.flags | abi.PlaceFlag.HOLD)
+            attachments = devices.attach(its, bridge, DEVICE_PROGRAMS.holding)
+            devices.detach(bridge, item.attachments)
+            item.attachments = attachments
+        for port, before in self._known.items():
+            self._known[port] = devices.attach_known(programs, port)
+            devices.detach(port, before)
+        self._programs.close()
+        self.held, self._programs = held, programs
+
     def let_go(self, bridge: Device) -> None:
         """Holds nobody there any more; one that is gone has let go already."""
         item = self._bridges.pop(bridge)

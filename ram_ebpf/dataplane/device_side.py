@@ -36,14 +36,15 @@ class DeviceSide:
         try:
             self.programs = programs.load_shared(DEVICE_PROGRAMS, self.bytecode, self.maps)
         except BaseException:
-            self._close_maps()
+            self._close_maps(shared_too=True)
             raise
 
-    def _close_maps(self) -> None:
-        for item in self._own.values():
-            item.close()
+    def _close_maps(self, shared_too: bool = False) -> None:
+        for name, item in self._own.items():
+            if shared_too or name not in COMMON:
+                item.close()
 
     def close(self) -> None:
-        """Gives everything back."""
+        """Gives everything back but what is shared."""
         self.programs.close()
         self._close_maps()

@@ -43,6 +43,26 @@ class Map:
         else:
             self.fd = self._create(None)
 
+    @classmethod
+    def opened(cls, name: str, fd: int) -> Map:
+        """One that exists, by a descriptor that is ours from now on."""
+        found = cls.__new__(cls)
+        info = syscall.map_info(fd)
+        found.name, found.fd = name, fd
+        found.shape = MapShape(
+            MapType(info.type), info.key_size, info.value_size, info.max_entries, info.flags
+        )
+        return found
+
+    @property
+    def number(self) -> int:
+        """By which the kernel knows it."""
+        return syscall.map_info(self.fd).id
+
+    def twin(self) -> Map:
+        """The same map, to be closed apart from this."""
+        return Map.opened(self.name, os.dup(self.fd))
+
     def _create(self, types: tuple[int, int, int] | None, inner_fd: int = 0) -> int:
         shape = self.shape
         try:
@@ -132,15 +152,22 @@ class Map:
 
 
 def create_maps(
-    shapes: Mapping[str, MapShape], entries: Mapping[str, int], inner: Mapping[str, MapShape]
+    shapes: Mapping[str, MapShape],
+    entries: Mapping[str, int],
+    inner: Mapping[str, MapShape],
+    there: Mapping[str, Map] | None = None,
 ) -> dict[str, Map]:
     """Creates every map. `entries` gives max_entries where the policy decides it.
 
     `inner` names the maps of maps, which are declared as arrays in C, with the shapes of what they hold.
+    `there`: those that exist already, and are used instead.
     """
     maps: dict[str, Map] = {}
     try:
         for name, shape in shapes.items():
+            if there is not None and name in there:
+                maps[name] = there[name].twin()
+                continue
             final = _final_shape(name, shape, entries)
             if name in inner:
                 final = replace(final, type=MapType.ARRAY_OF_MAPS)

@@ -91,6 +91,14 @@ class Pins:
         os.close(self._lock)
 
 
+def dead(file_system: Path = FILE_SYSTEM) -> Iterator[Path]:
+    """The directories of instances that do not live any more."""
+    with contextlib.suppress(OSError):
+        for directory in (file_system / "ram-ebpf").iterdir():
+            if directory.is_dir() and not _is_alive(directory):
+                yield directory
+
+
 def _is_alive(directory: Path) -> bool:
     """Whether the process that made it still lives, by its lock."""
     try:

@@ -17,14 +17,16 @@ from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, features
 from ram_ebpf.dataplane.answering import Answering
 from ram_ebpf.dataplane.bridges import Bridges, choose_mark
 from ram_ebpf.dataplane.devices import Attachment, Device
+from ram_ebpf.dataplane.heritage import Heritage, Translation
 from ram_ebpf.dataplane.maps import raise_memlock_limit
 from ram_ebpf.dataplane.namehash import draw_multipliers
 from ram_ebpf.dataplane.pins import Pins
 from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, RESOLVER_HOOKS, Programs
+from ram_ebpf.dataplane.remains import Remains
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.scope_maps import TAUGHT, ScopeMaps, free_number
 from ram_ebpf.dataplane.settings import Settings
-from ram_ebpf.dataplane.tables import Tables
+from ram_ebpf.dataplane.tables import Tables, identity_of
 from ram_ebpf.dataplane.view import Common, View
 from ram_ebpf.policy.rules import RuleSet
 
@@ -60,6 +62,15 @@ def _depth(cgroup: Path) -> int:
 
 def _is_nested(governed: set[Path]) -> bool:
     return any(parent in governed for cgroup in governed for parent in cgroup.parents)
+
+
+# Maps that are used on, as nobody can read them: what the kernel keeps with each socket.
+_GONE_ON_WITH = ("peers",)
+
+
+def _generation(before: int) -> int:
+    """Of a new policy: tenths of a second since the start of this host, or one more than before."""
+    return max(before + 1, clock.now_ns() // (clock.NANOSECONDS // 10)) & 0xFFFFFFFF
 
 
 class BusyCgroupError(RuntimeError):
@@ -109,8 +120,21 @@ class Plane:
         bytecode, self.from_cache = cache.load_or_compile(
             CGROUP_PROGRAMS.source, features.compiler_flags(), cache_directory
         )
-        secret = (secrets.randbits(64), secrets.randbits(64))
-        self._common = Common(bytecode, secret, cache_directory, map_sizes or {})
+        self._remains = Remains()
+        newest = self._remains.newest
+        # What was learned of names is known by this secret, so it is kept together with that.
+        secret = (
+            (secrets.randbits(64), secrets.randbits(64))
+            if newest is None
+            else (newest.config.identity_key[0], newest.config.identity_key[1])
+        )
+        there = (
+            {}
+            if newest is None
+            else {name: newest.maps[name] for name in _GONE_ON_WITH if name in newest.maps}
+        )
+        generation = _generation(0 if newest is None else newest.config.generation)
+        self._common = Common(bytecode, secret, cache_directory, map_sizes or {}, generation, there)
         self._settings = settings
         self._flags = abi.ConfigFlag(0)
         self._scopes: dict[int, Scope] = {}
@@ -128,15 +152,39 @@ class Plane:
             self.show_alive()
         except BaseException:
             self._close_views()
+            self._common.close()
+            self._remains.close()
             raise
 
     def open_view(self, rules: RuleSet, posture: abi.Posture) -> View:
-        """Loads other rules, for scopes that have them. Raises VerifierError or OSError."""
-        asked = self._settings.asked_ports if posture is abi.Posture.REGISTRIES else ()
-        view = View(Tables(rules, self._multipliers, asked), posture, self._common)
+        """Loads other rules, for scopes that have them. Raises VerifierError or OSError.
+
+        What earlier instances knew of its names it knows as well.
+        """
+        view = self._load_view(rules, posture, self._settings)
         self._views.append(view)
-        view.configure(self._settings, self._flags)
+        for left in self._remains:
+            if "seeded" in left.maps:
+                view.take_over(left.maps["seeded"], Translation(left.identity_of, view.tables))
         return view
+
+    def _load_view(self, rules: RuleSet, posture: abi.Posture, settings: Settings) -> View:
+        asked = settings.asked_ports if posture is abi.Posture.REGISTRIES else ()
+        view = View(Tables(rules, self._multipliers, asked), posture, self._common)
+        view.configure(settings, self._flags)
+        return view
+
+    @property
+    def adopted(self) -> bool:
+        """Whether a killed instance was found, from whom something is taken over."""
+        return self._remains.newest is not None
+
+    def settle(self) -> None:
+        """Whoever is to take something over has done so: of an earlier policy, or of a killed instance."""
+        for scope in self._scopes.values():
+            scope.catch_up()
+            scope.settle()
+        self._remains.close()
 
     @property
     def settings(self) -> Settings:
@@ -215,17 +263,60 @@ class Plane:
         """Says that user space is there; replies over TCP wait for nobody who has not said so lately."""
         self.maps["alive"][_FIRST] = struct.pack("=Q", clock.now_ns())
 
-    def open_scope(self, twin: Scope | None = None, view: View | None = None) -> Scope:
+    def open_scope(
+        self, twin: Scope | None = None, view: View | None = None, place: Path | Device | None = None
+    ) -> Scope:
         """A new scope that is attached to nothing yet. `view`: None for the first one.
 
         `twin`: what one of the two learns opens in the other one as well. The same packets pass cgroup and
         device of a container, so each of them must count them for itself. The twin is closed later.
+        `place`: where it is going to be, so that it takes over what is known there.
         """
+        view = view or self._views[0]
         shared = {name: twin.maps[name] for name in TAUGHT} if twin is not None else None
-        maps = ScopeMaps(free_number(set(self._scopes)), self.maps, shared)
-        scope = Scope(maps, view or self._views[0])
+        heritage = self._heritage_at(place, view.tables) if place is not None else None
+        kept = heritage.kept() if heritage is not None else None
+        maps = ScopeMaps(free_number(set(self._scopes)), self.maps, shared, kept)
+        scope = Scope(maps, view, heritage)
         self._scopes[scope.number] = scope
         return scope
+
+    def inherit(self, scope: Scope, place: Path | Device) -> None:
+        """The scope, which is going to be in one more place, takes over what is known there."""
+        heritage = self._heritage_at(place, scope.view.tables)
+        if heritage is not None:
+            scope.inherit(heritage)
+
+    def _heritage_at(self, place: Path | Device, tables: Tables) -> Heritage | None:
+        current = self._attached.get(place) if isinstance(place, Path) else self._devices.get(place)
+        if current is not None:
+            older, its = current.scope, current.scope.view.tables
+            if its is tables:
+                return None
+
+            def identity(number: int) -> int | None:
+                rule = its.rule(number)
+                return None if rule is None else identity_of(rule)
+
+            maps = {name: item.twin() for name, item in older.maps.maps.items()}
+            return Heritage(older.number, maps, Translation(identity, tables))
+        if self._remains.newest is None:
+            return None
+        for program in self._left_at(place):
+            heritage = self._remains.heritage_of(program, tables)
+            if heritage is not None:
+                return heritage
+        return None
+
+    @staticmethod
+    def _left_at(place: Path | Device) -> Iterator[int]:
+        with contextlib.suppress(OSError):
+            if isinstance(place, Path):
+                for identifiers in cgroups.ours_attached(place).values():
+                    yield from identifiers
+            else:
+                for attachment in devices.ours_attached(place):
+                    yield attachment.program
 
     def close_scope(self, scope: Scope) -> None:
         """Gives up a scope that is attached to nothing."""
@@ -261,9 +352,13 @@ class Plane:
         """Governs a cgroup2 directory. Returns how many programs of a killed instance were replaced.
 
         `scope`: that it belongs to; None: one of its own. New programs are attached before old ones go, so
-        there is no moment without enforcement. Raises BusyCgroupError when another living instance governs
-        it, OSError where the kernel refuses.
+        there is no moment without enforcement. That goes for our own as well, where the cgroup belonged to
+        another scope. Raises BusyCgroupError when another living instance governs it, OSError where the
+        kernel refuses.
         """
+        if scope is not None and cgroup in self._attached:
+            self._move(cgroup, scope)
+            return 0
         lock = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -279,7 +374,21 @@ class Plane:
             os.close(lock)
             raise
         self._attached[cgroup] = Place(chosen, loaded, lock, alone)
-        return cgroups.detach_leftovers(leftovers, cgroup)
+        chosen.catch_up()
+        count = cgroups.detach_leftovers(leftovers, cgroup)
+        chosen.catch_up()
+        return count
+
+    def _move(self, cgroup: Path, scope: Scope) -> None:
+        place = self._attached[cgroup]
+        if place.scope is scope:
+            return
+        loaded = scope.programs_at(_depth(cgroup))
+        cgroups.attach(loaded, cgroup)
+        scope.catch_up()
+        cgroups.detach(place.programs, cgroup)
+        scope.catch_up()
+        self._attached[cgroup] = Place(scope, loaded, place.lock, alone=False)
 
     def is_current(self, cgroup: Path) -> bool:
         """Whether the directory that was attached to is still the one of that name."""
@@ -313,6 +422,9 @@ class Plane:
 
     def attach_device(self, device: Device, scope: Scope | None = None) -> int:
         """The same for a network device. Raises BusyDeviceError, CompileError, VerifierError or OSError."""
+        if scope is not None and device in self._devices:
+            self._move_device(device, scope)
+            return 0
         lock = devices.lock(device)
         try:
             with self._scope_for(scope) as (chosen, alone):
@@ -326,8 +438,22 @@ class Plane:
             lock.close()
             raise
         self._devices[device] = DevicePlace(chosen, lock, alone, attached)
+        chosen.catch_up()
         devices.detach(device, leftovers)
+        chosen.catch_up()
         return len(leftovers)
+
+    def _move_device(self, device: Device, scope: Scope) -> None:
+        place = self._devices[device]
+        if place.scope is scope:
+            return
+        loaded = scope.programs_for(device.flags)
+        self._pin_new()
+        attached = devices.attach(loaded, device)
+        scope.catch_up()
+        devices.detach(device, place.attached)
+        scope.catch_up()
+        self._devices[device] = DevicePlace(scope, place.lock, False, attached)
 
     def prepare_devices(self, views: Collection[View] = ()) -> None:
         """Loads what devices need before there is one, as it takes a second. Raises as attach_device does.
@@ -343,12 +469,7 @@ class Plane:
         if self._bridges is not None:
             return
         self._common.mark = choose_mark(bridges)
-        # Strict where there is such a view: whoever is held may turn out to belong there.
-        prepared = [view for view in self._views if view.has_device_side] or self._views[:1]
-        strict = [view for view in prepared if view.posture is abi.Posture.STRICT]
-        held = self.open_scope(view=(strict or prepared)[0])
-        held.programs_for(devices.BEHIND | abi.PlaceFlag.HOLD)
-        self._bridges = Bridges(held)
+        self._bridges = Bridges(self._open_held())
         self._pin_new()
 
     @property
@@ -356,6 +477,22 @@ class Plane:
         """Where new containers are held. To be prepared before."""
         assert self._bridges is not None
         return self._bridges
+
+    def move_bridges(self) -> None:
+        """Holds new containers by the rules of views that were opened since. Raises as prepare_bridges()."""
+        if self._bridges is None:
+            return
+        before = self._bridges.held
+        self._bridges.move(self._open_held())
+        self.close_scope(before)
+
+    def _open_held(self) -> Scope:
+        # Strict where there is such a view: whoever is held may turn out to belong there.
+        prepared = [view for view in self._views if view.has_device_side] or self._views[:1]
+        strict = [view for view in prepared if view.posture is abi.Posture.STRICT]
+        held = self.open_scope(view=(strict or prepared)[0])
+        held.programs_for(devices.BEHIND | abi.PlaceFlag.HOLD)
+        return held
 
     def release_bridges(self) -> None:
         """Holds nobody any more."""
@@ -479,6 +616,8 @@ class Plane:
         if self._pins is not None:
             self._pins.close()
         self._close_views()
+        self._common.close()
+        self._remains.close()
 
     def __enter__(self) -> Plane:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ram_ebpf.dataplane.abi import PlaceFlag
+from ram_ebpf.dataplane.heritage import Heritage
 from ram_ebpf.dataplane.programs import Programs
 from ram_ebpf.dataplane.scope_maps import ScopeMaps
 from ram_ebpf.dataplane.view import View
@@ -14,9 +15,13 @@ class Scope:
     All places of a kind have the same programs, so to attach one more costs next to nothing.
     """
 
-    def __init__(self, maps: ScopeMaps, view: View) -> None:
+    def __init__(self, maps: ScopeMaps, view: View, heritage: Heritage | None = None) -> None:
+        """`heritage`: what it takes over, which is closed together with this."""
         self.maps = maps
         self.view = view
+        self._heritages: list[Heritage] = []
+        if heritage is not None:
+            self.inherit(heritage)
         self._of_cgroups: dict[int, Programs] = {}
         self._of_devices: dict[PlaceFlag, Programs] = {}
 
@@ -24,6 +29,25 @@ class Scope:
     def number(self) -> int:
         """By which the programs know it."""
         return self.maps.number
+
+    def inherit(self, heritage: Heritage) -> None:
+        """Copies what another scope has learned, which was or is in the place of this one."""
+        if any(known.source == heritage.source for known in self._heritages):
+            heritage.close()
+            return
+        self._heritages.append(heritage)
+        heritage.copy_to(self.maps.maps)
+
+    def catch_up(self) -> None:
+        """Copies it once more: both were learning for a while."""
+        for heritage in self._heritages:
+            heritage.copy_to(self.maps.maps)
+
+    def settle(self) -> None:
+        """The others learn no more."""
+        for heritage in self._heritages:
+            heritage.close()
+        self._heritages.clear()
 
     def programs_at(self, depth: int) -> Programs:
         """What is attached to cgroups so deep in the hierarchy, loaded when first asked for."""
@@ -48,4 +72,5 @@ class Scope:
             loaded.close()
         self._of_cgroups.clear()
         self._of_devices.clear()
+        self.settle()
         self.maps.close()

@@ -56,19 +56,25 @@ class ScopeMaps:
     """The inner maps of one scope, in their places in the outer maps for as long as this is not closed."""
 
     def __init__(
-        self, number: int, outer: Mapping[str, Map], shared: Mapping[str, Map] | None = None
+        self,
+        number: int,
+        outer: Mapping[str, Map],
+        shared: Mapping[str, Map] | None = None,
+        kept: Mapping[str, Map] | None = None,
     ) -> None:
         """Creates the maps, but for those that it shares with another scope. Raises OSError.
 
-        Nothing is left behind then.
+        Nothing is left behind then. `kept`: those of an older scope to go on with, which are this one's from
+        now on.
         """
         self.number = number
+        self._kept = dict(kept or {})
         self._outer = {name: outer[name] for name in SCOPE_MAPS}
         self._shared = frozenset(shared or ())
         self.maps: dict[str, Map] = {}
         try:
             for name, shape in SCOPE_MAPS.items():
-                self.maps[name] = (shared or {}).get(name) or Map(name, shape)
+                self.maps[name] = (shared or {}).get(name) or self._make(name, shape)
                 self._outer[name][struct.pack("=I", number)] = struct.pack("=I", self.maps[name].fd)
         except BaseException:
             self.close()
@@ -77,11 +83,20 @@ class ScopeMaps:
     def __getitem__(self, name: str) -> Map:
         return self.maps[name]
 
+    def _make(self, name: str, shape: MapShape) -> Map:
+        kept = self._kept.pop(name, None)
+        if kept is not None:
+            # All maps of one outer map agree in their shape; another version may have had another one.
+            if kept.shape == shape:
+                return kept
+            kept.close()
+        return Map(name, shape)
+
     def add(self, name: str, shape: MapShape, outer: Map) -> None:
         """One more, that not every scope has. Raises OSError."""
         if name in self.maps:
             return
-        inner = Map(name, shape)
+        inner = self._make(name, shape)
         try:
             outer[struct.pack("=I", self.number)] = struct.pack("=I", inner.fd)
         except BaseException:
@@ -109,6 +124,8 @@ class ScopeMaps:
             self._outer[name].discard(struct.pack("=I", self.number))
             if name not in self._shared:
                 item.close()
+        for item in self._kept.values():
+            item.close()
 
 
 def place_map(number: int, flags: int = 0) -> Map:

@@ -6,6 +6,7 @@ specific. Address rules follow behind the name rules.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import struct
 from collections.abc import Iterator, Set
@@ -23,8 +24,26 @@ Rule = NameRule | AddressRule | FoundRule
 
 _IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
+SPARE_IDENTITIES = 16384
+"""Rules that a policy has no more, whose connections stay."""
+
 _EXACT, _ONE, _DEEP = range(3)
 _KIND_SLOT = {PatternKind.EXACT: _EXACT, PatternKind.ONE: _ONE, PatternKind.DEEP: _DEEP}
+
+
+def identity_of(rule: Rule) -> int:
+    """A number that a rule has in every policy that has it, in all instances; never 0.
+
+    The ports may differ. Two rules with one number would take 2^32 of them (RFC 7693: BLAKE2b).
+    """
+    if isinstance(rule, NameRule):
+        kind = "denied" if rule.deny else "proxy" if rule.proxy else "name"
+        text = f"{kind} {rule.pattern.text}"
+    elif isinstance(rule, AddressRule):
+        text = f"{'proxy' if rule.proxy else 'address'} {rule.network}"
+    else:
+        text = f"found {rule.port}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
 
 
 def refused_list(port: int | None) -> int:
@@ -97,6 +116,7 @@ class Tables:
             "names": max(len(self._suffixes), 1),
             "automaton": max(len(self.automaton.states), 1),
             "rules": len(self._numbered) + 1,
+            "live": len(self._numbered) + SPARE_IDENTITIES,
             # Entries are allocated as they come, but the kernel makes a bucket (16 bytes) for each at once.
             "seeded": max(65536, 4 * len(self.rules.exact_names())),
             "ranges": max(len(self._ranges), 1),
@@ -146,28 +166,37 @@ class Tables:
         for port, lists in self._lists_of_port.items():
             yield struct.pack("=I", port), struct.pack("=Q", lists)
 
+    @cached_property
+    def numbers(self) -> dict[int, int]:
+        """The identity of each rule to its number."""
+        return {identity_of(rule): number for number, rule in self._numbered.items()}
+
     def rule_entries(self) -> Pairs:
         """Rule number to struct ram_rule."""
-        packed: dict[tuple[object, ...], bytes] = {}  # there are few that differ
-        for number, rule in self._numbered.items():
+        known: dict[tuple[object, ...], tuple[int, int]] = {}  # there are few that differ
+        for identity, number in self.numbers.items():
+            rule = self._numbered[number]
             if isinstance(rule, NameRule):
                 marks = (rule.deny, rule.private, rule.unnamed, rule.proxy)
                 kind = (marks, bool(rule.private_networks), rule.ports)
-                value = packed.get(kind)
-                if value is None:
-                    value = packed[kind] = self._pack_rule(rule)
-                yield struct.pack("=I", number), value
+                said = known.get(kind)
+                if said is None:
+                    said = known[kind] = self._list_and_flags(rule)
             elif isinstance(rule, AddressRule):
-                if rule.proxy:
-                    yield struct.pack("=I", number), bytes(abi.Rule(0, abi.RuleFlag.PROXY))
+                said = (0, abi.RuleFlag.ADDRESS | (abi.RuleFlag.PROXY if rule.proxy else 0))
             else:
-                flags = abi.RuleFlag.DENY | abi.RuleFlag.PRIVATE
-                yield struct.pack("=I", number), bytes(abi.Rule(refused_list(rule.port), flags))
+                said = (refused_list(rule.port), abi.RuleFlag.DENY | abi.RuleFlag.PRIVATE)
+            yield struct.pack("=I", number), struct.pack("=IIQ", *said, identity)
 
-    def _pack_rule(self, rule: NameRule) -> bytes:
+    def live(self) -> Pairs:
+        """The identity of each rule to its number."""
+        for identity, number in self.numbers.items():
+            yield struct.pack("=Q", identity), struct.pack("=I", number)
+
+    def _list_and_flags(self, rule: NameRule) -> tuple[int, int]:
         if rule.deny:
             # Whichever address it has, private ones included.
-            return bytes(abi.Rule(refused_list(None), abi.RuleFlag.DENY | abi.RuleFlag.PRIVATE))
+            return refused_list(None), abi.RuleFlag.DENY | abi.RuleFlag.PRIVATE
         flags = abi.RuleFlag(0)
         if rule.private:
             flags |= abi.RuleFlag.PRIVATE
@@ -177,7 +206,7 @@ class Tables:
             flags |= abi.RuleFlag.UNNAMED
         if rule.proxy:
             flags |= abi.RuleFlag.PROXY
-        return bytes(abi.Rule(self.port_list_of(rule), flags))
+        return self.port_list_of(rule), flags
 
     @cached_property
     def _private_ranges(self) -> dict[bytes, int]:

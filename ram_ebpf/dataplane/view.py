@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +17,13 @@ from ram_ebpf.dataplane import abi, clock, programs
 from ram_ebpf.dataplane.bytecode import Bytecode
 from ram_ebpf.dataplane.clock import NANOSECONDS
 from ram_ebpf.dataplane.device_side import COMMON, DeviceSide
+from ram_ebpf.dataplane.heritage import Translation
 from ram_ebpf.dataplane.maps import Map, create_maps
 from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS, Programs
 from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE, SCOPE_MAPS, ScopeMaps, place_map
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.syscall import MapType
-from ram_ebpf.dataplane.tables import Tables
+from ram_ebpf.dataplane.tables import SPARE_IDENTITIES, Tables
 from ram_ebpf.policy.classes import class_table
 
 _FIRST = struct.pack("=I", 0)
@@ -33,6 +34,7 @@ _OWN = frozenset(
         "names",
         "automaton",
         "rules",
+        "live",
         "ports",
         "ranges",
         "private_ranges",
@@ -49,17 +51,27 @@ _SPARE_NAMES = 4096  # of registries that are found by asking
 
 @dataclass
 class Common:
-    """What all views share. `secret` is the key of the identity of names."""
+    """What all views share. `secret` is the key of the identity of names.
+
+    `generation`: of the view that is opened next. `there`: maps of an earlier instance to go on with.
+    """
 
     bytecode: Bytecode
     secret: tuple[int, int]
     cache_directory: Path
     map_sizes: Mapping[str, int]
+    generation: int
+    there: Mapping[str, Map] = field(default_factory=dict)
     maps: dict[str, Map] = field(default_factory=dict)
     mark: int = 0
     """By which bridges know the packets of ports that are known; 0: none holds anybody."""
     of_devices: dict[str, Map] = field(default_factory=dict)
     """Those that only programs of devices use, once there are any."""
+
+    def close(self) -> None:
+        """Gives the maps back, after all views."""
+        for item in (*self.maps.values(), *self.of_devices.values()):
+            item.close()
 
 
 class View:
@@ -69,6 +81,7 @@ class View:
         """Creates, fills and loads. Raises VerifierError or OSError; nothing is left in the kernel then."""
         self.tables = tables
         self.posture = posture
+        self.generation = common.generation
         self._common = common
         self._device_side: DeviceSide | None = None
         self._owned: list[Map] = []
@@ -89,15 +102,15 @@ class View:
             sizes["names"] += _SPARE_NAMES
         sizes.update(self._common.map_sizes)
         wanted = {name: shape for name, shape in shapes.items() if name not in self._common.maps}
-        created = create_maps(wanted, sizes, SCOPE_MAPS)
-        self._owned = list(created.values())
-        maps = {**self._common.maps, **created}
+        created = create_maps(wanted, sizes, SCOPE_MAPS, self._common.there)
+        self._owned = [item for name, item in created.items() if name in _OWN]
         if not self._common.maps:
             self._common.maps = {name: item for name, item in created.items() if name not in _OWN}
-        return maps
+        return {**self._common.maps, **created}
 
     def _fill(self) -> None:
         self.maps["rules"].update(self.tables.rule_entries())
+        self.maps["live"].update(self.tables.live())
         self.maps["ports"].update(self.tables.ports())
         self.maps["automaton"].update(self.tables.states())
         self.maps["ranges"].update(self.tables.ranges())
@@ -114,6 +127,8 @@ class View:
             flags |= abi.ConfigFlag.CUT_EARLIER
         ports = abi.SomePorts
         config = abi.Config(
+            layout=abi.LAYOUT,
+            generation=self.generation,
             grace_ns=settings.grace * NANOSECONDS,
             query_lifetime_ns=settings.query_lifetime * NANOSECONDS,
             hold_ns=int(settings.hold * NANOSECONDS),
@@ -134,6 +149,19 @@ class View:
             asked_ports=ports(*settings.asked_ports),
         )
         self.maps["config"][_FIRST] = bytes(config)
+
+    def take_over(self, seeded: Map, translation: Translation) -> None:
+        """Addresses of exact names that an older view knew."""
+        for key, value in seeded.items():
+            pair = translation.opening(key, value)
+            if pair is not None:
+                self.maps["seeded"][pair[0]] = pair[1]
+
+    def keep_connections(self, identities: Iterable[int]) -> None:
+        """Connections stay that rules had allowed which are no more. As many as there is room for."""
+        gone = [identity for identity in identities if identity not in self.tables.numbers]
+        pairs = ((struct.pack("=Q", identity), _FIRST) for identity in gone[:SPARE_IDENTITIES])
+        self.maps["live"].update(pairs)
 
     def refuse_name(self, name: str, rule: int) -> None:
         """From now on addresses of an exact name are refused, by the number of a rule. Raises OSError."""
@@ -199,7 +227,7 @@ class View:
             item.close()
 
     def close(self) -> None:
-        """Gives everything back. The view that was opened first holds what is shared, and goes last."""
+        """Gives everything back but what is shared."""
         self.programs.close()
         if self._device_side is not None:
             self._device_side.close()

@@ -9,7 +9,7 @@ import pytest
 
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.namehash import NameHasher
-from ram_ebpf.dataplane.tables import Tables, refused_list
+from ram_ebpf.dataplane.tables import SPARE_IDENTITIES, Tables, identity_of, refused_list
 from ram_ebpf.policy.automaton import DEAD, START
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
@@ -91,7 +91,9 @@ def test_patterns_of_one_suffix_share_an_entry(tables: Tables) -> None:
 
 def test_rules_share_lists_of_ports(tables: Tables) -> None:
     entries = {struct.unpack("=I", k)[0]: abi.Rule.from_buffer_copy(v) for k, v in tables.rule_entries()}
-    assert set(entries) == set(range(1, 6))  # address rules open nothing by a name
+    assert set(entries) == set(range(1, 8))
+    for number in (6, 7):  # address rules open nothing by a name
+        assert entries.pop(number).flags == abi.RuleFlag.ADDRESS
     lists = tables.rules.port_lists()
     assert tables.port_lists == len(lists) == 3
     assert lists[entries[number_of(tables, "*.a.test")].port_list] == (443, 5000)
@@ -281,6 +283,7 @@ def test_maps_have_room_for_what_they_will_hold(tables: Tables) -> None:
         "names": len(list(tables.names())),
         "automaton": len(list(tables.states())),
         "rules": 7 + 1,  # rule 0 is none
+        "live": 7 + SPARE_IDENTITIES,
         "ranges": len(list(tables.ranges())),
         "private_ranges": 1,
         "ports": len(list(tables.ports())),
@@ -406,3 +409,24 @@ def test_key_of_a_name(name: str) -> None:
     policy = f"version: 1\nregistries: [{{ host: {name} }}]\n"
     (there,) = [k for k, _ in tables_of(policy).names()]
     assert recognising().key_of(name) == there == key(name)
+
+
+def test_rules_have_one_identity_in_all_policies() -> None:
+    one = tables_of(
+        "version: 1\nregistries:\n  - host: a.test\n  - host: '*.a.test'\n  - address: 10.0.0.0/8\n"
+    )
+    other = tables_of(
+        "version: 1\nregistries:\n  - host: b.test\n  - host: '*.a.test'\n    ports: [1]\n  - host: A.test.\n"
+        "denied: ['*.b.test']\nproxies: [{ address: 10.0.0.0/8, ports: [1] }]\n"
+    )
+    both = set(one.numbers) & set(other.numbers)
+    assert {str(one.rules.match(name)) for name in ("a.test", "x.a.test")} == {
+        str(one.rule(one.numbers[identity])) for identity in both
+    }
+    assert all(
+        identity == identity_of(rule) for identity in both if (rule := other.rule(other.numbers[identity]))
+    )
+    assert len(other.numbers) == 5  # the deny rule, and the proxy, which is no registry, have their own
+    assert dict(one.live()) == {
+        struct.pack("=Q", identity): struct.pack("=I", number) for identity, number in one.numbers.items()
+    }

@@ -33,7 +33,9 @@ class Recorder(FakePlane):
         self.trouble: dict[Path | Device, Exception] = {}
         self.leftovers = 0
 
-    def open_scope(self, twin: Scope | None = None, view: View | None = None) -> Scope:
+    def open_scope(
+        self, twin: Scope | None = None, view: View | None = None, place: Path | Device | None = None
+    ) -> Scope:
         number = len(self.opened)
         self.govern(number)
         scope = self._scopes[number]
@@ -41,6 +43,9 @@ class Recorder(FakePlane):
         self.twins[number] = twin
         assert isinstance(scope.maps, FakeScopeMaps)
         return scope
+
+    def inherit(self, scope: Scope, place: Path | Device) -> None:
+        """Nobody was there before."""
 
     def _attach(self, place: Path | Device, scope: Scope | None) -> int:
         if place in self.trouble:
