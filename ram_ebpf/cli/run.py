@@ -6,16 +6,25 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ram_ebpf.collection import building_for_good
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.policy.automaton import AutomatonTooLarge
-from ram_ebpf.policy.catalogue import load_catalogue
+from ram_ebpf.policy.catalogue import Catalogue, load_catalogue
 from ram_ebpf.policy.errors import PolicyErrors
 from ram_ebpf.policy.loader import default_policy, load_policy
+from ram_ebpf.policy.model import Policy
+from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.policy.scope import Posture
-from ram_ebpf.policy.terms import rules_of, rules_of_scopes
+from ram_ebpf.policy.terms import Terms, rules_of, rules_of_scopes
+
+if TYPE_CHECKING:
+    from ram_ebpf.daemon.reloading import Loaded
+    from ram_ebpf.scopes.selection import Selection
 
 _EPILOGUE = """\
 exit status: 0 after SIGTERM or Ctrl-C, 69 nothing to govern, 70 the kernel refused, 75 another instance
@@ -98,43 +107,28 @@ def run(args: argparse.Namespace) -> int:
     from ram_ebpf.daemon.records import RecordWriter
     from ram_ebpf.dataplane.compiler import CompileError
     from ram_ebpf.dataplane.devices import BusyDeviceError
-    from ram_ebpf.dataplane.matching import sockets_match
     from ram_ebpf.dataplane.plane import BusyCgroupError
     from ram_ebpf.dataplane.syscall import VerifierError
-    from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount, resolve_root
-    from ram_ebpf.scopes.selection import parse_scope, select, without_cgroups
+    from ram_ebpf.scopes.cgroup import ScopeError
 
+    if args.posture is not None and not args.scope:
+        return _fail(os.EX_USAGE, "--posture is for the scopes of the command line; name one with --scope")
     try:
-        posture = Posture(args.posture) if args.posture else None
-        chosen = [parse_scope(text, posture) for text in args.scope]
-        if chosen:
-            policy = policy.model_copy(update={"scopes": tuple(chosen)})
-        root = None if args.cgroup_root is None else resolve_root(args.cgroup_root)
-        if not sockets_match(root or find_cgroup2_mount()):
-            scopes = without_cgroups(policy.scopes)
-            if scopes != policy.scopes:
-                policy = policy.model_copy(update={"scopes": scopes})
-                print(f"ram-ebpf: {_UNMATCHED}", file=sys.stderr)
-        selection = select(policy.scopes, root)
+        policy, selection = _place(args, policy)
     except ScopeError as error:
         return _fail(os.EX_CONFIG, str(error))
-    if posture is not None and not chosen:
-        return _fail(os.EX_USAGE, "--posture is for the scopes of the command line; name one with --scope")
     for note in selection.notes:
         print(f"ram-ebpf: {note}", file=sys.stderr)
     if not selection.targets:
         return _fail(os.EX_UNAVAILABLE, "there is nothing to govern; name a scope with --scope cgroup:PATH")
     try:
         with building_for_good():
-            rules = {
-                terms: made.get(terms) or rules_of(policy, catalogue, terms)
-                for terms in dict.fromkeys(target.terms for target in selection.targets)
-            }
             controller = Controller(
                 policy,
-                rules,
+                _rules_for(selection, policy, catalogue, made),
                 RecordWriter(args.log_format == "json"),
                 Options(log_dns=args.log_dns, cache_directory=args.cache),
+                None if args.policy is None else partial(_load_again, args, [selection]),
             )
         controller.run(selection.targets, selection.watches(), selection.ports(), selection.has_containers())
     except PolicyErrors as errors:
@@ -149,3 +143,53 @@ def run(args: argparse.Namespace) -> int:
     except (CompileError, OSError) as error:
         return _fail(os.EX_SOFTWARE, str(error))
     return 0
+
+
+def _place(
+    args: argparse.Namespace, policy: Policy, before: Selection | None = None
+) -> tuple[Policy, Selection]:
+    """The policy with the scopes that it has here, and what they mean. Raises ScopeError."""
+    from ram_ebpf.dataplane.matching import sockets_match
+    from ram_ebpf.scopes.cgroup import find_cgroup2_mount, resolve_root
+    from ram_ebpf.scopes.selection import parse_scope, select, without_cgroups
+
+    posture = Posture(args.posture) if args.posture else None
+    chosen = [parse_scope(text, posture) for text in args.scope]
+    if chosen:
+        policy = policy.model_copy(update={"scopes": tuple(chosen)})
+    root = None if args.cgroup_root is None else resolve_root(args.cgroup_root)
+    if not sockets_match(root or find_cgroup2_mount()):
+        scopes = without_cgroups(policy.scopes)
+        if scopes != policy.scopes:
+            policy = policy.model_copy(update={"scopes": scopes})
+            if before is None:
+                print(f"ram-ebpf: {_UNMATCHED}", file=sys.stderr)
+    return policy, select(policy.scopes, root, before)
+
+
+def _rules_for(
+    selection: Selection, policy: Policy, catalogue: Catalogue, made: Mapping[Terms, RuleSet]
+) -> dict[Terms, RuleSet]:
+    """Of what applies at the targets. `made`: those that are compiled already. Raises PolicyErrors."""
+    return {
+        terms: made.get(terms) or rules_of(policy, catalogue, terms)
+        for terms in dict.fromkeys(target.terms for target in selection.targets)
+    }
+
+
+def _load_again(args: argparse.Namespace, latest: list[Selection]) -> Loaded:
+    """For a reload. Raises PolicyErrors, ScopeError, AutomatonTooLarge or OSError. `latest`: the selection
+    before, which this one takes the place of."""
+    from ram_ebpf.daemon.reloading import Loaded
+
+    catalogue = load_catalogue()
+    policy = load_policy(args.policy, catalogue)
+    made = rules_of_scopes(policy, catalogue)
+    before = latest[0]
+    policy, selection = _place(args, policy, before)
+    if not selection.targets:
+        raise ValueError("its scopes govern nothing here")
+    rules = _rules_for(selection, policy, catalogue, made)
+    targets = selection.following(before)
+    latest[0] = selection
+    return Loaded(policy, rules, targets, selection.watches(), selection.ports())

@@ -96,6 +96,15 @@ class Asker:
         for number in range(_WORKERS):
             threading.Thread(target=self._work, name=f"asker-{number}", daemon=True).start()
 
+    def renew(self, ports: Iterable[int]) -> None:
+        """The views are another policy's: registries that were found are refused by their names there too."""
+        with self._lock:
+            self._ports = tuple(ports)
+            for (name, _), subject in self._subjects.items():
+                if subject.registry and subject.until > time.monotonic():
+                    with contextlib.suppress(OSError):  # a map is full
+                        self._refuse_name(name)
+
     def take(self, event: Event) -> None:
         """A connection to an endpoint of which nothing is known."""
         if event.protocol != _TCP or event.pid == os.getpid():

@@ -6,6 +6,7 @@ import collections
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ram_ebpf.authorization.judge import Refusal, judge, record_of
 from ram_ebpf.authorization.messages import ApiRequest, MessageError, answer, read_request
 from ram_ebpf.authorization.server import DIRECTORY, PluginServer
 from ram_ebpf.policy.catalogue import Catalogue
-from ram_ebpf.policy.model import Mode, Policy
+from ram_ebpf.policy.model import Mode, Policy, RegistryEntry
 from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.policy.scope import Engine, EngineScope, Posture
 from ram_ebpf.policy.terms import Terms, rules_of
@@ -25,6 +26,16 @@ _log = logging.getLogger(__name__)
 
 Innermost = Callable[[Path], tuple[str, Terms] | None]
 """The scope that decides for a cgroup, by its label, and what applies there."""
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """By what is judged: the policy, its rules by the registries that a scope has of its own, and what holds
+    for engines that are in no scope."""
+
+    policy: Policy
+    rules: Mapping[tuple[RegistryEntry, ...], RuleSet]
+    elsewhere: Terms
 
 
 class Authorizing(News):
@@ -44,21 +55,22 @@ class Authorizing(News):
     ) -> None:
         """Serves nobody yet. `made`: rules that are compiled already. Raises PolicyErrors."""
         super().__init__()
-        self._policy = policy
         self._innermost, self._mount, self._directory = innermost, mount, directory
-        # What is an image's registry is known here, so there is nothing to recognise in any posture.
-        self._rules = {
-            terms.registries: its for terms, its in made.items() if terms.posture is Posture.STRICT
-        }
-        for terms in (Terms(), *(Terms.of(scope, index) for index, scope in enumerate(policy.scopes))):
-            if terms.registries not in self._rules:
-                strict = Terms(registries=terms.registries, scope=terms.scope)
-                self._rules[terms.registries] = rules_of(policy, catalogue, strict)
-        self._elsewhere = _terms_elsewhere(policy)
+        self.use(policy, catalogue, made)
         self._records: collections.deque[dict[str, Any]] = collections.deque(maxlen=_MOST_WAITING)
         self._counting = threading.Lock()
         self._counters: collections.Counter[str] = collections.Counter()
         self._server: PluginServer | None = None
+
+    def use(self, policy: Policy, catalogue: Catalogue, made: Mapping[Terms, RuleSet]) -> None:
+        """Judges by another policy. Raises PolicyErrors."""
+        # What is an image's registry is known here, so there is nothing to recognise in any posture.
+        rules = {terms.registries: its for terms, its in made.items() if terms.posture is Posture.STRICT}
+        for terms in (Terms(), *(Terms.of(scope, index) for index, scope in enumerate(policy.scopes))):
+            if terms.registries not in rules:
+                strict = Terms(registries=terms.registries, scope=terms.scope)
+                rules[terms.registries] = rules_of(policy, catalogue, strict)
+        self._judging = _Judging(policy, rules, _terms_elsewhere(policy))
 
     @property
     def place(self) -> Path | None:
@@ -86,11 +98,13 @@ class Authorizing(News):
 
     @property
     def _audits(self) -> bool:
-        return self._policy.mode is Mode.AUDIT
+        return self._judging.policy.mode is Mode.AUDIT
 
     def _judge(self, request: ApiRequest, pid: int) -> bytes:
         label, terms = self._terms_of(pid)
-        refusal = judge(request, self._rules[terms.registries], self._policy)
+        judging = self._judging
+        rules = judging.rules.get(terms.registries, judging.rules[judging.elsewhere.registries])
+        refusal = judge(request, rules, judging.policy)
         if refusal is None:
             return answer(True)
         self._note(request, refusal, label)
@@ -99,8 +113,9 @@ class Authorizing(News):
     def _terms_of(self, pid: int) -> tuple[str | None, Terms]:
         cgroup = of_process(pid, self._mount) if pid > 0 else None
         found = self._innermost(cgroup) if cgroup is not None else None
-        if found is None or found[1].registries not in self._rules:
-            return None, self._elsewhere
+        judging = self._judging
+        if found is None or found[1].registries not in judging.rules:
+            return None, judging.elsewhere
         return found
 
     def _note(self, request: ApiRequest, refusal: Refusal, label: str | None) -> None:
@@ -108,7 +123,7 @@ class Authorizing(News):
             self._counters[refusal.reason.value] += 1
             if len(self._records) == _MOST_WAITING:
                 self._counters["unwritten"] += 1
-        self._records.append(record_of(request, refusal, self._policy, label))
+        self._records.append(record_of(request, refusal, self._judging.policy, label))
         self.tell()
 
     def records(self) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -25,9 +25,10 @@ from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
 from ram_ebpf.daemon.records import Describer, RecordWriter, event_name
 from ram_ebpf.daemon.refusals import LastRefusals
+from ram_ebpf.daemon.reloading import Loaded, Prepared, Reloading
 from ram_ebpf.daemon.repeats import Repeats
 from ram_ebpf.daemon.state import State
-from ram_ebpf.daemon.trust import Trust
+from ram_ebpf.daemon.trust import Trust, resolvers_of
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.events import Event, EventSource
@@ -36,7 +37,7 @@ from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.policy.catalogue import load_catalogue
-from ram_ebpf.policy.connections import Earlier
+from ram_ebpf.policy.connections import Earlier, OnRemoval
 from ram_ebpf.policy.model import Mode, Policy
 from ram_ebpf.policy.recognition import Unknown
 from ram_ebpf.policy.refusals import Switch
@@ -88,6 +89,7 @@ def settings_of(policy: Policy) -> Settings:
         asked_ports=policy.recognition.unknown_ports,
         read_names=policy.connections.read_names,
         cut_earlier=policy.connections.earlier is Earlier.CUT,
+        keep_removed=policy.connections.on_removal is OnRemoval.KEEP,
     )
 
 
@@ -105,10 +107,12 @@ class Controller:
         rules: Mapping[Terms, RuleSet],
         writer: RecordWriter,
         options: Options | None = None,
+        load: Callable[[], Loaded] | None = None,
     ) -> None:
         """Loads everything and attaches nothing. Raises what Plane raises.
 
-        `rules`: those that hold where these terms do; at least one.
+        `rules`: those that hold where these terms do; at least one. `load`: reads the policy again, for a
+        reload; None: there will be none. It is called in another thread, and may raise anything.
         """
         self._policy = policy
         self._rules = rules
@@ -143,16 +147,29 @@ class Controller:
         self._ending = Ending(names.directory)
         self._learner = Learner(self._plane, self._settings, self._history, lambda: self._trust.resolvers)
         self._asker: Asker | None = None
-        if policy.recognition.unknown is not Unknown.ALLOW and any(
-            terms.posture is Posture.REGISTRIES for terms in rules
-        ):
-            self._asker = Asker(self._plane, self._history, self._settings.asked_ports, self._say)
+        self._make_asker()
         self._authorizing: Authorizing | None = None
         self._responder = self._make_responder()
+        self._load = load
+        self._reloading = Reloading(self._policy_file(), self._prepare)
         self._unasked: list[Event] = []
         self._told_lost = 0
         self._untold = 0
         self._last_moment = float("inf")
+        self._reload_wanted = False  # by a signal
+
+    def _make_asker(self) -> None:
+        if self._policy.recognition.unknown is Unknown.ALLOW or not any(
+            terms.posture is Posture.REGISTRIES for terms in self._rules
+        ):
+            self._asker = None
+        elif self._asker is None:
+            self._asker = Asker(self._plane, self._history, self._settings.asked_ports, self._say)
+        else:
+            self._asker.renew(self._settings.asked_ports)
+
+    def _policy_file(self) -> Path | None:
+        return Path(self._policy.file) if self._load is not None and self._policy.file else None
 
     def _make_responder(self) -> Responder | None:
         policy, plane, history = self._policy, self._plane, self._history
@@ -195,7 +212,8 @@ class Controller:
         following = Following(
             self._plane, self._views, targets, self._say, lambda: self._trust.apply(self._plane)
         )
-        holding = (
+        self._watches = [*watches]
+        self._holding = holding = (
             Holding(self._plane, ports, following.failed_devices, self._say) if ports is not None else None
         )
         self._describer.scope_label = following.label_of
@@ -205,6 +223,8 @@ class Controller:
         state = State(
             self._policy, self._plane, following, find_cgroup2_mount(), self._request_counters, refusals
         )
+        state.reload = self._reload_on_request
+        self._state = state
         with self._signals() as wake:
             try:
                 self._trust.apply(self._plane)
@@ -227,7 +247,7 @@ class Controller:
                     if self._responder is not None:
                         self._responder.start()
                     self._ready()
-                    self._serve(wake, following, watches, holding, control, state)
+                    self._serve(wake, following, control, state)
             finally:
                 if control is not None:
                     control.close()
@@ -312,14 +332,18 @@ class Controller:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[int]:
-        """SIGTERM and SIGINT make the returned descriptor readable and end the loop."""
+        """SIGTERM and SIGINT make the returned descriptor readable and end the loop; SIGHUP reloads."""
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
         def stop(number: int, frame: FrameType | None) -> None:
             self._stop.set()
 
+        def reload(number: int, frame: FrameType | None) -> None:
+            self._reload_wanted = True
+
         previous_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
         try:
             yield reader
         finally:
@@ -340,24 +364,28 @@ class Controller:
         self,
         wake: int,
         following: Following,
-        watches: Sequence[Watch],
-        holding: Holding | None,
         control: ControlSocket | None,
         state: State,
     ) -> None:
         next_cleaning = time.monotonic()
         with selectors.DefaultSelector() as selector, contextlib.closing(LinkWatch()) as links:
-            watches = [links, *watches]
-            for descriptor in (wake, *(watch.fileno() for watch in watches), *self._events.descriptors):
+            for descriptor in (wake, links.fileno(), *self._events.descriptors):
                 selector.register(descriptor, selectors.EVENT_READ)
+            watched: list[Watch] = []
             for other in (control, self._authorizing):
                 if other is not None:
                     selector.register(other, selectors.EVENT_READ)
             following.follow(hurry=True)  # what came before anybody watched
             while not self._stop.is_set():
+                for watch in self._watches[len(watched) :]:  # a reload may bring more
+                    selector.register(watch, selectors.EVENT_READ)
+                    watched.append(watch)
                 selector.select(_QUEUE_PERIOD)
+                with contextlib.suppress(BlockingIOError):
+                    os.read(wake, 64)
                 self._plane.show_alive()
-                news = [watch.has_news() for watch in watches]
+                news = [watch.has_news() for watch in (links, *watched)]
+                holding = self._holding
                 looking = holding if holding is not None and (any(news) or holding.is_holding) else None
                 if looking is not None:
                     looking.look()
@@ -368,11 +396,131 @@ class Controller:
                 self._tell_of_requests()
                 if control is not None and control.has_news():
                     control.answer_with(state.answer)
+                self._reload(following)
                 self._trust.follow(self._plane)
                 now = time.monotonic()
                 if now >= next_cleaning:
                     next_cleaning = now + _CLEANING_PERIOD
                     self._learner.remove_expired()
+
+    def _reload_on_request(self, number: int | None) -> dict[str, Any]:
+        """Begins a reload, or says what has become of the one of a number."""
+        if self._load is None:
+            return {"error": "this instance was started without a policy file: there is nothing to reload"}
+        if number is None:
+            return {"number": self._reloading.hurry()}
+        done = self._reloading.finished >= number
+        return {"done": done, "problem": self._reloading.last_problem if done else None}
+
+    def _reload(self, following: Following) -> None:
+        """Takes another policy when there is one. Raises nothing: what was enforced stays so otherwise."""
+        if self._load is None:
+            return
+        if self._reload_wanted:
+            self._reload_wanted = False
+            self._reloading.hurry()
+        outcome = self._reloading.follow()
+        if outcome is None:
+            return
+        problem = outcome.problem
+        if outcome.prepared is not None:
+            try:
+                self._take_policy(outcome.prepared, following)
+            except Exception as error:
+                _log.exception("the policy could not be taken")
+                problem = str(error) or type(error).__name__
+        self._reloading.conclude(problem)
+        if problem:
+            self._say("reload-failed", f"the policy stays as it was: {problem}")
+        else:
+            self._say_reloaded(outcome.seconds)
+
+    def _say_reloaded(self, seconds: float) -> None:
+        rules = len(self._plane.tables.rules.names) + len(self._plane.tables.rules.addresses)
+        self._say(
+            "reloaded",
+            f"the policy of {self._policy.file} is enforced now ({self._policy.mode.value})",
+            mode=self._policy.mode.value,
+            rules=rules,
+            scopes=self._governed(),
+            digest=self._policy.source.digest,
+            seconds=round(seconds, 3),
+        )
+
+    def _prepare(self) -> Prepared:
+        """In a thread of its own: another policy in the kernel, beside the one that is enforced."""
+        assert self._load is not None
+        loaded = self._load()
+        settings = settings_of(loaded.policy)
+        resolvers = resolvers_of(loaded.policy)
+        made = [(rules, posture_of(terms)) for terms, rules in loaded.rules.items()]
+        views = self._plane.prepare_policy(made, settings)
+        try:
+            learner = Learner(
+                self._plane,
+                settings,
+                self._history,
+                lambda: self._trust.resolvers if prepared.taken else resolvers,
+                views,
+            )
+        except BaseException:
+            self._plane.discard_policy(views)
+            raise
+        prepared = Prepared(loaded, settings, dict(zip(loaded.rules, views, strict=True)), learner)
+        learner.start()
+        learner.wait_first_round(_SEEDING_PATIENCE)
+        return prepared
+
+    def _take_policy(self, new: Prepared, following: Following) -> None:
+        """The moment in which one policy follows another. Each place has the programs of one, or of both."""
+        self._drain()
+        before = self._learner
+        self._policy, self._rules, self._settings = new.loaded.policy, new.loaded.rules, new.settings
+        self._views = dict(new.views)
+        self._plane.take_policy(list(new.views.values()), new.settings)
+        self._learner, new.taken = new.learner, True
+        self._trust.use(self._policy, self._plane)
+        following.replace(new.loaded.targets, new.views)
+        self._renew_holding(new.loaded, following)
+        self._plane.settle()
+        self._drain()  # what is told by the numbers of the older one
+        before.stop()
+        self._plane.drop_older()
+        self._describer.message = self._policy.message
+        self._state.policy = self._policy
+        self._make_asker()
+        self._renew_authorizing(following)
+        self._renew_responder()
+
+    def _renew_holding(self, loaded: Loaded, following: Following) -> None:
+        self._watches += [watch for watch in loaded.watches if watch not in self._watches]
+        if loaded.ports is None:
+            self._plane.release_bridges()
+            self._holding = None
+        elif self._holding is not None:
+            self._plane.move_bridges()
+        else:
+            self._plane.prepare_devices()
+            self._holding = Holding(self._plane, loaded.ports, following.failed_devices, self._say)
+            self._holding.prepare()
+            self._holding.look()
+            self._holding.begin()
+
+    def _renew_authorizing(self, following: Following) -> None:
+        if self._authorizing is not None and self._policy.docker.authorization:
+            self._authorizing.use(self._policy, load_catalogue(), self._rules)
+            return
+        if self._authorizing is not None:
+            self._authorizing.close()
+        self._authorizing = self._open_authorizing(following)
+        self._begin_authorizing()
+
+    def _renew_responder(self) -> None:
+        before, self._responder = self._responder, self._make_responder()
+        if before is not None:
+            before.stop()
+        if self._responder is not None:
+            self._responder.start()
 
     def _tell_of_requests(self) -> None:
         if self._authorizing is not None:

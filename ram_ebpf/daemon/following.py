@@ -53,6 +53,8 @@ class _Followed:
     """A target, its scope in the data plane, and where that is attached."""
 
     target: Target
+    terms: Terms
+    view: View
     scope: Scope | None = None  # of its cgroups
     device_scope: Scope | None = None
     cgroups: set[Path] = field(default_factory=set)
@@ -80,8 +82,7 @@ class Following:
     ) -> None:
         """`views`: by the terms of the targets. `changed` is called when something was attached."""
         self._plane = plane
-        self._views = views
-        self._followed = [_Followed(target) for target in targets]
+        self._followed = [_Followed(target, target.terms, views[target.terms]) for target in targets]
         self._say = say
         self._changed = changed
         self._failed: set[Path | Device] = set()
@@ -97,6 +98,49 @@ class Following:
                 self._attach_cgroup(item, cgroup)
             for device in sorted(places.devices, key=str):
                 self._attach_device(item, device)
+
+    def replace(self, targets: Sequence[tuple[Target, Terms]], views: Mapping[Terms, View]) -> None:
+        """Governs these instead, each place without a moment in between. Raises nothing.
+
+        What cannot be attached anew stays governed as it was, and is told of.
+        """
+        before = self._followed
+        self._followed = [_Followed(target, terms, views[terms]) for target, terms in targets]
+        for item in self._followed:
+            self._take(item, before)
+        cgroups = {cgroup for item in self._followed for cgroup in item.cgroups}
+        governed = {device for item in self._followed for device in item.devices}
+        for old in before:
+            for cgroup in old.cgroups - cgroups - self._failed:
+                self._plane.detach(cgroup)
+                self._say_left(cgroup)
+            for device in old.devices - governed - self._failed:
+                self._plane.detach_device(device)
+                self._say_left(device)
+            old.cgroups = {cgroup for cgroup in old.cgroups - cgroups if cgroup in self._failed}
+            old.devices = {device for device in old.devices - governed if device in self._failed}
+            if old.cgroups or old.devices:
+                self._followed.append(old)
+
+    def _take(self, item: _Followed, before: Sequence[_Followed]) -> None:
+        try:
+            places = item.target.find()
+        except OSError as error:
+            self._say_once(f"{item.target.label} cannot be looked for: {error}")
+            known = [old for old in before if old.target is item.target]
+            places = Places(
+                frozenset(path for old in known for path in old.cgroups),
+                frozenset(device for old in known for device in old.devices),
+            )
+        self._remark(item)
+        taken = {place for other in self._followed for place in (*other.cgroups, *other.devices)}
+        for cgroup in sorted(places.cgroups - taken):
+            self._try(cgroup, lambda cgroup=cgroup: self._attach_cgroup(item, cgroup), quiet=True)  # type: ignore[misc]
+        for device in sorted(places.devices - taken, key=str):
+            self._try(device, lambda device=device: self._attach_device(item, device), quiet=True)  # type: ignore[misc]
+
+    def _say_left(self, place: Path | Device) -> None:
+        self._say("scope-gone", f"{_name(place)} is in no scope of the policy any more")
 
     def failed_devices(self) -> set[Device]:
         """Those that should be governed and could not be."""
@@ -119,11 +163,11 @@ class Following:
 
     def terms_of(self, label: str) -> Terms:
         """What applies in a scope."""
-        return self._of(label)[0].target.terms
+        return self._of(label)[0].terms
 
     def view_of(self, label: str) -> View:
         """Its rules in the kernel."""
-        return self._views[self.terms_of(label)]
+        return self._of(label)[0].view
 
     def scopes_of(self, label: str) -> list[Scope]:
         """What the kernel keeps for it, as far as it has places."""
@@ -199,7 +243,8 @@ class Following:
             what = "no longer belongs to" if there else "was removed from"
             self._say("scope-gone", f"device {device} {what} {item.target.label}")
 
-    def _try(self, place: Path | Device, attach: Callable[[], None]) -> None:
+    def _try(self, place: Path | Device, attach: Callable[[], None], quiet: bool = False) -> None:
+        """`quiet`: nobody needs to know that it went well."""
         name = _name(place)
         again = " again" if name in self._seen else ""
         try:
@@ -215,10 +260,11 @@ class Following:
                 self._say("scope-failed", f"{name} cannot be governed, and is tried again: {error}")
             return
         self._failed.discard(place)
-        self._say("scope-back", f"{name} is governed{again}")
+        if not quiet:
+            self._say("scope-back", f"{name} is governed{again}")
 
     def _attach_cgroup(self, item: _Followed, cgroup: Path) -> None:
-        if cgroup in self._plane.attached:  # by another scope of the policy
+        if any(cgroup in other.cgroups for other in self._followed):  # by another scope of the policy
             return
         self._report(self._plane.attach(cgroup, self._scope_of(item, cgroup)), str(cgroup))
         item.cgroups.add(cgroup)
@@ -226,7 +272,7 @@ class Following:
         self._changed()
 
     def _attach_device(self, item: _Followed, device: Device) -> None:
-        if device in self._plane.attached_devices:
+        if any(device in other.devices for other in self._followed):
             return
         scope = self._device_scope_of(item, device)
         replaced = self._plane.attach_device(device, scope)
@@ -242,7 +288,7 @@ class Following:
 
     def _scope_of(self, item: _Followed, place: Path) -> Scope:
         if item.scope is None:
-            view = self._views[item.target.terms]
+            view = item.view
             item.scope = self._plane.open_scope(item.device_scope, view, place)
         else:
             self._plane.inherit(item.scope, place)
@@ -250,7 +296,7 @@ class Following:
 
     def _device_scope_of(self, item: _Followed, place: Device) -> Scope:
         if item.device_scope is None:
-            view = self._views[item.target.terms]
+            view = item.view
             item.device_scope = self._plane.open_scope(item.scope, view, place)
         else:
             self._plane.inherit(item.device_scope, place)

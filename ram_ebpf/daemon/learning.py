@@ -89,13 +89,15 @@ class Learner:
         settings: Settings,
         history: NameHistory,
         resolvers: Callable[[], Sequence[TrustedResolver]],
+        views: Sequence[View] | None = None,
     ) -> None:
+        """`views`: whose names are resolved ahead; None: those that the plane has now."""
         self._plane = plane
         self._settings = settings
         self._history = history
         places: dict[str, list[tuple[View, int]]] = {}
         own: set[str] = set()
-        for view in plane.views:
+        for view in plane.views if views is None else views:
             for rule in view.tables.rules.of_kind(PatternKind.EXACT):
                 # Where registries are recognised, those that are denied have to be known as well.
                 if not rule.deny or view.posture is abi.Posture.REGISTRIES:

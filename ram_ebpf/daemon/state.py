@@ -40,9 +40,12 @@ class State:
     request_counters: Callable[[], dict[str, int]] = dict
     """Of refused requests to Docker's API."""
     refusals: LastRefusals = field(default_factory=LastRefusals)
+    reload: Callable[[int | None], dict[str, Any]] = lambda number: {"error": "nothing can be reloaded"}
+    """Begins a reload (None), or says what has become of one, by its number."""
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """`status`, `last` with `count`, or `explain` with `host` and, if wanted, `port` and `pid`."""
+        """`status`, `last` with `count`, `explain` with `host` and, if wanted, `port` and `pid`, or `reload`,
+        with the `number` of one that was begun so."""
         try:
             if request.get("verb") == "status":
                 return self.status()
@@ -50,9 +53,12 @@ class State:
                 return self.explain(request)
             if request.get("verb") == "last":
                 return self.last(request)
+            if request.get("verb") == "reload":
+                number = request.get("number")
+                return self.reload(number if isinstance(number, int) else None)
         except OSError as error:
             return {"error": str(error)}
-        return {"error": f"no verb {str(request.get('verb'))[:40]!r}: write status, explain or last"}
+        return {"error": f"no verb {str(request.get('verb'))[:40]!r}: write status, explain, last or reload"}
 
     def status(self) -> dict[str, Any]:
         """What is enforced where."""
@@ -60,6 +66,7 @@ class State:
             "version": __version__,
             "mode": self.policy.mode.value,
             "policy": self.policy.file or "the built-in policy",
+            "digest": self.policy.source.digest or None,
             "organization": self.policy.organization,
             "scopes": [self._describe(label) for label in self.following.labels()],
             "counters": {

@@ -47,6 +47,13 @@ class Trust:
         plane.trust(self.resolvers)
         self._follow_sockets(plane)
 
+    def use(self, policy: Policy, plane: Plane) -> None:
+        """Another policy may name other resolvers."""
+        self._policy = policy
+        with contextlib.suppress(OSError):  # of this host's addresses; it is looked again soon
+            self.resolvers = resolvers_of(policy)
+        self.apply(plane)
+
     def hurry(self) -> None:
         """A reply came that should have been a resolver's, and was not recognised: it may have restarted."""
         self._due = min(self._due, self._last + _SHORTEST_PERIOD)

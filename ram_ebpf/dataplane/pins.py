@@ -69,6 +69,11 @@ class Pins:
             if not path.exists():
                 syscall.object_pin(str(path), item.fd)
 
+    def drop(self, prefix: str) -> None:
+        """Removes pins that were added with something in front."""
+        for path in self._directory.glob(f"{prefix}*"):
+            path.unlink()
+
     def remove_unused(self) -> int:
         """Removes what dead instances left and nothing attached needs any more; returns how many."""
         needed: set[int] | None = None

@@ -73,6 +73,14 @@ def _generation(before: int) -> int:
     return max(before + 1, clock.now_ns() // (clock.NANOSECONDS // 10)) & 0xFFFFFFFF
 
 
+def _translation(older: Tables, newer: Tables) -> Translation:
+    def identity(number: int) -> int | None:
+        rule = older.rule(number)
+        return None if rule is None else identity_of(rule)
+
+    return Translation(identity, newer)
+
+
 class BusyCgroupError(RuntimeError):
     """Another instance of ram-ebpf governs the cgroup."""
 
@@ -144,6 +152,7 @@ class Plane:
         self._pins: Pins | None = None
         self._bridges: Bridges | None = None
         self._views: list[View] = []
+        self._older: list[View] = []  # of an earlier policy, in use as long as a scope of theirs is
         try:
             first = self.open_view(rules, posture)
             self.tables, self.maps, self.shared = first.tables, first.maps, first.programs
@@ -161,18 +170,82 @@ class Plane:
 
         What earlier instances knew of its names it knows as well.
         """
-        view = self._load_view(rules, posture, self._settings)
+        view = self._load_view(rules, posture, self._settings, len(self._views))
         self._views.append(view)
         for left in self._remains:
             if "seeded" in left.maps:
                 view.take_over(left.maps["seeded"], Translation(left.identity_of, view.tables))
+            if self._settings.keep_removed:
+                view.keep_connections(left.identities())
         return view
 
-    def _load_view(self, rules: RuleSet, posture: abi.Posture, settings: Settings) -> View:
+    def _load_view(self, rules: RuleSet, posture: abi.Posture, settings: Settings, number: int) -> View:
         asked = settings.asked_ports if posture is abi.Posture.REGISTRIES else ()
-        view = View(Tables(rules, self._multipliers, asked), posture, self._common)
+        view = View(Tables(rules, self._multipliers, asked), posture, self._common, number)
         view.configure(settings, self._flags)
         return view
+
+    def prepare_policy(self, made: Sequence[tuple[RuleSet, abi.Posture]], settings: Settings) -> list[View]:
+        """Loads another policy beside the one that is enforced, which stays untouched. Any thread may do it.
+
+        Raises CompileError, VerifierError or OSError; nothing is left in the kernel then.
+        """
+        self._common.generation = _generation(self._common.generation)
+        with_devices = any(view.has_device_side for view in self._views)
+        views: list[View] = []
+        try:
+            for number, (rules, posture) in enumerate(made):
+                view = self._load_view(rules, posture, settings, number)
+                views.append(view)
+                for older in self._views:
+                    view.take_over(older.maps["seeded"], _translation(older.tables, view.tables))
+                    if settings.keep_removed:
+                        view.keep_connections(older.identities())
+                if with_devices:
+                    view.prepare_devices()
+        except BaseException:
+            self.discard_policy(views)
+            raise
+        return views
+
+    @staticmethod
+    def discard_policy(views: Iterable[View]) -> None:
+        """Gives back what prepare_policy() made."""
+        for view in views:
+            view.close()
+
+    def take_policy(self, views: Sequence[View], settings: Settings) -> None:
+        """From now on scopes are opened with these views. What is attached goes on by the older ones until
+        it is attached again with a scope of these. Raises OSError where nothing can be pinned."""
+        before = self.shared
+        self._older += self._views
+        self._views, self._settings = list(views), settings
+        first = self._views[0]
+        self.tables, self.maps, self.shared = first.tables, first.maps, first.programs
+        for view in self._views:
+            view.configure(settings, self._flags)  # with the flags of now
+        for cgroup in self.watched:
+            with contextlib.suppress(OSError):  # it is gone
+                cgroups.attach(self.shared, cgroup, RESOLVER_HOOKS)
+                cgroups.detach(before, cgroup, RESOLVER_HOOKS)
+        self._pin_new()
+
+    def drop_older(self) -> None:
+        """Gives back the scopes of earlier policies that are in no place any more, and their views."""
+        used = {place.scope.number for place in self._attached.values()}
+        used |= {place.scope.number for place in self._devices.values()}
+        if self._bridges is not None:
+            used.add(self._bridges.held.number)
+        for scope in list(self._scopes.values()):
+            if scope.view in self._older and scope.number not in used:
+                self.close_scope(scope)
+        needed = {id(scope.view) for scope in self._scopes.values()}
+        for view in list(self._older):
+            if id(view) not in needed:
+                self._older.remove(view)
+                view.close()
+                if self._pins is not None:
+                    self._pins.drop(view.prefix)
 
     @property
     def adopted(self) -> bool:
@@ -200,8 +273,8 @@ class Plane:
         """Has what is attached go on working when this process is killed. Raises OSError where it cannot."""
         if self._pins is None:
             self._pins = Pins()
-        for number, view in enumerate(self._views):
-            self._pins.add(f"{number}_", view.arrays())
+        for view in (*self._older, *self._views):
+            self._pins.add(view.prefix, view.arrays())
 
     def _pin_new(self) -> None:
         if self._pins is not None:
@@ -218,11 +291,15 @@ class Plane:
         for view in self._views:
             view.configure(settings, self._flags)
 
+    def _configure_all(self) -> None:
+        for view in (*self._older, *self._views):
+            view.configure(view.settings, self._flags)
+
     def _flag(self, flag: abi.ConfigFlag, on: bool) -> None:
         flags = self._flags | flag if on else self._flags & ~flag
         if flags != self._flags:
             self._flags = flags
-            self.configure(self._settings)
+            self._configure_all()
 
     def trust(self, resolvers: Iterable[TrustedResolver]) -> None:
         """Makes these the trusted resolvers: new ones are added before old ones go."""
@@ -294,12 +371,8 @@ class Plane:
             if its is tables:
                 return None
 
-            def identity(number: int) -> int | None:
-                rule = its.rule(number)
-                return None if rule is None else identity_of(rule)
-
             maps = {name: item.twin() for name, item in older.maps.maps.items()}
-            return Heritage(older.number, maps, Translation(identity, tables))
+            return Heritage(older.number, maps, _translation(its, tables))
         if self._remains.newest is None:
             return None
         for program in self._left_at(place):
@@ -599,7 +672,7 @@ class Plane:
         return {abi.Reason(index): count for index, count in self.maps["counters"].per_cpu_sums().items()}
 
     def _close_views(self) -> None:
-        for view in reversed(self._views):
+        for view in reversed([*self._older, *self._views]):
             view.close()
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,11 +39,10 @@ class Left:
         raw = self.maps["rules"].get(struct.pack("=I", number))
         return (abi.Rule.from_buffer_copy(raw).identity or None) if raw is not None else None
 
-    def removed(self) -> Iterator[int]:
-        """Identities of rules that were removed from its policy before, and whose connections stayed."""
-        for key, value in self.maps["live"].items():
-            if not any(value):
-                yield int.from_bytes(key, "little")
+    def identities(self) -> Iterator[int]:
+        """Those by which it knows connections: of its rules, and of such that it had no more."""
+        for key in self.maps["live"]:
+            yield int.from_bytes(key, sys.byteorder)
 
     def close(self) -> None:
         """Gives the maps back."""
@@ -125,7 +125,7 @@ def _maps_of(array: int, entries: int) -> dict[str, Map]:
         if raw is None:
             continue
         with contextlib.suppress(OSError):
-            with syscall.opened_program(int.from_bytes(raw, "little")) as program:
+            with syscall.opened_program(int.from_bytes(raw, sys.byteorder)) as program:
                 identifiers.update(syscall.program_maps(program))
     found: dict[str, Map] = {}
     for identifier in identifiers:
@@ -155,6 +155,6 @@ def _heritage(left: Left, number: int, tables: Tables) -> Heritage:
         raw = outer.get(struct.pack("=I", number)) if outer is not None else None
         if raw is None:
             continue
-        with contextlib.suppress(OSError), syscall.opened_map(int.from_bytes(raw, "little")) as fd:
+        with contextlib.suppress(OSError), syscall.opened_map(int.from_bytes(raw, sys.byteorder)) as fd:
             maps[name] = Map.opened(name, os.dup(fd))
     return Heritage((id(left), number), maps, Translation(left.identity_of, tables))

@@ -17,7 +17,7 @@ class Settings:
     loopback interface, 0 where there is no other one to tell it from (test runs). `unknown` and the ports, at
     most abi.SOME_PORTS_MAX each, matter in posture registries only. `read_names`: whether the name that a
     connection begins with must be allowed. `cut_earlier`: those that were there before are cut, as theirs is
-    not known.
+    not known. `keep_removed`: connections stay that were allowed by a rule which is no more.
     """
 
     mode: abi.Mode = abi.Mode.ENFORCE
@@ -33,3 +33,4 @@ class Settings:
     asked_ports: tuple[int, ...] = ()
     read_names: bool = True
     cut_earlier: bool = False
+    keep_removed: bool = False

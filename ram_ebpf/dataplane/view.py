@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,11 +78,16 @@ class Common:
 class View:
     """Maps filled from tables, and the programs that all scopes of this view share."""
 
-    def __init__(self, tables: Tables, posture: abi.Posture, common: Common) -> None:
-        """Creates, fills and loads. Raises VerifierError or OSError; nothing is left in the kernel then."""
+    def __init__(self, tables: Tables, posture: abi.Posture, common: Common, number: int = 0) -> None:
+        """Creates, fills and loads. Raises VerifierError or OSError; nothing is left in the kernel then.
+
+        `number`: by which it is told from others of its generation.
+        """
         self.tables = tables
         self.posture = posture
         self.generation = common.generation
+        self.prefix = f"{self.generation}_{number}_"
+        """In front of the names of its pins."""
         self._common = common
         self._device_side: DeviceSide | None = None
         self._owned: list[Map] = []
@@ -119,6 +125,7 @@ class View:
 
     def configure(self, settings: Settings, flags: abi.ConfigFlag) -> None:
         """Writes the settings; they are read anew for each packet. `flags`: those that all views have."""
+        self.settings = settings
         if settings.allowed_names_only and self.posture is abi.Posture.STRICT:
             flags |= abi.ConfigFlag.ALLOWED_NAMES_ONLY
         if settings.read_names:
@@ -162,6 +169,11 @@ class View:
         gone = [identity for identity in identities if identity not in self.tables.numbers]
         pairs = ((struct.pack("=Q", identity), _FIRST) for identity in gone[:SPARE_IDENTITIES])
         self.maps["live"].update(pairs)
+
+    def identities(self) -> Iterator[int]:
+        """As of Left in remains.py."""
+        for key in self.maps["live"]:
+            yield int.from_bytes(key, sys.byteorder)
 
     def refuse_name(self, name: str, rule: int) -> None:
         """From now on addresses of an exact name are refused, by the number of a rule. Raises OSError."""

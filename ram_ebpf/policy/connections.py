@@ -16,6 +16,13 @@ class Earlier(str, Enum):
     CUT = "cut"
 
 
+class OnRemoval(str, Enum):
+    """What becomes of open connections that were allowed by a rule which is no longer in the policy."""
+
+    CUT = "cut"
+    KEEP = "keep"
+
+
 class ServerName(str, Enum):
     """Whether a TLS connection must say to whom it is (RFC 6066 3)."""
 
@@ -29,3 +36,4 @@ class Connections(PolicyModel):
     read_names: Boolean = True
     """A name opens an address, but a connection there must be for an allowed name too."""
     earlier: Annotated[Earlier, choice(Earlier)] = Earlier.ALLOW
+    on_removal: Annotated[OnRemoval, choice(OnRemoval)] = OnRemoval.CUT

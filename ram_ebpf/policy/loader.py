@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -55,6 +56,7 @@ def parse_policy(data: bytes, filename: str, catalogue: Catalogue | None = None)
         raise PolicyErrors(errors)
     source = PolicySource(
         filename,
+        hashlib.sha256(data).hexdigest(),
         _entry_lines(document.place),
         _item_lines(document, "denied"),
         _item_lines(document, "proxies"),

@@ -15,6 +15,8 @@ class PolicySource:
     """
 
     file: str = ""
+    digest: str = ""
+    """SHA-256 of its bytes, in hexadecimal; empty for one that was read from no file."""
     lines: tuple[tuple[int, ...], ...] = ()
     """For each registry entry its line and those of its `also` items."""
     denied_lines: tuple[int, ...] = ()

@@ -57,7 +57,16 @@ class Selection:
     cgroup_root: Path | None = None
     containers: DockerContainers | None = None  # of the Docker daemon, where a scope names any
     pods: CriContainers | None = None  # those of a Kubernetes node, likewise
+    cgroup_watch: CgroupWatch | None = None
     terms: Terms = STRICT  # of what is added next
+
+    def following(self, before: Selection) -> list[tuple[Target, Terms]]:
+        """The targets with what applies there. Where `before` had the same one, that is used on: it may know
+        of places that take a while to find."""
+        known = {(type(target), target.label): target for target in before.targets}
+        found = [(known.get((type(target), target.label), target), target.terms) for target in self.targets]
+        self.targets = [target for target, _ in found]
+        return found
 
     def ports(self) -> DockerPorts | None:
         """Where containers come that may be meant, where a scope names any."""
@@ -69,8 +78,10 @@ class Selection:
         """What tells that something has changed."""
         watches: list[Watch] = [watch for watch in (self.containers, self.pods) if watch is not None]
         if any(isinstance(target, EngineTarget | RunsTarget | UnitTarget) for target in self.targets):
-            mount = self.cgroup_root or find_cgroup2_mount()
-            watches.append(CgroupWatch(mount / name for name in WATCHED))
+            if self.cgroup_watch is None:
+                mount = self.cgroup_root or find_cgroup2_mount()
+                self.cgroup_watch = CgroupWatch(mount / name for name in WATCHED)
+            watches.append(self.cgroup_watch)
         return watches
 
     def has_containers(self) -> bool:
@@ -173,12 +184,18 @@ _OF_CGROUPS = (CgroupScope, EngineScope, UnitScope)
 _SCOPE: TypeAdapter[Scope] = TypeAdapter(Scope)
 
 
-def select(scopes: Sequence[Scope], cgroup_root: Path | None = None) -> Selection:
+def select(
+    scopes: Sequence[Scope], cgroup_root: Path | None = None, before: Selection | None = None
+) -> Selection:
     """Finds out what all scopes mean. Raises ScopeError for one that this host cannot govern.
 
     `cgroup_root`: the directory that stands for the whole host; None: the root of the control groups.
+    `before`: of an earlier policy, whose knowledge of containers is used on.
     """
     selection = Selection(cgroup_root=cgroup_root)
+    if before is not None:
+        selection.containers, selection.pods = before.containers, before.pods
+        selection.cgroup_watch = before.cgroup_watch
     for index, scope in enumerate(scopes):
         selection.terms = Terms.of(scope, index)
         if isinstance(scope, CgroupScope):

@@ -116,6 +116,11 @@ class Daemon:
         self._lab.client.stop(self._process)
 
     @property
+    def policy_file(self) -> Path:
+        """What it was started with."""
+        return self._policy
+
+    @property
     def pid(self) -> int:
         """The daemon's process."""
         return self._process.pid
