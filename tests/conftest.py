@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# What daemons keep on disk is not to outlive the run; those that the tests start inherit this.
+if "RAM_EBPF_STATE" not in os.environ:
+    os.environ["RAM_EBPF_STATE"] = tempfile.mkdtemp(prefix="ram-ebpf-state-")
+    atexit.register(shutil.rmtree, os.environ["RAM_EBPF_STATE"], ignore_errors=True)
 
 # Examples kept by a run as root would be in the way of the next one as somebody else. No deadlines: how long
 # something takes on a busy machine is no test.

@@ -94,8 +94,7 @@ def run(args: argparse.Namespace) -> int:
     catalogue = load_catalogue()
     try:
         with building_for_good():
-            policy = default_policy() if args.policy is None else load_policy(args.policy, catalogue)
-            made = rules_of_scopes(policy, catalogue)
+            policy, made = _read(args, catalogue)
     except PolicyErrors as errors:
         print(errors, file=sys.stderr)
         return os.EX_CONFIG
@@ -127,7 +126,11 @@ def run(args: argparse.Namespace) -> int:
                 policy,
                 _rules_for(selection, policy, catalogue, made),
                 RecordWriter(args.log_format == "json"),
-                Options(log_dns=args.log_dns, cache_directory=args.cache),
+                Options(
+                    log_dns=args.log_dns,
+                    cache_directory=args.cache,
+                    policy_file=None if args.policy is None else Path(args.policy),
+                ),
                 None if args.policy is None else partial(_load_again, args, [selection]),
             )
         controller.run(selection.targets, selection.watches(), selection.ports(), selection.has_containers())
@@ -143,6 +146,33 @@ def run(args: argparse.Namespace) -> int:
     except (CompileError, OSError) as error:
         return _fail(os.EX_SOFTWARE, str(error))
     return 0
+
+
+def _read(args: argparse.Namespace, catalogue: Catalogue) -> tuple[Policy, dict[Terms, RuleSet]]:
+    """The policy, or the one that was enforced last where the file is wrong: a typing error must not leave a
+    host without enforcement when it is started again. Raises PolicyErrors when there is none of these."""
+    if args.policy is None:
+        policy = default_policy()
+        return policy, rules_of_scopes(policy, catalogue)
+    try:
+        policy = load_policy(args.policy, catalogue)
+        return policy, rules_of_scopes(policy, catalogue)
+    except PolicyErrors as errors:
+        from ram_ebpf.daemon import last_good
+
+        try:
+            kept = last_good.load(args.policy, catalogue)
+            if kept is None:
+                raise
+            made = rules_of_scopes(kept, catalogue)
+        except PolicyErrors:
+            raise errors from None
+        print(errors, file=sys.stderr)
+        print(
+            f"ram-ebpf: {args.policy} is wrong, so the policy that was enforced last is used: {kept.file}",
+            file=sys.stderr,
+        )
+        return kept, made
 
 
 def _place(

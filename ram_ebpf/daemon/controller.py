@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ram_ebpf.daemon import last_good
 from ram_ebpf.daemon.asking import UNASKED, Asker
 from ram_ebpf.daemon.authorizing import Authorizing
 from ram_ebpf.daemon.control import ControlSocket
@@ -74,6 +75,8 @@ class Options:
 
     log_dns: bool = False
     cache_directory: Path = DEFAULT_DIRECTORY
+    policy_file: Path | None = None
+    """Which `load` reads."""
 
 
 def settings_of(policy: Policy) -> Settings:
@@ -169,7 +172,7 @@ class Controller:
             self._asker.renew(self._settings.asked_ports)
 
     def _policy_file(self) -> Path | None:
-        return Path(self._policy.file) if self._load is not None and self._policy.file else None
+        return self._options.policy_file if self._load is not None else None
 
     def _make_responder(self) -> Responder | None:
         policy, plane, history = self._policy, self._plane, self._history
@@ -247,6 +250,7 @@ class Controller:
                     if self._responder is not None:
                         self._responder.start()
                     self._ready()
+                    self._keep_policy()
                     self._serve(wake, following, control, state)
             finally:
                 if control is not None:
@@ -434,6 +438,18 @@ class Controller:
             self._say("reload-failed", f"the policy stays as it was: {problem}")
         else:
             self._say_reloaded(outcome.seconds)
+            self._keep_policy()
+
+    def _keep_policy(self) -> None:
+        if self._load is None or last_good.is_kept(self._policy):
+            return
+        try:
+            last_good.keep(self._policy)
+        except OSError as error:
+            self._say(
+                "policy-not-kept",
+                f"if the policy file is wrong at the next start, nothing will be enforced then: {error}",
+            )
 
     def _say_reloaded(self, seconds: float) -> None:
         rules = len(self._plane.tables.rules.names) + len(self._plane.tables.rules.addresses)

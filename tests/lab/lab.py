@@ -123,6 +123,7 @@ class Lab:
         )
         self.client.env[bpffs.VARIABLE] = str(bpffs.mount(self.directory))
         self.client.env["RAM_EBPF_RUN"] = str(self.directory / "run")
+        self.client.env["RAM_EBPF_STATE"] = str(self.directory / "state")
         self._nodes.append(self.client)
         # All servers start side by side, and only then is any of them waited for.
         for registry in (self.allowed, self.blocked):

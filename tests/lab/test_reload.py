@@ -218,6 +218,19 @@ def test_scopes(lab: Lab, scope: Path, inside: Actor, request: pytest.FixtureReq
         assert ours_attached(scope) == ours_attached(other) == {}
 
 
+def test_start_with_a_wrong_policy(lab: Lab, scope: Path, inside: Actor) -> None:
+    """The last one that was enforced is, as nothing else would be."""
+    with governed(lab, policy(ALLOWED), scopes=[scope]):
+        pass
+    with ScopedDaemon(lab, "version: 1\nregistries: [\n", scopes=[scope]) as daemon:
+        assert "is wrong, so the policy that was enforced last is used" in daemon.said()
+        tcp_connect(inside, topology.ALLOWED)
+        with pytest.raises(PermissionError):
+            tcp_connect(inside, topology.BLOCKED)
+        assert Running(lab, daemon).takes(policy(WILD))["event"] == "reloaded"
+        assert daemon.terminate() == 0
+
+
 def test_many(running: Running, lab: Lab, scope: Path, server: RemoteSocket) -> None:
     """One after the other, while somebody tries all the time: nothing is let through or refused wrongly."""
     with Actor(lab.client, scope) as good, Actor(lab.client, scope) as bad:
