@@ -84,7 +84,9 @@ def scopes(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
     """We are root, and each scope leads to one cgroup. What was selected."""
     seen: list[Scope] = []
 
-    def select(scopes: Sequence[Scope], cgroup_root: Path | None = None) -> Selection:
+    def select(
+        scopes: Sequence[Scope], cgroup_root: Path | None = None, before: Selection | None = None
+    ) -> Selection:
         seen.extend(scopes)
         return Selection(
             [CgroupTarget(Path("/sys/fs/cgroup/docker"))], ["docker (pid 7) in /sys/fs/cgroup/docker"]
