@@ -242,7 +242,9 @@ def test_what_stands_for_the_host(
 ) -> None:
     seen: list[Path | None] = []
 
-    def select(_: Sequence[Scope], cgroup_root: Path | None = None) -> Selection:
+    def select(
+        _: Sequence[Scope], cgroup_root: Path | None = None, before: Selection | None = None
+    ) -> Selection:
         seen.append(cgroup_root)
         return Selection([CgroupTarget(Path("/sys/fs/cgroup/docker"))])
 
