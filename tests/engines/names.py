@@ -22,19 +22,26 @@ _TARGETS = [
 _ALLOWED = 1500
 
 
-def policy(*resolvers: str) -> str:
-    """The policy: it allows PATTERN, and trusts the lab's resolver and any further ones."""
+def policy(*resolvers: str, responder: str = "off") -> str:
+    """The policy: it allows PATTERN, and trusts the lab's resolver and any further ones.
+
+    Without the responder a refusal is the kernel's alone, EPERM.
+    """
     return f"""\
 version: 1
 message: {MESSAGE}
 registries:
   - host: "{PATTERN}"
     private: true
+refusals:
+  responder: {responder}
 resolvers: [{", ".join((topology.RESOLVER, *resolvers))}]
 """
 
 
 POLICY = policy()
+ANSWERED = f"{policy(responder='on')}organization: acme\n"
+"""With the responder, as without a word about it."""
 
 
 @dataclass(frozen=True)

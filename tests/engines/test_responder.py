@@ -21,12 +21,11 @@ from .dockerd import Dockerd
 from .judge import Judge
 from .machine import Machine
 from .measured import Measured
-from .names import POLICY, Names, reference
+from .names import ANSWERED, Names, reference
 from .wire import Wire
 
 _ROOT = Path(__file__).parents[2]
 _PATIENCE = 20.0
-ANSWERED = f"{POLICY}organization: acme\nrefusals: {{ responder: on }}\n"
 NAME = "x509: certificate is valid for blocked-by-registry-access-policy.ask-platform.registry.test, not "
 TEXT = "is blocked by acme's registry policy (rule: none). ask platform@registry.test to allow it."
 Run = Callable[..., Finished]
