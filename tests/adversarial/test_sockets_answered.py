@@ -17,6 +17,10 @@ from tests.lab.test_responder import wait_responder
 
 __all__ = ["second_address"]
 
+# Besides what is led: what cannot be, a first packet that carries data, and one with a source route, which is
+# refused on egress as any other.
+_TOLD = (None, errno.EPERM, errno.EINPROGRESS, errno.ECONNABORTED)
+
 
 @pytest.fixture(scope="module")
 def field(lab: Lab) -> Iterator[Field]:
@@ -27,4 +31,4 @@ def field(lab: Lab) -> Iterator[Field]:
 
 @pytest.mark.parametrize(("attack", "reason"), [pytest.param(*item.values, id=item.id) for item in ATTACKS])
 def test_socket(field: Field, second_address: None, attack: Attack, reason: str) -> None:
-    field.repels(attack, reason, error=(None, errno.EPERM))
+    field.repels(attack, reason, error=_TOLD)
