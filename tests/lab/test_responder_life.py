@@ -7,11 +7,15 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from ram_ebpf.daemon import responder_namespaces
+from ram_ebpf.dataplane.namespaces import identity
+from ram_ebpf.responder import channel, listening
 from tests.adversarial.actor import Actor
 from tests.adversarial.field import ScopedDaemon, Target, attempt, eventually, governed, tcp_connect
 
@@ -181,6 +185,25 @@ def test_another_network_namespace(lab: Lab) -> None:
             assert eventually(lambda: is_answered(elsewhere), patience=READY)
             assert len(list(files.iterdir())) >= before + 2
         assert eventually(lambda: len(list(files.iterdir())) <= before, patience=READY)
+
+
+def test_a_process_that_has_gone_says_nothing_of_its_namespace(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way to a namespace is by a process, which may end between two looks. Others may be in there."""
+    path = lab.dns.node.namespace.path
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    ways = {identity(path): Path(f"/proc/{ended.pid}/ns/net")}
+    monkeypatch.setattr(responder_namespaces, "namespaces_of", lambda cgroups: dict(ways))
+    end, other = channel.pair()
+    with end, other, contextlib.closing(listening.listen()) as first:
+        namespaces = responder_namespaces.Namespaces(end, first)
+        assert namespaces.follow([]) is None
+        assert (len(namespaces), namespaces.without) == (0, 0)
+        ways[identity(path)] = path
+        assert namespaces.follow([]) is None
+        assert (len(namespaces), namespaces.without) == (1, 0)
 
 
 def test_off(lab: Lab) -> None:
