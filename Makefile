@@ -16,7 +16,7 @@ KERNEL_PACKAGES := qemu-system-x86
 ENGINE_PACKAGES := debian-archive-keyring patch binutils
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit lint format test-kernel test-engines bench clean
+.PHONY: help demo run test unit lint format test-kernel test-engines refusals bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -69,6 +69,11 @@ test-engines: $(VENV)/.ready ## run the tests with real engines of three Debian 
 	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(ENGINE_PACKAGES)
 	@$(PY) -m tests.engines.prepare
 	@$(PY) -m pytest tests/engines $(ARGS)
+
+refusals: $(VENV)/.ready ## have real engines be refused, and write what each prints into docs/refusals.md (root)
+	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(ENGINE_PACKAGES)
+	@$(PY) -m tests.engines.prepare
+	@$(PY) -m tests.engines.refusals $(ARGS)
 
 bench: $(VENV)/.ready ## measure what it costs beside nothing and nftables, in four minutes (root)
 	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(BENCH_PACKAGES)

@@ -35,6 +35,8 @@ registries:
   - host: "*.{race.DOMAIN}"
     ports: [{race.PORT}, {HOLE}]
     private: true
+refusals:
+  responder: off
 resolvers: [{race.RESOLVER}]
 # What is sent here says no name.
 connections: {{ read_names: false }}

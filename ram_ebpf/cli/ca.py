@@ -125,7 +125,7 @@ def _init(args: argparse.Namespace) -> int:
     end = certificates.end_of(made.certificate)
     print(f"made {directory}/{authority.CERTIFICATE}, valid until {end:%Y-%m-%d},")
     print(f"which can sign nothing at or below {len(domains)} names that the policy allows, and no addresses")
-    print("next: ram-ebpf ca install, and refusals: { responder: on } in the policy")
+    print("next: ram-ebpf ca install")
     return 0
 
 

@@ -50,6 +50,26 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         places = [*scope["cgroups"], *(f"device {name}" for name in scope["devices"])]
         for place in places or ["nothing of it is there now"]:
             yield f"    {place}"
+    if "responder" in answer:  # not of an instance of an older version
+        yield f"  responder: {_responder(answer['responder'])}"
     denied = {name: count for name, count in answer["counters"].items() if name.startswith("denied-")}
     for name, count in denied.items():
         yield f"  {name}: {count}"
+
+
+def _responder(state: dict[str, Any]) -> str:
+    """Whether who is refused reads why, where that is told, or why it is not."""
+    if state["state"] == "waiting":
+        return "waits for a control group to be governed; at devices refusals are resets"
+    if state["state"] == "starting":
+        return "starting; until then refusals are EPERM"
+    if state["state"] == "off":
+        return f"off, {state['why']}"
+    if state["state"] != "on":
+        return f"does not run, so refusals are EPERM: {state['why']}"
+    line = f"on, listens at {' and '.join(state['listens'])}"
+    if state["namespaces"]:
+        line += f", in {plural(state['namespaces'], 'more network namespace')} too"
+    if state["without"]:
+        line += f"; not in {plural(state['without'], 'other')}, where refusals are EPERM: {state['why']}"
+    return line

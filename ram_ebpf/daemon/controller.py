@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import selectors
@@ -28,9 +29,11 @@ from ram_ebpf.daemon.records import Describer, RecordWriter, event_name
 from ram_ebpf.daemon.refusals import LastRefusals
 from ram_ebpf.daemon.reloading import Loaded, Prepared, Reloading
 from ram_ebpf.daemon.repeats import Repeats
+from ram_ebpf.daemon.responder_state import Answered, ResponderState
 from ram_ebpf.daemon.state import State
 from ram_ebpf.daemon.trust import Trust, resolvers_of
 from ram_ebpf.dataplane import abi
+from ram_ebpf.dataplane.answering import Answering
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.events import Event, EventSource
 from ram_ebpf.dataplane.plane import Plane
@@ -175,12 +178,33 @@ class Controller:
         return self._options.policy_file if self._load is not None else None
 
     def _make_responder(self) -> Responder | None:
-        policy, plane, history = self._policy, self._plane, self._history
-        if policy.refusals.responder is Switch.OFF or policy.mode is Mode.AUDIT:
+        """None where there is or can be none; then refusals are EPERM, and `_unanswered` says why."""
+        if self._policy.refusals.responder is Switch.OFF:
+            self._unanswered = ResponderState(Answered.OFF, why="as the policy says, so refusals are EPERM")
             return None
+        if self._policy.mode is Mode.AUDIT:
+            self._unanswered = ResponderState(Answered.OFF, why="as nothing is refused in mode audit")
+            return None
+        answering = self._plane.answering
+        try:
+            return self._load_responder(answering)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # cryptography's library is in Rust, whose panics are no Exception
+            why = f"what it needs cannot be loaded, reinstall cryptography and pyopenssl: {error}"
+            self._unanswered = ResponderState(Answered.FAILED, why=why)
+            self._say("no-responder", f"refused connections are not answered but get EPERM: {why}")
+            return None
+
+    def _load_responder(self, answering: Answering) -> Responder:
+        """Raises whatever goes wrong in libraries that nothing else needs."""
+        policy, plane, history = self._policy, self._plane, self._history
         # Not before it is wanted: cryptography takes its time and memory.
         from ram_ebpf.daemon.responding import Answers, Responder, ports_of
         from ram_ebpf.responder import authority
+
+        if importlib.util.find_spec("OpenSSL") is None:  # which the responder's process alone loads
+            raise ImportError("there is no module OpenSSL")
 
         def rules() -> Iterator[RuleSet]:
             return (view.tables.rules for view in plane.views)
@@ -192,8 +216,8 @@ class Controller:
             self._say("no-authority", f"refusals are told by a name in a certificate alone: {error}")
         return Responder(
             policy,
-            plane.answering,
-            lambda signer: Answers(policy, plane.answering, rules, plane.tables_of, history, signer),
+            answering,
+            lambda signer: Answers(policy, answering, rules, plane.tables_of, history, signer),
             ports_of(policy, rules()),
             signing,
         )
@@ -224,7 +248,13 @@ class Controller:
         refusals = LastRefusals()
         self._writer.note = refusals.note
         state = State(
-            self._policy, self._plane, following, find_cgroup2_mount(), self._request_counters, refusals
+            self._policy,
+            self._plane,
+            following,
+            find_cgroup2_mount(),
+            self._responder_state,
+            self._request_counters,
+            refusals,
         )
         state.reload = self._reload_on_request
         self._state = state
@@ -248,7 +278,7 @@ class Controller:
                     self._plane.remove_unused_pins()
                     self._begin_authorizing()
                     if self._responder is not None:
-                        self._responder.start()
+                        self._responder.follow(self._plane.attached)
                     self._ready()
                     self._keep_policy()
                     self._serve(wake, following, control, state)
@@ -281,6 +311,9 @@ class Controller:
                 "the authorization plugin is not served, so an engine that is told to ask it refuses "
                 f"everything; what is enforced in the kernel is not affected: {error}",
             )
+
+    def _responder_state(self) -> ResponderState:
+        return self._unanswered if self._responder is None else self._responder.state
 
     def _request_counters(self) -> dict[str, int]:
         return self._authorizing.counters() if self._authorizing is not None else {}
@@ -555,7 +588,7 @@ class Controller:
             self._asker.tell()
         self._unasked.clear()
         if self._responder is not None:
-            self._responder.cgroups = self._plane.attached
+            self._responder.follow(self._plane.attached)
             self._responder.tell(self._say)
         lost = self._events.lost + self._events.malformed + self._untold
         if lost > self._told_lost:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import queue
 import socket
@@ -23,16 +24,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.records import rule_text
+from ram_ebpf.daemon.responder_namespaces import Namespaces
+from ram_ebpf.daemon.responder_state import Answered, ResponderState
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.answering import Answering, Destination, Refused
-from ram_ebpf.dataplane.namespaces import OWN, identity, inside
 from ram_ebpf.dataplane.tables import Tables
 from ram_ebpf.policy.model import Policy
 from ram_ebpf.policy.names import normalise
 from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.responder import certificates, channel, listening, wording
 from ram_ebpf.responder.authority import Authority
-from ram_ebpf.scopes.neighbours import Identity, namespaces_of
 
 # Where registries are, beside the ports of the policy. Those on which servers speak first (22, 25) are not
 # among them.
@@ -43,14 +44,13 @@ _PATIENCE = 4.0  # seconds without a word, after which the process is taken for 
 _START_PATIENCE = 60.0  # until its first word; a guest without acceleration is slow
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts
 _LOOK_PERIOD = 1.0  # seconds between looks for network namespaces
-_MOST_NAMESPACES = 512
-_HERE = Path("/proc/thread-self/ns/net")
 _MOST_SIGNED = 256  # certificates that are kept
 _REUSED = 120.0  # seconds for which one is shown again
 _SIGNATURES = 20.0  # a second, over the long run; who asks for more gets the message alone
 _SIGNATURES_AT_ONCE = 100.0
 
 Say = Callable[[str, str], None]
+_log = logging.getLogger(__name__)
 
 
 class Signer:
@@ -165,7 +165,7 @@ def ports_of(policy: Policy, rules: Iterable[RuleSet]) -> frozenset[int]:
 
 
 class Responder:
-    """The process and the thread that talks to it, from start() to stop()."""
+    """The process and the thread that talks to it, from the first follow() with a control group to stop()."""
 
     def __init__(
         self,
@@ -185,13 +185,20 @@ class Responder:
         self._stop = threading.Event()
         self._notes: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._end: socket.socket | None = None
-        self.cgroups: tuple[Path, ...] = ()
-        """Those that are governed now; their processes may be in other network namespaces."""
+        self._cgroups: tuple[Path, ...] = ()
+        self.state = ResponderState(Answered.WAITING)
+        """Replaced as a whole by this object's thread, so that others may read it."""
         self._thread = threading.Thread(target=self._run, name="responder", daemon=True)
 
-    def start(self) -> None:
-        """Begins; refusals are EPERM until the process is ready."""
-        self._thread.start()
+    def follow(self, cgroups: tuple[Path, ...]) -> None:
+        """Those that are governed now; their processes may be in other network namespaces.
+
+        With the first one it begins; refusals are EPERM until the process is ready.
+        """
+        self._cgroups = cgroups
+        if cgroups and self.state.state is Answered.WAITING:
+            self.state = ResponderState(Answered.STARTING)
+            self._thread.start()
 
     def tell(self, say: Say) -> None:
         """Says what there is to say, in the thread that calls this."""
@@ -221,11 +228,15 @@ class Responder:
                 problem = self._serve()
             except (OSError, subprocess.SubprocessError) as error:
                 problem = str(error)
+            except Exception as error:  # without this thread nobody would be answered any more, nor know why
+                _log.exception("the responder's thread")
+                problem = repr(error)
             finally:
                 with contextlib.suppress(OSError):
                     self._answering.stop()
             if self._stop.is_set():
                 return
+            self.state = ResponderState(Answered.FAILED, why=problem)
             if time.monotonic() - started > _LONGEST_PAUSE:
                 pause = _FIRST_PAUSE
             self._notes.put(
@@ -251,21 +262,24 @@ class Responder:
                     return "stopped"
                 end.settimeout(_START_PATIENCE)
                 end.send(self._first.pack())
-                if end.recv(channel.LONGEST) != channel.ALIVE:
-                    return "its process could not be started"
+                if not _begins(end):
+                    return "its process has ended at once, and may have said why on standard error"
                 end.settimeout(_PATIENCE)
+                if (unreachable := listening.unreachable(listeners)) is not None:
+                    return unreachable
                 self._answering.lead_to(
                     Destination(
                         listening.IPV4, listening.IPV6, listeners.port, listeners.priority, self._ports
                     )
                 )
+                self._note_places(listeners, None)
                 self._notes.put(
                     (
                         "responder",
                         f"refused connections are answered at {listening.IPV4}:{listeners.port}",
                     )
                 )
-                return self._talk(end, Namespaces(end, listeners))
+                return self._talk(end, listeners)
             finally:
                 self._end = None
                 with contextlib.suppress(OSError):
@@ -284,13 +298,25 @@ class Responder:
             pass_fds=numbers,
         )
 
-    def _talk(self, end: socket.socket, namespaces: Namespaces) -> str:
+    def _note_places(self, listeners: listening.Listening, others: Namespaces | None) -> None:
+        self.state = ResponderState(
+            Answered.ON,
+            listeners.endpoints,
+            0 if others is None else len(others),
+            0 if others is None else others.without,
+            None if others is None else others.why,
+        )
+
+    def _talk(self, end: socket.socket, listeners: listening.Listening) -> str:
+        namespaces = Namespaces(end, listeners)
         next_look = time.monotonic()
         while True:
             try:
                 packet = end.recv(channel.LONGEST)
             except TimeoutError:
                 return f"its process has said nothing for {_PATIENCE:.0f} s"
+            except ConnectionError:
+                packet = b""
             if not packet:
                 return "its process has ended"
             if packet != channel.ALIVE:
@@ -299,44 +325,15 @@ class Responder:
                 except channel.ChannelError as error:
                     return f"its process has sent nonsense: {error}"
             if time.monotonic() >= next_look:
-                namespaces.follow(self.cgroups)
+                if (problem := namespaces.follow(self._cgroups)) is not None:
+                    self._notes.put(("no-responder", f"refused connections get EPERM in {problem}"))
+                self._note_places(listeners, namespaces)
                 next_look = time.monotonic() + _LOOK_PERIOD
 
 
-class Namespaces:
-    """Other network namespaces in which what is governed lives, as containers do. Each has listeners."""
-
-    def __init__(self, end: socket.socket, first: listening.Listening) -> None:
-        self._end = end
-        self._port, self._priority = first.port, first.priority
-        self._own = identity(OWN)
-        self._places: dict[Identity, int] = {}
-        self._failed: set[Identity] = set()
-        self._last = 0
-
-    def follow(self, cgroups: Iterable[Path]) -> None:
-        """Looks who has come and gone. Raises OSError where the process does not listen."""
-        wanted = namespaces_of(cgroups)
-        for gone in self._places.keys() - wanted.keys():
-            self._end.send(channel.Change(self._places.pop(gone)).pack())
-        self._failed &= wanted.keys()
-        for which, path in wanted.items():
-            if which == self._own or which in self._places or which in self._failed:
-                continue
-            if len(self._places) >= _MOST_NAMESPACES or not self._add(which, path):
-                self._failed.add(which)  # refusals are EPERM there
-
-    def _add(self, which: Identity, path: Path) -> bool:
-        try:
-            with inside(path):
-                if identity(_HERE) != which:  # its process has gone, and another has its number
-                    return False
-                made = listening.listen_too(self._port, self._priority)
-        except OSError:
-            return False
-        self._last += 1
-        with contextlib.closing(made):
-            numbers = [item.fileno() for item in made.sockets]
-            socket.send_fds(self._end, [channel.Change(self._last).pack()], numbers)
-        self._places[which] = self._last
-        return True
+def _begins(end: socket.socket) -> bool:
+    """Whether the process is ready, which is the first that it says; False where it has ended instead."""
+    try:
+        return end.recv(channel.LONGEST) == channel.ALIVE
+    except ConnectionError:  # what it was told has not been read
+        return False

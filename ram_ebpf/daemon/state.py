@@ -14,6 +14,7 @@ from ram_ebpf.daemon.following import Following
 from ram_ebpf.daemon.reasons import explain
 from ram_ebpf.daemon.records import rule_text
 from ram_ebpf.daemon.refusals import MOST, LastRefusals
+from ram_ebpf.daemon.responder_state import ResponderState
 from ram_ebpf.dataplane import abi, clock
 from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.scope import Scope
@@ -37,6 +38,7 @@ class State:
     plane: Plane
     following: Following
     mount: Path
+    responder: Callable[[], ResponderState]
     request_counters: Callable[[], dict[str, int]] = dict
     """Of refused requests to Docker's API."""
     refusals: LastRefusals = field(default_factory=LastRefusals)
@@ -69,6 +71,7 @@ class State:
             "digest": self.policy.source.digest or None,
             "organization": self.policy.organization,
             "scopes": [self._describe(label) for label in self.following.labels()],
+            "responder": self.responder().describe(),
             "counters": {
                 **{reason.slug: count for reason, count in sorted(self.plane.counters().items())},
                 **self.request_counters(),

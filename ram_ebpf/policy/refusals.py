@@ -19,5 +19,5 @@ class Switch(str, Enum):
 class Refusals(PolicyModel):
     """Beside the refusal itself, which is the kernel's."""
 
-    responder: Annotated[Switch, choice(Switch)] = Switch.OFF
-    """Whether refused connections are led to a responder of this host that says why."""
+    responder: Annotated[Switch, choice(Switch)] = Switch.ON
+    """Whether refused connections are led to a responder of this host that says why; off: they get EPERM."""

@@ -16,6 +16,7 @@ IPV6 = ipaddress.IPv6Address("::1")
 
 _ATTEMPTS = 16
 _BACKLOG = 1024
+_REACHED = 1.0  # seconds for a connection over loopback
 _FIRST_PRIORITY = 16  # below are those that anybody may set (socket(7))
 _NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -27,6 +28,19 @@ class Listening:
     sockets: tuple[socket.socket, ...]
     port: int
     priority: int
+
+    @property
+    def addresses(self) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
+        """Of the sockets."""
+        return (IPV4, IPV6)[: len(self.sockets)]
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The same with the port, as ADDRESS:PORT."""
+        return tuple(
+            f"[{address}]:{self.port}" if address.version == 6 else f"{address}:{self.port}"
+            for address in self.addresses
+        )
 
     def close(self) -> None:
         """Of this process; others may hold them."""
@@ -63,6 +77,21 @@ def listen() -> Listening:
             stack.pop_all()
             return Listening(tuple(sockets), port, priority)
     raise OSError(errno.EADDRINUSE, f"no port is free at {IPV4} and {IPV6} both")
+
+
+def unreachable(there: Listening) -> str | None:
+    """Why a client in the network namespace of this thread would wait in vain, or None.
+
+    A firewall may drop what goes over loopback. The sockets may be closed here, if others hold them.
+    """
+    for address in there.addresses:
+        try:
+            socket.create_connection((str(address), there.port), _REACHED).close()
+        except PermissionError:  # this process is governed as well, and strictly: that says nothing of others
+            continue
+        except OSError as error:
+            return f"{address} port {there.port} cannot be reached on this host, as by a firewall: {error}"
+    return None
 
 
 def listen_too(port: int, priority: int) -> Listening:

@@ -34,9 +34,12 @@ from ram_ebpf.responder.tls import ACCESS_DENIED, Tls, TlsError, context
 
 MOST_CONNECTIONS = 256
 PATIENCE = 8.0  # seconds that a connection may take in all
+_ASK_PATIENCE = 1.0  # seconds for the daemon's answer, which takes it a millisecond; it may have been stopped
+_MOST_QUESTIONS = 16  # that wait for the daemon at a time; whoever has lost its place asks no more
 _MOST_REQUESTS = 8  # on one connection
-_MOST_FILES = 4096  # asyncio accepts a whole backlog at each listener before any of them is looked at
-_BACKLOG = 1024
+MOST_FILES = 4096  # two listeners for each of 512 network namespaces, and clients
+_BACKLOG = 1024  # of clients that the kernel has wait
+_AT_ONCE = 64  # that are taken from there before anything else is done
 _HEARTBEAT = 1.0
 _LINGER = 0.2  # seconds in which a client may read what it was told before its own data is refused
 _CHUNK = 16384
@@ -61,19 +64,22 @@ class Channel:
         self.changes: list[tuple[int, list[socket.socket]]] = []
         """Places that have come, with their listeners, or gone."""
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._room = asyncio.Semaphore(_MOST_QUESTIONS)
 
     async def ask(self, client: str, port: int, name: str | None) -> Reply:
-        """What to say to a client. Raises _HangUpError where the daemon has no time."""
-        self._number += 1
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[self._number] = future
-        try:
-            self._end.send(Question(self._number, client, port, name).pack())
-            return await future
-        except OSError as error:
-            raise _HangUpError from error
-        finally:
-            self._waiting.pop(self._number, None)
+        """What to say to a client. Raises _HangUpError where the daemon has no time, or says nothing."""
+        async with self._room:
+            self._number += 1
+            number = self._number
+            future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            self._waiting[number] = future
+            try:
+                self._end.send(Question(number, client, port, name).pack())
+                return await asyncio.wait_for(future, _ASK_PATIENCE)
+            except (OSError, asyncio.TimeoutError) as error:
+                raise _HangUpError from error
+            finally:
+                self._waiting.pop(number, None)
 
     def take(self) -> bool:
         """Reads what the daemon has said; False when it is gone."""
@@ -144,8 +150,9 @@ class Connection:
             self._writer.write(ACCESS_DENIED)
             await self._linger()
             raise _HangUpError
-        self._reply = await self._channel.ask(*self._client, hello.server_name)
-        chain = self._reply.chain or (self._start.certificate,)
+        with contextlib.suppress(_HangUpError):  # the message's certificate says it without the daemon
+            self._reply = await self._channel.ask(*self._client, hello.server_name)
+        chain = (self._reply.chain if self._reply is not None else ()) or (self._start.certificate,)
         self._tls = Tls(context(chain, self._start.key_pem))
         data = b"".join(first)
         while not (clear := self._decrypt(data)):
@@ -219,16 +226,10 @@ class Server:
         try:
             connection = Connection(self._start, self._channel, reader, writer)
             await asyncio.wait_for(connection.serve(), PATIENCE)
-        except (
-            _HangUpError,
-            ClientHelloError,
-            http.RequestError,
-            TlsError,
-            OSError,
-            asyncio.TimeoutError,
-            asyncio.CancelledError,
-        ):
+        except (_HangUpError, ClientHelloError, http.RequestError, TlsError):
             pass  # whoever it was has been told, or will not listen
+        except (OSError, asyncio.TimeoutError, asyncio.CancelledError):
+            writer.transport.abort()  # it had its time: nothing waits until it reads
         finally:
             self._tasks.pop(task, None)
             writer.close()
@@ -246,8 +247,9 @@ class Places:
         for item in listeners:
             item.setblocking(False)
             made = await asyncio.start_server(
-                self._server.serve, sock=item, limit=2 * _CHUNK, backlog=_BACKLOG
+                self._server.serve, sock=item, limit=2 * _CHUNK, backlog=_AT_ONCE
             )
+            item.listen(_BACKLOG)  # asyncio knows one number for both
             self._listening.setdefault(place, []).append(made)
 
     def remove(self, place: int) -> None:
@@ -299,7 +301,7 @@ def give_up_rights() -> None:
     os.chroot(".")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit, most in (
-        (resource.RLIMIT_NOFILE, min(_MOST_FILES, hard)),
+        (resource.RLIMIT_NOFILE, min(MOST_FILES, hard)),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),

@@ -70,6 +70,11 @@ class RemoteSocket:
         """The local port."""
         return int(self._method("getsockname")[1])
 
+    def peer(self) -> tuple[str, int]:
+        """The other end's address and port."""
+        address, port = self._method("getpeername")[:2]
+        return str(address), int(port)
+
     def drain(self) -> list[tuple[bytes, int]]:
         """All datagrams that wait, each with its packet's type."""
         return [(data, kind) for data, kind in self._actor.call("drain", self.number)]

@@ -13,10 +13,12 @@ import errno
 import json
 import os
 import random
+import resource
 import signal
 import socket
+import ssl
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,34 @@ class Agent:
                 else:
                     outcomes["connected"] += 1
         return dict(outcomes)
+
+    def greet(self, address: str, port: int, most: int, until: str) -> int:
+        """Opens connections and begins TLS on each, with another name, until a file is there; how many.
+
+        Never reads, and leaves the last `most` open.
+        """
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        context = ssl.create_default_context()
+        items: deque[socket.socket] = deque()
+        count = 0
+        while not Path(until).exists():
+            hello = ssl.MemoryBIO()
+            tls = context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=f"n{os.getpid()}-{count}.test")
+            with contextlib.suppress(ssl.SSLWantReadError):
+                tls.do_handshake()
+            item = socket.socket()
+            item.settimeout(PATIENCE)
+            with contextlib.suppress(OSError):  # there may be no room for more
+                item.connect((address, port))
+                item.sendall(hello.read())
+            items.append(item)
+            if len(items) > most:
+                items.popleft().close()
+            count += 1
+        for item in items:
+            item.close()
+        return count
 
     def batter(self, address: str, port: int, until: str) -> int:
         """Sends datagrams that are refused until a file is there; how many were."""

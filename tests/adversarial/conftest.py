@@ -17,6 +17,8 @@ version: 1
 registries:
   - host: allowed.registry.test
     private: true
+refusals:
+  responder: off
 resolvers: [{resolver}]
 """
 

@@ -171,13 +171,14 @@ class Field:
         attack: Attack,
         *reasons: str,
         told: str | None = None,
-        error: int | Container[int] | None = errno.EPERM,
+        error: int | Container[int | None] | None = errno.EPERM,
         actor: Actor | None = None,
     ) -> dict[str, Any]:
         """Makes the attack on a new target from inside, or by `actor`, and then from outside.
 
-        From inside it must fail with `error`, or one of them, put no packet onto the wire, and have a reason
-        logged, for the address `told` or one of the target's. Returns the line of the log.
+        From inside it must end with `error`, or one of them, where None is no error. It must put no packet
+        onto the wire, and have a reason logged, for the address `told` or one of the target's. Returns the
+        line of the log.
         """
         target = self.target()
         start = len(self.daemon.lines())
@@ -185,9 +186,8 @@ class Field:
         failure = attempt(attacker, attack, target)
         line = self.reason(start, reasons, told or target)
         assert not self.arrived(target), "a packet got out of the scope"
-        assert failure is not None or error is None, "the attacker was told of no error"
-        if failure is not None:
-            assert failure.errno in (error if isinstance(error, Container) else (error,)), failure
+        number = None if failure is None else failure.errno
+        assert number in (error if isinstance(error, Container) else (error,)), failure or "told of no error"
         attacker.reset()
         failure = attempt(self.outside, attack, target)
         assert failure is None or failure.errno in _UNSTOPPED, failure

@@ -38,6 +38,8 @@ version: 1
 registries:
   - host: "*.lies.test"
 denied: [never.lies.test]
+refusals:
+  responder: off
 resolvers: [{Lab.rogue_resolver}]
 """
 

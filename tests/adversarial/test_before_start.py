@@ -65,6 +65,8 @@ registries:
   - host: allowed.registry.test
     ports: [443, {ECHO}]
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 """
 

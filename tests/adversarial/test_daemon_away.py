@@ -26,6 +26,8 @@ version: 1
 registries:
   - host: "*.allowed.registry.test"
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}, {RESOLVER}]
 """
 

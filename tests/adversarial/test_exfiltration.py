@@ -67,6 +67,8 @@ registries:
   - host: "*.lies.test"
   - host: allowed.registry.test
     private: true
+refusals:
+  responder: off
 resolvers: [{RESOLVER}]
 dns: {{ allowed_names_only: true }}
 """

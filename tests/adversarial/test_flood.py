@@ -36,6 +36,8 @@ registries:
   - host: {EXACT}
     private: true
   - host: "*.flood.test"
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}, {SILENT}, {TALKATIVE}]
 """
 

@@ -28,6 +28,8 @@ version: 1
 registries:
   - host: "*.allowed.registry.test"
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}, {RESOLVER}]
 """
 _TARGETS = tuple(f"10.77.0.{number}" for number in range(200, 208))

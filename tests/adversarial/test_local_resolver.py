@@ -53,6 +53,8 @@ POLICY = f"""\
 version: 1
 registries:
   - host: "*.lies.test"
+refusals:
+  responder: off
 resolvers:
   - {LOCAL}
   - {{ address: {ANYWHERE}, port: {ANYWHERE_PORT} }}

@@ -32,6 +32,8 @@ version: 1
 registries:
   - host: "*.allowed.registry.test"
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}, {RESOLVER}]
 """
 _IFA_F_NODAD = 2  # include/uapi/linux/if_addr.h: usable at once

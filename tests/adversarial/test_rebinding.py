@@ -32,6 +32,8 @@ registries:
     private: [10.20.0.0/16, "fd00:1::/64"]
   - host: "*.any.test"
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.rogue_resolver}]
 """
 

@@ -32,6 +32,8 @@ registries:
   - host: {LISTED}
     private: true
   - host: "*.lies.test"
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}, {Lab.rogue_resolver}, {lies.QUIET_RESOLVER}]
 """
 

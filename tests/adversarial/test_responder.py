@@ -9,15 +9,18 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 
+from ram_ebpf.responder.process import MOST_FILES
 from tests.adversarial.actor import Actor, RemoteSocket
 from tests.adversarial.field import Field, Target, attempt, governed, tcp_connect
 from tests.lab.daemon import Daemon
 from tests.lab.lab import Lab
 from tests.lab.test_responder import BLOCKED, POLICY, TEXT, wait_responder
 from tests.lab.test_responder_life import processes_of
+from tests.lab.test_status import ask
 
 ADDRESS = "127.82.65.77"
 MANY = 400  # connections, more than the responder has room for
@@ -170,6 +173,60 @@ def test_connections_without_end(lab: Lab, field: Field, target: Target, tmp_pat
     assert max(seconds) < IN_TIME
     assert set(outcomes) <= {"connected", "EPERM", "EADDRNOTAVAIL"}
     assert outcomes["connected"] > 100
+
+
+def memory(pid: int) -> int:
+    """The most that a process has ever had in memory, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def test_thousands_of_connections(
+    lab: Lab, daemon: Daemon, field: Field, target: Target, tmp_path: Path
+) -> None:
+    """Four processes that open them as fast as they can, begin TLS on each, never read, and keep a thousand
+    each: neither the daemon nor the responder's process grows, and both go on with their work."""
+    until = tmp_path / "until"
+    (process,) = processes_of(daemon)
+    before, its_files = memory(daemon.pid), files(daemon.pid)
+    most_files = 0
+    asked, refused = [], []
+    with contextlib.ExitStack() as stack:
+        actors = [stack.enter_context(Actor(lab.client, lab.client_cgroup)) for _ in range(4)]
+        for actor in actors:
+            actor.start("greet", target.v4, 443, 1000, str(until))
+        try:
+            for _ in range(10):
+                started = time.monotonic()
+                assert ask(lab, "status").returncode == 0
+                asked.append(time.monotonic() - started)
+                argv = ["curl", "-sS", "--max-time", "20", f"http://{BLOCKED}/v2/"]
+                refused.append(lab.client.run(argv).seconds)  # it is told, or loses its place
+                most_files = max(most_files, files(process))
+            lab.client.pull(f"allowed.registry.test/{lab.image_name}").check()
+        finally:
+            until.touch()
+            counts = [actor.finish() for actor in actors]
+    print(
+        f"{sum(counts)} connections; the daemon had {memory(daemon.pid)} MiB at most, {before} before; "
+        f"the responder {memory(process)} MiB and {most_files} files; "
+        f"a refusal took {max(refused):.2f} s and status {max(asked):.2f} s"
+    )
+    assert sum(counts) > 4000
+    assert memory(daemon.pid) < before + 32
+    assert files(daemon.pid) <= its_files + 2
+    assert memory(process) < 128
+    assert most_files < MOST_FILES
+    # Beside four that want all of the processors.
+    assert median(refused) < IN_TIME
+    assert max(refused) < IN_TIME * 3
+    assert max(asked) < IN_TIME * 3
+    assert answer_in_clear_text(lab) < IN_TIME
+    assert field.arrived(target) == []
 
 
 def test_a_place_that_was_its_own(lab: Lab, field: Field, target: Target, port: int) -> None:

@@ -52,8 +52,8 @@ SECOND_ADDRESS_V6 = "fd77::11"
 
 @pytest.fixture(scope="module")
 def policy() -> str:
-    """In the place of that of conftest.py."""
-    return POLICY
+    """In the place of that of conftest.py. test_sockets_answered.py is about refusals that are answered."""
+    return f"{POLICY}refusals: {{ responder: off }}\n"
 
 
 def direct_v4(actor: Actor, target: Target) -> None:
@@ -273,42 +273,42 @@ def raw_tunnel(actor: Actor, target: Target) -> None:
 core = pytest.mark.core
 
 
-@pytest.mark.parametrize(
-    ("attack", "reason"),
-    [
-        pytest.param(direct_v4, UNKNOWN, id="direct IPv4 address", marks=core),
-        pytest.param(direct_v6, UNKNOWN, id="host with IPv6 only", marks=core),
-        pytest.param(mapped_tcp, UNKNOWN, id="IPv4-mapped address, TCP", marks=core),
-        pytest.param(mapped_udp, UNKNOWN, id="IPv4-mapped address, UDP"),
-        pytest.param(other_port, UNKNOWN, id="another port"),
-        pytest.param(quic_v4, UNKNOWN, id="UDP 443", marks=core),
-        pytest.param(quic_v6, UNKNOWN, id="UDP 443 over IPv6"),
-        pytest.param(connected_udp, UNKNOWN, id="connected UDP"),
-        pytest.param(discard_port, UNKNOWN, id="UDP connected to the discard port", marks=core),
-        pytest.param(discard_port_v6, UNKNOWN, id="UDP connected to the discard port over IPv6"),
-        pytest.param(fast_open, UNKNOWN, id="TCP fast open", marks=core),
-        pytest.param(fast_open_v6, UNKNOWN, id="TCP fast open over IPv6"),
-        pytest.param(deferred_fast_open, UNKNOWN, id="deferred TCP fast open"),
-        pytest.param(bound_to_device, UNKNOWN, id="bound to the device"),
-        pytest.param(second_source, UNKNOWN, id="from the second address"),
-        pytest.param(foreign_source, UNKNOWN, id="from a foreign address"),
-        pytest.param(reconnected_tcp, UNKNOWN, id="reconnected TCP socket", marks=core),
-        pytest.param(reconnected_tcp_v6, UNKNOWN, id="reconnected TCP socket over IPv6"),
-        pytest.param(reconnected_udp, UNKNOWN, id="reconnected UDP socket"),
-        pytest.param(redirected_udp, UNKNOWN, id="redirected UDP socket"),
-        pytest.param(aside_from_connected_udp, UNKNOWN, id="aside from a connected UDP socket", marks=core),
-        pytest.param(aside_from_connected_udp_v6, UNKNOWN, id="aside from a connected UDP socket over IPv6"),
-        pytest.param(corked_udp, UNKNOWN, id="corked UDP"),
-        pytest.param(segmented_udp, UNKNOWN, id="segmented UDP"),
-        pytest.param(large_udp, UNKNOWN, id="datagram in fragments"),
-        pytest.param(routed_by_allowed, UNKNOWN, id="source route by way of an allowed address"),
-        pytest.param(routed_datagram, SOURCE_ROUTE, id="datagram with a source route"),
-        pytest.param(raw_sctp, "denied-protocol", id="SCTP", marks=core),
-        pytest.param(raw_sctp_v6, "denied-protocol", id="SCTP over IPv6"),
-        pytest.param(raw_udplite, "denied-protocol", id="UDP-Lite"),
-        pytest.param(raw_tunnel, "denied-protocol", id="GRE"),
-    ],
-)
+ATTACKS = [
+    pytest.param(direct_v4, UNKNOWN, id="direct IPv4 address", marks=core),
+    pytest.param(direct_v6, UNKNOWN, id="host with IPv6 only", marks=core),
+    pytest.param(mapped_tcp, UNKNOWN, id="IPv4-mapped address, TCP", marks=core),
+    pytest.param(mapped_udp, UNKNOWN, id="IPv4-mapped address, UDP"),
+    pytest.param(other_port, UNKNOWN, id="another port"),
+    pytest.param(quic_v4, UNKNOWN, id="UDP 443", marks=core),
+    pytest.param(quic_v6, UNKNOWN, id="UDP 443 over IPv6"),
+    pytest.param(connected_udp, UNKNOWN, id="connected UDP"),
+    pytest.param(discard_port, UNKNOWN, id="UDP connected to the discard port", marks=core),
+    pytest.param(discard_port_v6, UNKNOWN, id="UDP connected to the discard port over IPv6"),
+    pytest.param(fast_open, UNKNOWN, id="TCP fast open", marks=core),
+    pytest.param(fast_open_v6, UNKNOWN, id="TCP fast open over IPv6"),
+    pytest.param(deferred_fast_open, UNKNOWN, id="deferred TCP fast open"),
+    pytest.param(bound_to_device, UNKNOWN, id="bound to the device"),
+    pytest.param(second_source, UNKNOWN, id="from the second address"),
+    pytest.param(foreign_source, UNKNOWN, id="from a foreign address"),
+    pytest.param(reconnected_tcp, UNKNOWN, id="reconnected TCP socket", marks=core),
+    pytest.param(reconnected_tcp_v6, UNKNOWN, id="reconnected TCP socket over IPv6"),
+    pytest.param(reconnected_udp, UNKNOWN, id="reconnected UDP socket"),
+    pytest.param(redirected_udp, UNKNOWN, id="redirected UDP socket"),
+    pytest.param(aside_from_connected_udp, UNKNOWN, id="aside from a connected UDP socket", marks=core),
+    pytest.param(aside_from_connected_udp_v6, UNKNOWN, id="aside from a connected UDP socket over IPv6"),
+    pytest.param(corked_udp, UNKNOWN, id="corked UDP"),
+    pytest.param(segmented_udp, UNKNOWN, id="segmented UDP"),
+    pytest.param(large_udp, UNKNOWN, id="datagram in fragments"),
+    pytest.param(routed_by_allowed, UNKNOWN, id="source route by way of an allowed address"),
+    pytest.param(routed_datagram, SOURCE_ROUTE, id="datagram with a source route"),
+    pytest.param(raw_sctp, "denied-protocol", id="SCTP", marks=core),
+    pytest.param(raw_sctp_v6, "denied-protocol", id="SCTP over IPv6"),
+    pytest.param(raw_udplite, "denied-protocol", id="UDP-Lite"),
+    pytest.param(raw_tunnel, "denied-protocol", id="GRE"),
+]
+
+
+@pytest.mark.parametrize(("attack", "reason"), ATTACKS)
 def test_socket(field: Field, second_address: None, attack: Attack, reason: str) -> None:
     field.repels(attack, reason)
 

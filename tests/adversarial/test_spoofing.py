@@ -51,6 +51,8 @@ version: 1
 registries:
   - host: "*.lies.test"
   - host: noisy.lies.test
+refusals:
+  responder: off
 resolvers: [{_ROGUE}, {lies.QUIET_RESOLVER}]
 """
 

@@ -39,6 +39,8 @@ def policy() -> str:
 version: 1
 registries:
   - host: "*.lies.test"
+refusals:
+  responder: off
 resolvers: [{RESOLVER}]
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.lab.lab import Lab
 from tests.lab.processes import Finished
@@ -44,12 +45,15 @@ class Builder:
         )
 
 
-def prepare(lab: Lab, docker: Dockerd) -> None:
-    """Give dockerd the image, and the docker command the plugin, where its suite has none."""
-    image = docker.machine.write("buildkit.tar", buildkit.image(lab.ca))
+def prepare(lab: Lab, docker: Dockerd, trusted: Path | None = None) -> None:
+    """Give dockerd the image, and the docker command the plugin, where its suite has none.
+
+    `trusted`: the certificates of whom it trusts, in the place of the lab's authority alone.
+    """
+    files = docker.machine.write("buildkit.tar", buildkit.image(trusted or lab.ca))
     change = 'ENTRYPOINT ["/usr/bin/buildkitd"]'
-    docker.run("import", f"--change={change}", str(image), _IMAGE).check()
-    image.unlink()
+    docker.run("import", f"--change={change}", str(files), _IMAGE).check()
+    files.unlink()
     if not (trees.tree(docker.machine.suite) / _PLUGIN).exists():
         plugin = docker.machine.write("docker-buildx", (trees.tree(buildkit.SUITE) / _PLUGIN).read_bytes())
         plugin.chmod(0o755)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from . import runtime
 from .machine import Machine
 
 _PATIENCE = 30.0
+_RELOADED = "Reloaded configuration"
 # It raises the limits of keys, which are those of the whole machine that the tests run on.
 _SCRIPT = """\
 mount --bind /proc/sys/kernel /proc/sys/kernel
@@ -34,6 +36,7 @@ class Dockerd:
         self.machine = machine
         self.cgroup = machine.cgroup("dockerd")
         self._log = machine.share / "dockerd.log"
+        self._pidfile = machine.share / "docker.pid"
 
     def __enter__(self) -> Dockerd:
         self._start()
@@ -82,11 +85,32 @@ class Dockerd:
             ["docker", *words], env={"DOCKER_HOST": self.url, **(env or {})}, timeout=timeout
         )
 
+    def reload(self, settings: Mapping[str, object]) -> None:
+        """Have it read other settings (SIGHUP), and wait until it has. Not all may change while it runs."""
+        before = self.log().count(_RELOADED)
+        file = self.machine.write("daemon.json", json.dumps(settings))
+        script = (
+            f"mkdir -p /etc/docker && cp {file} /etc/docker/daemon.json && kill -HUP $(cat {self._pidfile})"
+        )
+        self.machine.run(["sh", "-ec", script]).check()
+        deadline = time.monotonic() + _PATIENCE
+        while self.log().count(_RELOADED) == before:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"dockerd does not take its settings: {self.log()[-3000:]}")
+            time.sleep(0.01)
+
+    def ask_plugin(self, name: str) -> None:
+        """Have it know where the socket of a plugin is that ram-ebpf serves; `reload` has it asked."""
+        folder = "/etc/docker/plugins"
+        file = self.machine.write(f"{name}.spec", f"unix://{self.machine.plugins / name}.sock\n")
+        self.machine.run(["sh", "-ec", f"mkdir -p {folder} && cp {file} {folder}/"]).check()
+
     def _start(self) -> None:
         words = [
             *("unshare", "--mount", "--propagation", "slave", "sh", "-ec", _SCRIPT, "sh"),
             "dockerd",
             f"--host={self.url}",
+            f"--pidfile={self._pidfile}",
             "--cgroup-parent=/containers",
             "--exec-opt=native.cgroupdriver=cgroupfs",
             *runtime.options(self.machine),

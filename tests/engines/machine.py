@@ -145,8 +145,13 @@ class Machine:
 
     @property
     def env(self) -> dict[str, str]:
-        """By which clients find that."""
-        return {"DOCKER_HOST": self.url}
+        """By which clients find that, and ram-ebpf where to serve Docker's authorization plugin."""
+        return {"DOCKER_HOST": self.url, "RAM_EBPF_DOCKER_PLUGINS": str(self.plugins)}
+
+    @property
+    def plugins(self) -> Path:
+        """Of sockets of Docker's plugins."""
+        return self.share / "plugins"
 
     def cgroup(self, name: str) -> Path:
         """Make a further control group in the machine's."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +12,7 @@ from tests.lab.lab import Lab
 from tests.lab.processes import Finished
 
 from . import trees
+from .containerd import started
 from .judge import Judge
 from .machine import Machine
 from .measured import Measured
@@ -20,22 +20,12 @@ from .names import POLICY, Names, reference
 from .wire import Wire
 
 _CONNECTS = {"bookworm": "ctr", "trixie": "ctr", "sid": "containerd"}
-_PATIENCE = 20.0
 
 
 @pytest.fixture(scope="module")
 def containerd(machine: Machine) -> Iterator[None]:
-    log = machine.share / "containerd.log"
-    with log.open("w", encoding="utf-8") as file:
-        process = machine.popen(["containerd"], machine.cgroup("containerd"), stdout=file)
-    try:
-        deadline = time.monotonic() + _PATIENCE
-        while not machine.run(["ctr", "version"]).ok:
-            assert process.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+    with started(machine):
         yield
-    finally:
-        machine.node.stop(process)
 
 
 @pytest.fixture(scope="module")

@@ -9,22 +9,24 @@ from pathlib import Path
 import pytest
 
 from tests.lab.docker_cli import DockerCli
-from tests.lab.docker_daemon import HostDaemon, governed
+from tests.lab.docker_daemon import HostDaemon
 from tests.lab.lab import Lab
 
 from . import trees
 from .dockerd import Dockerd
-from .names import MESSAGE, POLICY, Names, reference
+from .names import ANSWERED, MESSAGE, Names, reference
+from .refusal_lines import NAME_IS
+from .trusting import answering
 
 _WITHOUT_HOOKS = "bookworm"  # docker 20.10; hooks are there since 26.1
 # What would be a template for docker is to be printed as it is.
 _TOLD = "{{.Name}} {{{arg . 0}}} grüße. "
-_POLICY = POLICY.replace(f"message: {MESSAGE}", f'organization: acme\nmessage: "{_TOLD}{MESSAGE}"')
+_POLICY = ANSWERED.replace(f"message: {MESSAGE}", f'message: "{_TOLD}{MESSAGE}"')
 
 
 @pytest.fixture(scope="module")
 def daemon(lab: Lab, names: Names, docker: Dockerd) -> Iterator[HostDaemon]:
-    with governed(lab, docker, _POLICY, docker.cgroup) as result:
+    with answering(lab, docker, _POLICY, None, docker.cgroup) as result:
         yield result
 
 
@@ -61,7 +63,7 @@ def test_refused(cli: DockerCli, names: Names, hooks: bool, command: str) -> Non
     target = names.refused()
     said = cli.on_terminal(*command.split(), reference(target.host))
     assert said.returncode != 0
-    assert "operation not permitted" in said.stdout
+    assert f"{NAME_IS}, not {target.host}" in said.stdout
     assert (explanation(target.host) in said.stdout) == hooks, said.stdout
     assert f"{target.host} is not in the policy" in cli.run("ram", "explain", "--last").check().stdout
 

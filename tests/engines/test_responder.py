@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.lab.daemon import COMMAND
-from tests.lab.docker_daemon import Engine, HostDaemon, governed
+from tests.lab.docker_daemon import HostDaemon
 from tests.lab.lab import Lab
 from tests.lab.processes import Finished
-from tests.lab.test_responder import wait_responder
 
 from . import trees
+from .containerd import started
 from .dockerd import Dockerd
 from .judge import Judge
 from .machine import Machine
 from .measured import Measured
-from .names import POLICY, Names, reference
+from .names import ANSWERED, Names, reference
+from .trusting import answering, make_authority, trust, write_bundle
 from .wire import Wire
 
-_ROOT = Path(__file__).parents[2]
-_PATIENCE = 20.0
-ANSWERED = f"{POLICY}organization: acme\nrefusals: {{ responder: on }}\n"
 NAME = "x509: certificate is valid for blocked-by-registry-access-policy.ask-platform.registry.test, not "
 TEXT = "is blocked by acme's registry policy (rule: none). ask platform@registry.test to allow it."
 Run = Callable[..., Finished]
@@ -40,47 +36,19 @@ def trusting(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="module")
 def authority(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("authority") / "ca"
-    lab.client.run([*COMMAND, "ca", "--directory", str(folder), "init"], cwd=_ROOT).check()
-    return folder
-
-
-@contextlib.contextmanager
-def answering(lab: Lab, engine: Engine, authority: Path | None, *scopes: Path) -> Iterator[HostDaemon]:
-    if authority is not None:
-        lab.client.env["RAM_EBPF_CA"] = str(authority)
-    try:
-        with governed(lab, engine, ANSWERED, *scopes) as result:
-            wait_responder(result)
-            yield result
-    finally:
-        lab.client.env.pop("RAM_EBPF_CA", None)
+    return make_authority(lab, tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
 def bundle(lab: Lab, machine: Machine, authority: Path, trusting: bool) -> str:
     """What clients trust."""
-    more = (authority / "ca.crt").read_bytes() if trusting else b""
-    return str(machine.write(f"bundle-{trusting}.pem", lab.ca.read_bytes() + more))
+    return write_bundle(lab, machine, authority if trusting else None)
 
 
 @pytest.fixture(scope="module")
 def containerd(machine: Machine, bundle: str) -> Iterator[None]:
-    log = machine.share / "containerd.log"
-    with log.open("w", encoding="utf-8") as file:
-        env = {"SSL_CERT_FILE": bundle}
-        argv = ["sh", "-c", f"echo $$ >{machine.share}/containerd.pid; exec containerd"]
-        process = machine.popen(argv, machine.cgroup("containerd"), env=env, stdout=file)
-    try:
-        deadline = time.monotonic() + _PATIENCE
-        while not machine.run(["ctr", "version"]).ok:
-            assert process.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+    with started(machine, {"SSL_CERT_FILE": bundle}):
         yield
-    finally:
-        # Itself, and not only who waits for it: the next one is to trust others.
-        machine.run(["sh", "-c", f"kill $(cat {machine.share}/containerd.pid)"])
-        machine.node.stop(process)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +56,7 @@ def daemon(
     lab: Lab, names: Names, machine: Machine, containerd: None, authority: Path, trusting: bool
 ) -> Iterator[HostDaemon]:
     scopes = [machine.cgroup(name) for name in ("commands", "containerd")]
-    with answering(lab, machine, authority if trusting else None, *scopes) as result:
+    with answering(lab, machine, ANSWERED, authority if trusting else None, *scopes) as result:
         yield result
 
 
@@ -137,15 +105,8 @@ def test_commands(
 def of_docker(
     lab: Lab, names: Names, docker: Dockerd, authority: Path, trusting: bool
 ) -> Iterator[HostDaemon]:
-    with answering(lab, docker, authority if trusting else None, docker.cgroup) as result:
+    with answering(lab, docker, ANSWERED, authority if trusting else None, docker.cgroup) as result:
         yield result
-
-
-def trust(docker: Dockerd, host: str, authority: Path) -> None:
-    """As `ram-ebpf ca install --host` does."""
-    path = docker.machine.write("ca.crt", (authority / "ca.crt").read_bytes())
-    folder = f"/etc/docker/certs.d/{host}"
-    docker.machine.run(["sh", "-c", f"mkdir -p {folder} && cp {path} {folder}/"]).check()
 
 
 def test_docker(

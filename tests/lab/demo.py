@@ -8,6 +8,7 @@ Ends with 0 if all went as expected, else with 1 and what did not. Needs root.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from .lab import Lab
 # may take longer, but not the seconds of a client that waits for an answer which never comes.
 FAST = 0.2
 SLOW = 2.0
+# Seconds that the responder may take to be ready. Until it is, refused clients see EPERM, which is not shown.
+ANSWERED = 5.0
 
 ALLOWED = "allowed.registry.test"
 BLOCKED = "blocked.registry.test"
@@ -33,6 +36,7 @@ BLOCKED = "blocked.registry.test"
 POLICY = """\
 version: 1
 organization: ram-ebpf lab
+message: Ask platform@registry.test to allow it.
 registries:
   - host: {allowed}
     private: true
@@ -81,11 +85,13 @@ def _show(output: Console, steps: demo_view.Steps, command: Sequence[str]) -> No
         started = time.perf_counter()
         with Daemon(lab, policy, command=command) as daemon:
             steps.check(True, "ready", time.perf_counter() - started)
+            with contextlib.suppress(TimeoutError):
+                daemon.wait(lambda lines: any(line["event"] == "responder" for line in lines), ANSWERED)
             result = lab.client.pull(f"{ALLOWED}/{lab.image_name}")
             steps.check(
                 result.ok, f"{ALLOWED} can still be pulled from", result.seconds, result.stderr.strip()
             )
-            steps.title("What is not allowed fails at once, and the log says why")
+            steps.title("What is not allowed fails at once, and both client and log say why")
             reason = _refused(steps, lab, daemon, BLOCKED, BLOCKED)
             if reason is None:
                 steps.check(False, f"the daemon's log has no line for {BLOCKED}")

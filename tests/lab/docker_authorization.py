@@ -23,6 +23,8 @@ registries:
   - host: {PULL_ONLY}
     private: true
     actions: [pull]
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 docker: {{ authorization: true }}
 """

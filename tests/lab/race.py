@@ -31,6 +31,8 @@ registries:
   - host: "*.{DOMAIN}"
     ports: [{PORT}]
     private: true
+refusals:
+  responder: off
 resolvers: [{RESOLVER}]
 # Its datagrams say no name.
 connections: {{ read_names: false }}

@@ -30,6 +30,8 @@ version: 1
 registries:
   - host: "*.allowed.registry.test"
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}, {RESOLVER}]
 """
 _ETH_P_ALL = 3

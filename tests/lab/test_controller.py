@@ -41,6 +41,8 @@ version: 1
 registries:
   - host: allowed.registry.test
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 """
 
@@ -412,6 +414,8 @@ version: 1
 registries:
   - host: "*.stopped.test"
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 """
 

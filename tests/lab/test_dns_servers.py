@@ -25,6 +25,8 @@ version: 1
 registries:
   - host: "**.zone.test"
     private: true
+refusals:
+  responder: off
 resolvers: {list(ADDRESSES.values())}
 dns: {{ grace_seconds: 0 }}
 """

@@ -19,6 +19,7 @@ from .docker_cli import DockerCli
 from .docker_daemon import HostDaemon, governed
 from .lab import Lab
 from .servers import aside
+from .test_responder import NAME, wait_responder
 
 pytestmark = pytest.mark.root
 
@@ -43,6 +44,7 @@ def docker(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docke
 @pytest.fixture(scope="module")
 def daemon(lab: Lab, docker: Docker) -> Iterator[HostDaemon]:
     with governed(lab, docker, POLICY, docker.cgroup) as daemon:
+        wait_responder(daemon)
         yield daemon
 
 
@@ -57,6 +59,7 @@ def test_status(cli: DockerCli, docker: Docker) -> None:
     shown = cli.run("ram", "status").check().stdout.splitlines()
     assert shown[0].endswith("policy.yaml of acme")
     assert f"    {docker.cgroup}" in shown
+    assert any(line.startswith("  responder: on, ") for line in shown)
 
 
 def test_known_to_docker(cli: DockerCli) -> None:
@@ -76,8 +79,8 @@ def test_refused_pull(cli: DockerCli, lab: Lab) -> None:
     """Without hooks it is to be asked for."""
     pulled = cli.on_terminal("pull", f"{BLOCKED}/{lab.image_name}")
     assert pulled.returncode == 1
-    assert "operation not permitted" in pulled.stdout
-    assert "acme" not in pulled.stdout
+    assert f"certificate is valid for {NAME}, not {BLOCKED}" in pulled.stdout
+    assert "acme's" not in pulled.stdout
 
     def told() -> bool:
         return f"{BLOCKED} is not in the policy" in cli.run("ram", "explain", "--last").check().stdout

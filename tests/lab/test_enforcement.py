@@ -35,6 +35,8 @@ registries:
     private: true
   - host: alias.registry.test
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 """
 

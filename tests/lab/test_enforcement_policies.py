@@ -39,6 +39,8 @@ registries:
     ports: [5000]
   - address: 10.77.0.96/27
     ports: [443]
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 """
 WILDCARDS = f"""\
@@ -46,6 +48,8 @@ version: 1
 registries:
   - host: "{{pattern}}"
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 """
 ALLOWED = WILDCARDS.format(pattern="allowed.registry.test")
@@ -168,6 +172,8 @@ registries:
 denied:
   - blocked.registry.test
   - "*.allowed.registry.test"
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 """
 DENIED_NAMES = [
@@ -268,6 +274,8 @@ registries:
     ports: [443, 5000]
   - host: "*.listed.test"
     private: [10.77.0.20/30]
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 """
 NOT_EXPECTED = "but this address is a private one; write private: true there if that is meant"

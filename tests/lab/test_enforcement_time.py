@@ -46,6 +46,8 @@ registries:
     private: true
   - host: exact.registry.test
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 dns: {{ grace_seconds: {grace}, minimum_ttl_seconds: 1 }}
 """

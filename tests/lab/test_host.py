@@ -32,6 +32,8 @@ registries:
     private: true
 denied:
   - banned.registry.test
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 recognition:
   unknown: {{unknown}}

@@ -32,6 +32,8 @@ version: 1
 registries:
   - host: "*.allowed.registry.test"
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 """
 BUILDKITD = ("/bin/buildkitd", "infinity")

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.root
 REGISTRY, PROXY = 5000, 8888
 POLICY = f"""\
 version: 1
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 registries:
   - host: allowed.registry.test

@@ -7,18 +7,28 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from ram_ebpf.daemon import responder_namespaces
+from ram_ebpf.dataplane.namespaces import identity
+from ram_ebpf.responder import channel, listening
 from tests.adversarial.actor import Actor
-from tests.adversarial.field import ScopedDaemon, eventually, governed, tcp_connect
+from tests.adversarial.field import ScopedDaemon, Target, attempt, eventually, governed, tcp_connect
 
 from . import topology
 from .daemon import Daemon
 from .lab import Lab
-from .test_responder import BLOCKED, POLICY, READY, TEXT, wait_responder
+from .test_responder import AT_ONCE, BLOCKED, NAME, POLICY, READY, TEXT, wait_responder
+
+TARGET = Target(topology.BLOCKED, topology.BLOCKED_V6)
+
+
+def connect(actor: Actor, target: Target) -> None:
+    tcp_connect(actor, target.v4)
 
 
 def processes_of(daemon: Daemon) -> list[int]:
@@ -48,6 +58,73 @@ def test_killed(lab: Lab) -> None:
         with governed(lab, POLICY) as daemon:
             wait_responder(daemon)
             tcp_connect(inside, topology.BLOCKED)
+
+
+def test_killed_with_connections_open(lab: Lab) -> None:
+    """Whoever was led just before is cut off at once, and whoever comes after is refused by EPERM."""
+    request = f"GET /v2/ HTTP/1.1\r\nHost: {BLOCKED}\r\n\r\n".encode()
+    first_bytes = {"silent": b"", "half of a ClientHello": b"\x16\x03\x01\x01\x00", "answered": request}
+    reached = lab.blocked.counters()["Tcp.PassiveOpens"]
+    with Actor(lab.client, lab.client_cgroup) as inside:
+        with ScopedDaemon(lab, POLICY) as daemon:
+            wait_responder(daemon)
+            items = {}
+            for what, data in first_bytes.items():
+                items[what] = item = inside.socket(socket.AF_INET, socket.SOCK_STREAM)
+                item.connect((topology.BLOCKED, 80))
+                if data:
+                    item.send(data)
+            assert TEXT.encode() in items["answered"].recv()
+            daemon.signal(signal.SIGKILL)
+            for what, item in items.items():
+                started = time.monotonic()
+                with contextlib.suppress(ConnectionResetError):
+                    assert item.recv() == b"", what
+                assert time.monotonic() - started < AT_ONCE, what
+            for _ in range(20):
+                with pytest.raises(PermissionError):
+                    tcp_connect(inside, topology.BLOCKED)
+        with governed(lab, POLICY):  # takes over, and away what the killed one has left
+            pass
+    assert lab.blocked.counters()["Tcp.PassiveOpens"] == reached
+
+
+def test_killed_while_somebody_connects(lab: Lab, tmp_path: Path) -> None:
+    """No connection hangs or gets out, in whichever moment it comes."""
+    reached = lab.blocked.counters()["Tcp.PassiveOpens"]
+    until = tmp_path / "until"
+    with Actor(lab.client, lab.client_cgroup) as inside:
+        with ScopedDaemon(lab, POLICY) as daemon:
+            wait_responder(daemon)
+            inside.start("hammer", topology.BLOCKED, 443, str(until))
+            time.sleep(1)
+            daemon.signal(signal.SIGKILL)
+            time.sleep(1)
+            until.touch()
+            outcomes = inside.finish()
+        with governed(lab, POLICY):
+            pass
+    print(outcomes)
+    assert set(outcomes) <= {"connected", "EPERM", "ECONNREFUSED", "ECONNRESET"}
+    assert outcomes["connected"] > 10
+    assert outcomes["EPERM"] > 10
+    assert lab.blocked.counters()["Tcp.PassiveOpens"] == reached
+
+
+def test_stopped(lab: Lab) -> None:
+    """A daemon that stands still says nothing, but the certificate does; some seconds later it is EPERM."""
+    with Actor(lab.client, lab.client_cgroup) as inside, governed(lab, POLICY) as daemon:
+        wait_responder(daemon)
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            done = lab.client.run(["skopeo", "inspect", f"docker://{BLOCKED}/{lab.image_name}"])
+            assert f"x509: certificate is valid for {NAME}, not {BLOCKED}" in done.stderr
+            print(f"answered in {done.seconds:.3f} s")
+            assert done.seconds < AT_ONCE
+            assert eventually(lambda: isinstance(attempt(inside, connect, TARGET), PermissionError))
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        assert eventually(lambda: attempt(inside, connect, TARGET) is None, READY)
 
 
 def test_its_process_is_killed(lab: Lab) -> None:
@@ -108,6 +185,25 @@ def test_another_network_namespace(lab: Lab) -> None:
             assert eventually(lambda: is_answered(elsewhere), patience=READY)
             assert len(list(files.iterdir())) >= before + 2
         assert eventually(lambda: len(list(files.iterdir())) <= before, patience=READY)
+
+
+def test_a_process_that_has_gone_says_nothing_of_its_namespace(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way to a namespace is by a process, which may end between two looks. Others may be in there."""
+    path = lab.dns.node.namespace.path
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    ways = {identity(path): Path(f"/proc/{ended.pid}/ns/net")}
+    monkeypatch.setattr(responder_namespaces, "namespaces_of", lambda cgroups: dict(ways))
+    end, other = channel.pair()
+    with end, other, contextlib.closing(listening.listen()) as first:
+        namespaces = responder_namespaces.Namespaces(end, first)
+        assert namespaces.follow([]) is None
+        assert (len(namespaces), namespaces.without) == (0, 0)
+        ways[identity(path)] = path
+        assert namespaces.follow([]) is None
+        assert (len(namespaces), namespaces.without) == (1, 0)
 
 
 def test_off(lab: Lab) -> None:

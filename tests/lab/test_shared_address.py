@@ -21,6 +21,8 @@ version: 1
 registries:
   - host: {ALLOWED}
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 """
 

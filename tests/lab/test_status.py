@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -19,6 +20,8 @@ from tests.adversarial.field import eventually, governed, tcp_connect
 from . import topology
 from .daemon import COMMAND, Daemon
 from .lab import Lab
+from .test_responder import wait_responder
+from .test_responder_life import processes_of
 
 pytestmark = pytest.mark.root
 
@@ -85,13 +88,62 @@ def test_status_as_json(lab: Lab, daemon: Daemon, root: Path) -> None:
     with Actor(lab.client, root / "strict") as actor:
         actor.resolve("allowed.registry.test")
         tcp_connect(actor, lab.allowed.address)
-        with pytest.raises(PermissionError):
+        with contextlib.suppress(PermissionError):  # or it is led to the responder, which may not be ready
             tcp_connect(actor, lab.blocked.address)
     (answer,) = json.loads(ask(lab, "status", "--json").stdout)
     assert answer["instance"] == daemon.pid
     assert [scope["posture"] for scope in answer["scopes"]] == ["registries", "strict"]
     assert answer["scopes"][1]["learned"] >= 1
     assert answer["counters"]["denied-unknown-address"] >= 1
+
+
+def responder_line(lab: Lab, daemon: Daemon) -> str:
+    its = ask(lab, "status").stdout.partition(f"(pid {daemon.pid}): ")[2].partition("\nram-ebpf ")[0]
+    (line,) = [line for line in its.splitlines() if line.startswith("  responder: ")]
+    return line.removeprefix("  responder: ")
+
+
+def test_where_refusals_are_answered(lab: Lab, daemon: Daemon, root: Path) -> None:
+    wait_responder(daemon)
+    with Actor(lab.client, root / "strict") as actor:
+        item = actor.socket(socket.AF_INET, socket.SOCK_STREAM)
+        item.connect((lab.blocked.address, 443))
+        address, port = item.peer()
+    assert responder_line(lab, daemon) == f"on, listens at {address}:{port} and [::1]:{port}"
+    (answer,) = json.loads(ask(lab, "status", "--json").stdout)
+    assert answer["responder"] == {
+        "state": "on",
+        "listens": [f"{address}:{port}", f"[::1]:{port}"],
+        "namespaces": 0,
+        "without": 0,
+        "why": None,
+    }
+    with Actor(lab.dns.node, root / "strict"):
+        assert eventually(lambda: responder_line(lab, daemon).endswith(", in 1 more network namespace too"))
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ("refusals: { responder: off }", "off, as the policy says, so refusals are EPERM"),
+        ("mode: audit", "off, as nothing is refused in mode audit"),
+    ],
+)
+def test_where_refusals_are_not_answered(lab: Lab, tmp_path: Path, more: str, line: str) -> None:
+    policy = f"version: 1\nregistries: [{{host: allowed.registry.test}}]\n{more}\n"
+    with governed(lab, policy, scopes=[lab.new_cgroup(tmp_path.name)]) as daemon:
+        assert responder_line(lab, daemon) == line
+
+
+def test_no_control_group_to_answer_in(lab: Lab) -> None:
+    """At a device there is no responder, so its process is not started."""
+    policy = "version: 1\nregistries: [{host: allowed.registry.test}]\n"
+    with governed(lab, policy, scopes=["device:eth0"]) as daemon:
+        assert (
+            responder_line(lab, daemon)
+            == "waits for a control group to be governed; at devices refusals are resets"
+        )
+        assert not processes_of(daemon)
 
 
 @pytest.mark.parametrize(

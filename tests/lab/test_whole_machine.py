@@ -25,6 +25,8 @@ version: 1
 registries:
   - host: allowed.registry.test
     private: true
+refusals:
+  responder: off
 resolvers: [{Lab.resolver}]
 recognition:
   unknown: allow

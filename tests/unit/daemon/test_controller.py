@@ -53,7 +53,9 @@ class FakeTrust:
 
 
 def policy_of(more: str) -> Policy:
-    return parse_policy(f"version: 1\nregistries: [{{host: a.example}}]\n{more}".encode(), "policy.yaml")
+    """Without the responder, which a plane without a kernel has no maps for."""
+    text = f"version: 1\nregistries: [{{host: a.example}}]\n{more}refusals: {{ responder: off }}\n"
+    return parse_policy(text.encode(), "policy.yaml")
 
 
 Lookups = list[tuple[float, str, Sequence[int]]]

@@ -19,6 +19,7 @@ from ram_ebpf.policy.model import (
     Resolver,
 )
 from ram_ebpf.policy.names import HostPattern
+from ram_ebpf.policy.refusals import Switch
 
 
 def policy_with(text: str) -> Policy:
@@ -28,6 +29,8 @@ def policy_with(text: str) -> Policy:
 def test_defaults() -> None:
     policy = policy_with("")
     assert (policy.organization, policy.message, policy.mode) == (None, None, Mode.ENFORCE)
+    assert policy.refusals.responder is Switch.ON
+    assert policy_with("refusals: { responder: off }").refusals.responder is Switch.OFF
     assert policy.resolvers == "auto"
     assert policy.denied == ()
     assert policy.dns == DnsOptions(
