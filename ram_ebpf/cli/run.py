@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import sys
@@ -95,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
     # Behind the checks: what follows needs Linux, and takes a while to import.
     from ram_ebpf.daemon.controller import Controller, Options
+    from ram_ebpf.daemon.notify import ServiceManager
     from ram_ebpf.daemon.records import RecordWriter
     from ram_ebpf.dataplane.compiler import CompileError
     from ram_ebpf.dataplane.devices import BusyDeviceError
@@ -104,6 +106,9 @@ def run(args: argparse.Namespace) -> int:
     from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount, resolve_root
     from ram_ebpf.scopes.selection import parse_scope, select, without_cgroups
 
+    manager = ServiceManager.of_environment()
+    if manager.watches:
+        faulthandler.enable()  # its watchdog's SIGABRT then leaves in the log where each thread hung
     try:
         posture = Posture(args.posture) if args.posture else None
         chosen = [parse_scope(text, posture) for text in args.scope]
@@ -135,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
                 rules,
                 RecordWriter(args.log_format == "json"),
                 Options(log_dns=args.log_dns, cache_directory=args.cache),
+                manager,
             )
         controller.run(selection.targets, selection.watches(), selection.ports(), selection.has_containers())
     except PolicyErrors as errors:

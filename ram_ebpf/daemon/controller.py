@@ -23,6 +23,7 @@ from ram_ebpf.daemon.following import Following, LinkWatch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
+from ram_ebpf.daemon.notify import ServiceManager
 from ram_ebpf.daemon.records import Describer, RecordWriter, event_name
 from ram_ebpf.daemon.refusals import LastRefusals
 from ram_ebpf.daemon.repeats import Repeats
@@ -105,12 +106,14 @@ class Controller:
         rules: Mapping[Terms, RuleSet],
         writer: RecordWriter,
         options: Options | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
         """Loads everything and attaches nothing. Raises what Plane raises.
 
-        `rules`: those that hold where these terms do; at least one.
+        `rules`: those that hold where these terms do; at least one. `manager`: who has started us, if anybody.
         """
         self._policy = policy
+        self._manager = manager or ServiceManager()
         self._rules = rules
         self._writer = writer
         self._options = options or Options()
@@ -226,8 +229,10 @@ class Controller:
                     if self._responder is not None:
                         self._responder.start()
                     self._ready()
+                    self._manager.ready(self._summary())
                     self._serve(wake, following, watches, holding, control, state)
             finally:
+                self._manager.stopping()
                 if control is not None:
                     control.close()
                 if self._authorizing is not None:
@@ -296,6 +301,11 @@ class Controller:
             }
         )
 
+    def _summary(self) -> str:
+        count = len(self._plane.attached) + len(self._plane.attached_devices)
+        places = "nothing yet" if count == 0 else "1 place" if count == 1 else f"{count} places"
+        return f"governing {places} ({self._policy.mode.value})"
+
     def _plugin(self) -> dict[str, str]:
         place = self._authorizing.place if self._authorizing is not None else None
         return {} if place is None else {"docker_plugin": str(place)}
@@ -356,6 +366,7 @@ class Controller:
             while not self._stop.is_set():
                 selector.select(_QUEUE_PERIOD)
                 self._plane.show_alive()
+                self._manager.alive()
                 news = [watch.has_news() for watch in watches]
                 looking = holding if holding is not None and (any(news) or holding.is_holding) else None
                 if looking is not None:
@@ -368,6 +379,7 @@ class Controller:
                 if control is not None and control.has_news():
                     control.answer_with(state.answer)
                 self._trust.follow(self._plane)
+                self._manager.status(self._summary())
                 now = time.monotonic()
                 if now >= next_cleaning:
                     next_cleaning = now + _CLEANING_PERIOD
