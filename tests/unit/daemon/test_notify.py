@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,40 +13,7 @@ from pathlib import Path
 import pytest
 
 from ram_ebpf.daemon.notify import ServiceManager
-
-
-class Manager:
-    """The other end."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(address.replace("@", "\0", 1))
-        self._socket.settimeout(5)
-
-    def received(self) -> list[dict[str, str]]:
-        """Each datagram so far."""
-        found = []
-        self._socket.setblocking(False)
-        while True:
-            try:
-                text = self._socket.recv(65536).decode()
-            except BlockingIOError:
-                return found
-            found.append(dict(line.split("=", 1) for line in text.split("\n")))
-
-    def fill(self) -> None:
-        """Leaves no room for anything more."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-            other.setblocking(False)
-            while True:
-                try:
-                    other.sendto(b"X=1", self.address.replace("@", "\0", 1))
-                except BlockingIOError:
-                    return
-
-    def close(self) -> None:
-        self._socket.close()
+from tests.lab.service_manager import Manager
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -163,9 +129,7 @@ def test_manager_that_is_gone_is_told_of_once(tmp_path: Path, caplog: pytest.Log
 
 @pytest.mark.parametrize("address", ["vsock:2:1234", "relative"])
 def test_other_kinds_of_sockets(address: str, caplog: pytest.LogCaptureFixture) -> None:
-    with closing(
-        ServiceManager.of_environment({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000"})
-    ) as told:
+    with closing(ServiceManager.of_environment({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000"})) as told:
         told.ready("")
         assert not told.watches
     assert address in caplog.text
