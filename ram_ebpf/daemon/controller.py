@@ -110,7 +110,7 @@ class Controller:
     ) -> None:
         """Loads everything and attaches nothing. Raises what Plane raises.
 
-        `rules`: those that hold where these terms do; at least one. `manager`: who has started us, if anybody.
+        `rules`: those that hold where these terms do; at least one. `manager`: who has started us.
         """
         self._policy = policy
         self._manager = manager or ServiceManager()

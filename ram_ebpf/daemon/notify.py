@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 
 
 class ServiceManager:
-    """The manager that has started this process, or nobody. One thread calls all of this; it raises nothing."""
+    """The manager that has started this process, or nobody. For one thread alone. Nothing here raises."""
 
     def __init__(self, address: str = "", watchdog: float = 0.0) -> None:
-        """`address`: a path, or `@` and an abstract name; '' is nobody. `watchdog`: its seconds, 0 is none."""
+        """`address`: a path, or `@` and an abstract name; '' is nobody. `watchdog`: seconds; 0: none."""
         self._address = b"\0" + os.fsencode(address[1:]) if address.startswith("@") else os.fsencode(address)
         self._pause = watchdog / _BEATS
         self._next_beat = float("-inf")

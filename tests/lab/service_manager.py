@@ -18,7 +18,7 @@ class Manager:
 
     def received(self) -> list[dict[str, str]]:
         """Each datagram so far."""
-        found = []
+        found: list[dict[str, str]] = []
         while True:
             try:
                 text = self._socket.recv(65536).decode()

@@ -122,9 +122,10 @@ def test_manager_that_is_gone_is_told_of_once(tmp_path: Path, caplog: pytest.Log
                 told.ready("")
                 told.alive()
                 time.sleep(0.002)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"the service manager at {tmp_path / 'gone'} cannot be told anything: [Errno 2] No such file or directory"
-    ]
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert said.startswith(f"the service manager at {tmp_path}/gone cannot be told anything: ")
+    assert "No such file" in said
 
 
 @pytest.mark.parametrize("address", ["vsock:2:1234", "relative"])
