@@ -77,6 +77,7 @@ def compile_source(name: str, flags: Sequence[str]) -> Bytecode:
     try:
         result = subprocess.run(
             command,
+            cwd="/",  # `-m` looks for modules here first: not where somebody else may have put some
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -19,6 +19,7 @@ from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS
 
 SOURCE = CGROUP_PROGRAMS.source
 MODULE = compiler.__name__
+ROOT = Path(__file__).parents[2]
 OWN = Path("/proc/self/ns/net")
 
 pytestmark = pytest.mark.heavy
@@ -123,6 +124,18 @@ def test_without_the_right_to_take_the_network_away() -> None:
     assert done.stderr == (
         "the compiler is not run, as its network cannot be taken away: unshare: Operation not permitted\n"
     )
+
+
+def test_modules_of_the_working_directory_are_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may start ram-ebpf anywhere, also where somebody else has put a package of that name."""
+    package = tmp_path / "ram_ebpf"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('not ours')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(ROOT), *(path for path in sys.path if path)])
+    assert isinstance(compile_source(SOURCE, features.compiler_flags()), Bytecode)
 
 
 def test_ends_with_whoever_waits_for_it(tmp_path: Path) -> None:
