@@ -3,8 +3,8 @@
     python bundle.py SOURCE [--depends FILE]
 
 What the system has in a version that will do is used from there, since the distribution mends its security;
-only the rest comes from PyPI, in the versions of versions.txt. With --depends, the Debian packages that are used
-are written to a file, for a package's control file.
+only the rest comes from PyPI, in the versions of versions.txt. With --depends, the Debian packages that are
+used are written to a file, for a package's control file.
 """
 
 from __future__ import annotations

@@ -91,6 +91,19 @@ class Pins:
         os.close(self._lock)
 
 
+def remove_dead(file_system: Path = FILE_SYSTEM) -> list[Path]:
+    """Removes the pins of all instances that are no more, needed or not; returns where they were."""
+    top = file_system / "ram-ebpf"
+    if not top.is_dir():
+        return []
+    dead = [directory for directory in sorted(top.iterdir()) if not _is_alive(directory)]
+    for directory in dead:
+        shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        top.rmdir()  # others' are still in there
+    return dead
+
+
 def _is_alive(directory: Path) -> bool:
     """Whether the process that made it still lives, by its lock."""
     try:
