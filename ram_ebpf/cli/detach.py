@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "detach",
         help="end what a killed instance has left",
         description=(
-            "A killed instance leaves its enforcement to the next one. Where there is to be none, this detaches "
+            "A killed instance leaves its enforcement to the next one. Where none is to come, this detaches "
             "all programs of ram-ebpf from the control groups and network devices of this host, and removes "
             "their pins."
         ),
