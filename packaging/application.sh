@@ -27,4 +27,4 @@ done
 sed -i '/^command = /d' "$directory/pyvenv.cfg"
 find "$directory" -name direct_url.json -delete
 find "$directory" -name __pycache__ -type d -prune -exec rm -rf {} +
-rm -rf "$directory/include" "$directory/share" "$directory/lib64"
+rm -rf "$directory/include" "$directory/share" "$directory/lib64" "$directory/.gitignore"

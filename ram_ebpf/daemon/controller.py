@@ -215,8 +215,8 @@ class Controller:
                 self._wait_for_seeds()
                 if not self._stop.is_set():
                     self._pin()
-                    if containers:  # they will come, and the first is not to wait for a compiler
-                        used = {self._views[item.terms] for item in targets if item.at_devices}
+                    used = {self._views[item.terms] for item in targets if item.at_devices}
+                    if containers or used:  # the first device that comes is not to wait for a compiler
                         self._plane.prepare_devices(used)
                     if holding is not None:
                         holding.prepare()
