@@ -21,8 +21,8 @@ from ram_ebpf.scopes.cgroup import find_cgroup2_mount
 PATIENCE = 90.0  # seconds
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Words: the control group that becomes the root of a namespace, and the root directory. On a real host systemd
-# would tell the kernel what it is to be like, and give it modules: neither can be done in here.
+# Words: the control group that becomes the root of a namespace, and the root directory. On a real host
+# systemd would tell the kernel what it is to be like, and give it modules: neither can be done in here.
 _SCRIPT = """\
 echo 0 >"$1/cgroup.procs" || exit 125
 exec unshare --cgroup --pid --fork --kill-child --mount --uts --ipc --net --propagation private sh -ec '
