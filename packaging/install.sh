@@ -50,7 +50,7 @@ install() {
 uninstall() {
 	if is_live; then systemctl disable --quiet --now "$unit" 2>/dev/null || true; fi
 	if [ -z "$destdir" ] && [ -x "$prefix/bin/ram-ebpf" ]; then
-		"$prefix/bin/ram-ebpf" detach
+		if mountpoint -q /sys/fs/cgroup; then "$prefix/bin/ram-ebpf" detach; fi
 		"$prefix/bin/ram-ebpf" ca uninstall || true # where nothing is known of the system's store
 	fi
 	if [ -n "$units" ]; then rm -f "$destdir$units/$unit"; fi

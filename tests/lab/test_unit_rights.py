@@ -1,4 +1,4 @@
-"""With no more rights than packaging/systemd/ram-ebpf.service gives; in guests, with what old kernels know."""
+"""With no more rights than the unit gives (packaging/systemd); in guests, with what old kernels know of them."""
 
 from __future__ import annotations
 

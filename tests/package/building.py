@@ -21,19 +21,24 @@ _SOURCES = (
 )
 
 
+def copy_sources(layer: Layer, suite: str) -> None:
+    """This tree as /source, and as /wheels what of PyPI it may want."""
+    tree = layer.root / "source"
+    tree.mkdir()
+    sources = [str(roots.REPOSITORY / name) for name in _SOURCES]
+    subprocess.run(["cp", "-a", *sources, str(tree)], check=True)
+    subprocess.run(["cp", "-a", str(roots.wheels(suite)), str(layer.root / "wheels")], check=True)
+
+
 def build(suite: str, directory: Path) -> tuple[Path, str]:
     """The package, put into a directory, and what lintian says of it."""
     with Layer(roots.builder(suite), directory / "build") as layer:
-        tree = layer.root / "source"
-        tree.mkdir()
-        sources = [str(roots.REPOSITORY / name) for name in _SOURCES]
-        subprocess.run(["cp", "-a", *sources, str(tree)], check=True)
-        subprocess.run(["cp", "-a", str(roots.wheels(suite)), str(layer.root / "wheels")], check=True)
+        copy_sources(layer, suite)
         layer.run(
             ["/source/packaging/deb.sh"],
             {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "SOURCE_DATE_EPOCH": "1767225600"},
         )
-        (built,) = (tree / "dist").glob("*.deb")
+        (built,) = (layer.root / "source/dist").glob("*.deb")
         said = layer.run(["lintian", f"/source/dist/{built.name}"], check=False).stdout
         target = directory / built.name
         target.write_bytes(built.read_bytes())
