@@ -1,4 +1,4 @@
-"""With no more rights than the unit gives (packaging/systemd); in guests, with what old kernels know of them."""
+"""With no more rights than the unit gives (packaging/systemd); in guests, with what old kernels know."""
 
 from __future__ import annotations
 
