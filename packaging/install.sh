@@ -56,7 +56,9 @@ uninstall() {
 	if [ -n "$units" ]; then rm -f "$destdir$units/$unit"; fi
 	rm -f "$destdir$prefix/bin/ram-ebpf" "$destdir$plugins/docker-ram"
 	rm -rf "$destdir$application" "$destdir/var/cache/ram-ebpf"
-	rmdir --ignore-fail-on-non-empty -p "$destdir$plugins" 2>/dev/null || true
+	for directory in "$plugins" ${units:+"$units"}; do
+		rmdir --ignore-fail-on-non-empty -p "$destdir$directory" 2>/dev/null || true
+	done
 	if is_live; then systemctl daemon-reload; fi
 	echo "uninstalled. What is yours is kept: /etc/ram-ebpf, and /var/lib/ram-ebpf if there is an authority."
 }
