@@ -14,9 +14,17 @@ BENCH_PACKAGES := dnsperf nftables
 LINT_PACKAGES := vagrant
 KERNEL_PACKAGES := qemu-system-x86
 ENGINE_PACKAGES := debian-archive-keyring patch binutils
+DEB_PACKAGES := build-essential debhelper python3-venv python3-cryptography python3-dnspython python3-docker \
+	python3-grpcio python3-idna python3-openssl python3-protobuf python3-pydantic python3-pyroute2 \
+	python3-requests python3-yaml
+PACKAGE_PACKAGES := debian-archive-keyring debootstrap util-linux
+
+# Of install and uninstall; packaging/install.sh says what goes where.
+PREFIX ?= /usr/local
+DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit lint format test-kernel test-engines refusals bench clean
+.PHONY: help demo run test unit lint format test-kernel test-engines test-package refusals bench install uninstall deb clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -78,6 +86,22 @@ refusals: $(VENV)/.ready ## have real engines be refused, and write what each pr
 bench: $(VENV)/.ready ## measure what it costs beside nothing and nftables, in four minutes (root)
 	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(BENCH_PACKAGES)
 	@$(PY) -m benchmarks $(ARGS)
+
+install: ## install into PREFIX, /usr/local, with a unit for systemd (root)
+	@[ -n "$(DESTDIR)" ] || packaging/require.sh $(RUN_PACKAGES)
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" packaging/install.sh install
+
+uninstall: ## remove that again, and whatever is still enforced; keeps the policy (root)
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" packaging/install.sh uninstall
+
+deb: ## build the Debian package for the release that this runs on, into dist/
+	@packaging/require.sh $(DEB_PACKAGES)
+	@packaging/deb.sh
+
+test-package: $(VENV)/.ready ## build, install, boot and purge the package in Debian 12 and 13, with downloads (root)
+	@packaging/require.sh $(PACKAGE_PACKAGES)
+	@$(PY) -m tests.package.prepare
+	@$(PY) -m pytest tests/package $(ARGS)
 
 clean: ## remove what building and testing left in this tree
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import sys
@@ -103,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
     # Behind the checks: what follows needs Linux, and takes a while to import.
     from ram_ebpf.daemon.controller import Controller, Options
+    from ram_ebpf.daemon.notify import ServiceManager
     from ram_ebpf.daemon.records import RecordWriter
     from ram_ebpf.dataplane.compiler import CompileError
     from ram_ebpf.dataplane.devices import BusyDeviceError
@@ -112,6 +114,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.posture is not None and not args.scope:
         return _fail(os.EX_USAGE, "--posture is for the scopes of the command line; name one with --scope")
+    manager = ServiceManager.of_environment()
+    if manager.watches:
+        faulthandler.enable()  # its watchdog's SIGABRT then leaves in the log where each thread hung
     try:
         policy, selection = _place(args, policy)
     except ScopeError as error:
@@ -132,6 +137,7 @@ def run(args: argparse.Namespace) -> int:
                     policy_file=None if args.policy is None else Path(args.policy),
                 ),
                 None if args.policy is None else partial(_load_again, args, [selection]),
+                manager,
             )
         controller.run(selection.targets, selection.watches(), selection.ports(), selection.has_containers())
     except PolicyErrors as errors:

@@ -131,6 +131,14 @@ def ask_all(
     return answers
 
 
+def running(directory: Path = DIRECTORY) -> list[int]:
+    """The process ids of the instances that can be asked."""
+    try:
+        return [pid for path, pid in _sockets(directory) if _is_alive(path)]
+    except FileNotFoundError:
+        return []
+
+
 def _ask(path: Path, request: dict[str, Any], patience: float) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(patience)

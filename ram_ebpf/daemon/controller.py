@@ -25,6 +25,7 @@ from ram_ebpf.daemon.following import Following, LinkWatch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
+from ram_ebpf.daemon.notify import ServiceManager
 from ram_ebpf.daemon.records import Describer, RecordWriter, event_name
 from ram_ebpf.daemon.refusals import LastRefusals
 from ram_ebpf.daemon.reloading import Loaded, Prepared, Reloading
@@ -114,13 +115,16 @@ class Controller:
         writer: RecordWriter,
         options: Options | None = None,
         load: Callable[[], Loaded] | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
         """Loads everything and attaches nothing. Raises what Plane raises.
 
         `rules`: those that hold where these terms do; at least one. `load`: reads the policy again, for a
-        reload; None: there will be none. It is called in another thread, and may raise anything.
+        reload; None: there will be none. It is called in another thread, and may raise anything. `manager`:
+        who has started us.
         """
         self._policy = policy
+        self._manager = manager or ServiceManager()
         self._rules = rules
         self._writer = writer
         self._options = options or Options()
@@ -265,8 +269,8 @@ class Controller:
                 self._wait_for_seeds()
                 if not self._stop.is_set():
                     self._pin()
-                    if containers:  # they will come, and the first is not to wait for a compiler
-                        used = {self._views[item.terms] for item in targets if item.at_devices}
+                    used = {self._views[item.terms] for item in targets if item.at_devices}
+                    if containers or used:  # the first device that comes is not to wait for a compiler
                         self._plane.prepare_devices(used)
                     if holding is not None:
                         holding.prepare()
@@ -280,9 +284,11 @@ class Controller:
                     if self._responder is not None:
                         self._responder.follow(self._plane.attached)
                     self._ready()
+                    self._manager.ready(self._summary())
                     self._keep_policy()
                     self._serve(wake, following, control, state)
             finally:
+                self._manager.stopping()
                 if control is not None:
                     control.close()
                 if self._authorizing is not None:
@@ -354,6 +360,11 @@ class Controller:
             }
         )
 
+    def _summary(self) -> str:
+        count = len(self._plane.attached) + len(self._plane.attached_devices)
+        places = "nothing yet" if count == 0 else "1 place" if count == 1 else f"{count} places"
+        return f"governing {places} ({self._policy.mode.value})"
+
     def _plugin(self) -> dict[str, str]:
         place = self._authorizing.place if self._authorizing is not None else None
         return {} if place is None else {"docker_plugin": str(place)}
@@ -421,6 +432,7 @@ class Controller:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake, 64)
                 self._plane.show_alive()
+                self._manager.alive()
                 news = [watch.has_news() for watch in (links, *watched)]
                 holding = self._holding
                 looking = holding if holding is not None and (any(news) or holding.is_holding) else None
@@ -435,6 +447,7 @@ class Controller:
                     control.answer_with(state.answer)
                 self._reload(following)
                 self._trust.follow(self._plane)
+                self._manager.status(self._summary())
                 now = time.monotonic()
                 if now >= next_cleaning:
                     next_cleaning = now + _CLEANING_PERIOD
@@ -456,6 +469,7 @@ class Controller:
         if self._reload_wanted:
             self._reload_wanted = False
             self._reloading.hurry()
+            self._manager.reloading()
         outcome = self._reloading.follow()
         if outcome is None:
             return
@@ -467,6 +481,7 @@ class Controller:
                 _log.exception("the policy could not be taken")
                 problem = str(error) or type(error).__name__
         self._reloading.conclude(problem)
+        self._manager.ready(self._summary())
         if problem:
             self._say("reload-failed", f"the policy stays as it was: {problem}")
         else:
@@ -569,7 +584,7 @@ class Controller:
         if before is not None:
             before.stop()
         if self._responder is not None:
-            self._responder.start()
+            self._responder.follow(self._plane.attached)
 
     def _tell_of_requests(self) -> None:
         if self._authorizing is not None:

@@ -295,6 +295,7 @@ class Responder:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env=environment,
+            cwd="/",  # `-m` looks for modules here first: not where somebody else may have put some
             pass_fds=numbers,
         )
 

@@ -1,7 +1,8 @@
 """Compiles the C sources with bcc: the only module that imports it, and only in a child process.
 
 bcc keeps an LLVM of more than 100 MB in the process, so `compile_source` starts this module as a program;
-the child writes bytecode to its standard output and ends.
+the child writes bytecode to its standard output and ends. It has no network, ends with its parent at the
+latest, and is not waited for for ever.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from pathlib import Path
 
 from ram_ebpf.dataplane import syscall
 from ram_ebpf.dataplane.bytecode import Bytecode, MapShape, Program
+from ram_ebpf.dataplane.namespaces import CLONE_NEWNET
 from ram_ebpf.dataplane.source import flatten, source_directory
 
 _MISSING_BCC = (
@@ -26,6 +29,10 @@ _MISSING_BCC = (
     "with the system's Python or a virtual environment made with --system-site-packages "
     "(the package 'bcc' on PyPI is something else)"
 )
+
+
+PATIENCE = 120.0  # seconds; it takes half a second, and half a minute on an emulated processor
+_PR_SET_PDEATHSIG = 1
 
 
 class CompileError(RuntimeError):
@@ -58,7 +65,7 @@ def bcc_version() -> str:
 
 
 def compile_source(name: str, flags: Sequence[str]) -> Bytecode:
-    """Compiles bpf/`name` in a child process. Raises CompileError."""
+    """Compiles bpf/`name` in a child process, for PATIENCE seconds at most. Raises CompileError."""
     command = [
         sys.executable,
         "-m",
@@ -67,10 +74,34 @@ def compile_source(name: str, flags: Sequence[str]) -> Bytecode:
         *(f"--flag={flag}" for flag in flags),
     ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    try:
+        result = subprocess.run(
+            command,
+            cwd="/",  # `-m` looks for modules here first: not where somebody else may have put some
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CompileError(
+            f"the compiler of bpf/{name} did not end within {PATIENCE:.0f} seconds and was killed: "
+            "start again when this machine is less busy; if that does not help, install python3-bpfcc anew"
+        ) from error
     if result.returncode != 0:
         raise CompileError(result.stderr.strip() or f"the compiler ended with status {result.returncode}")
     return Bytecode.from_json(result.stdout)
+
+
+def _give_up_network() -> None:
+    """From now on this process has no network, and ends when its parent does. Raises CompileError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise CompileError(f"the compiler is not run, as its network cannot be taken away: unshare: {reason}")
 
 
 def _compile_here(name: str, flags: Sequence[str]) -> Bytecode:
@@ -107,6 +138,7 @@ def _main() -> int:
     # Whatever bcc prints must not end up in the bytecode.
     with contextlib.redirect_stdout(sys.stderr):
         try:
+            _give_up_network()
             bytecode = _compile_here(arguments.name, arguments.flag)
         except (CompileError, OSError) as error:
             print(error, file=sys.stderr)

@@ -104,6 +104,16 @@ def dead(file_system: Path = FILE_SYSTEM) -> Iterator[Path]:
                 yield directory
 
 
+def remove_dead(file_system: Path = FILE_SYSTEM) -> list[Path]:
+    """Removes the pins of all instances that are no more, needed or not; returns where they were."""
+    directories = sorted(dead(file_system))
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (file_system / "ram-ebpf").rmdir()  # others' are still in there
+    return directories
+
+
 def _is_alive(directory: Path) -> bool:
     """Whether the process that made it still lives, by its lock."""
     try:

@@ -241,20 +241,16 @@ def program_load(
         return _bpf(Command.PROG_LOAD, attributes)
 
     if not want_log:
-        try:
+        # This error is not kept: it would keep this frame, and so the log, until garbage is collected.
+        with contextlib.suppress(OSError):
             return load(0, None), ""
-        except OSError as error:
-            first = error
     log = _Buffer(LOG_SIZE)
     try:
-        fd = load(1 if not want_log else 4, log)  # level 4: only the statistics (Linux 5.2)
+        fd = load(4 if want_log else 1, log)  # level 4: only the statistics (Linux 5.2)
     except OSError as error:
         text = log.memory.value.decode(errors="replace")
         raise VerifierError(error, name, text[-8000:]) from None
-    if not want_log:
-        os.close(fd)
-        raise first
-    return fd, log.memory.value.decode(errors="replace")
+    return fd, log.memory.value.decode(errors="replace") if want_log else ""
 
 
 def program_attach(target_fd: int, program_fd: int, attach_type: AttachType, flags: int) -> None:

@@ -52,10 +52,12 @@ def declare(messages: Mapping[str, Fields]) -> Mapping[str, Any]:
     # Of its own, as another one may know the same names from somewhere else.
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
-        for name in messages
-    }
+    descriptors = {name: pool.FindMessageTypeByName(f"{PACKAGE}.{name}") for name in messages}
+    if hasattr(message_factory, "GetMessageClass"):
+        return {name: message_factory.GetMessageClass(its) for name, its in descriptors.items()}
+    # 4.21, which Debian 12 and 13 have; later versions are without it.
+    factory: Any = message_factory.MessageFactory(pool)
+    return {name: factory.GetPrototype(its) for name, its in descriptors.items()}
 
 
 def _add_field(message: descriptor_pb2.DescriptorProto, name: str, number: int, kind: str) -> None:

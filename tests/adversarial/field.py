@@ -84,6 +84,10 @@ class ScopedDaemon(Daemon):
         super().__enter__()
         return self
 
+    def signal_only(self, number: int) -> None:
+        """Sends a signal that does not end the daemon."""
+        self._process.send_signal(number)
+
     def signal(self, number: int) -> int:
         """Sends a signal and returns the exit status, negative for the signal that ended the daemon."""
         self._process.send_signal(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
 import struct
 from collections.abc import Iterator
@@ -98,6 +99,25 @@ def test_a_refused_program_comes_with_the_verifier_s_words() -> None:
         syscall.program_load("ram_bad", ProgramType.CGROUP_SKB, fall_off_the_end, AttachType.INET_EGRESS)
     assert "R0 !read_ok" in caught.value.log
     assert "ram_bad" in str(caught.value)
+
+
+def test_a_refused_program_leaves_no_log_behind() -> None:
+    """Which is 16 MB each time; the daemon collects no garbage of what it does at its start."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = resident()
+        for _ in range(8):
+            assert not features.has_helper(ProgramType.CGROUP_SKB, AttachType.INET_EGRESS, 9999)
+        assert resident() - before < 2 * syscall.LOG_SIZE
+    finally:
+        gc.enable()
+
+
+def resident() -> int:
+    """Bytes of this process's own that are in memory."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024
 
 
 def test_helpers_are_told_apart_by_trying() -> None:

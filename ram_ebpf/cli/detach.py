@@ -1,0 +1,84 @@
+"""`ram-ebpf detach`: ends the enforcement that a killed instance has left."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_EPILOGUE = """\
+exit status: 0 nothing is enforced any more, 70 the kernel refused, 75 an instance runs, 77 not root, 78 there
+are no control groups
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb `detach`; its arguments carry `run`."""
+    parser = subparsers.add_parser(
+        "detach",
+        help="end what a killed instance has left",
+        description=(
+            "A killed instance leaves its enforcement to the next one. Where none is to come, this detaches "
+            "all programs of ram-ebpf from the control groups and network devices of this host, and removes "
+            "their pins."
+        ),
+        epilog=_EPILOGUE,
+    )
+    parser.add_argument(
+        "--cgroup-root",
+        metavar="DIRECTORY",
+        type=Path,
+        help="what stands for the whole host (default: the root of the control groups)",
+    )
+    parser.set_defaults(run=run)
+
+
+def _fail(status: int, text: str) -> int:
+    print(f"ram-ebpf: {text}", file=sys.stderr)
+    return status
+
+
+def run(args: argparse.Namespace) -> int:
+    """Detaches; the exit status."""
+    if os.geteuid() != 0:
+        return _fail(os.EX_NOPERM, "needs root, to take programs off: run it with sudo")
+    # What follows needs Linux, and takes a while to import.
+    from ram_ebpf.daemon.control import running
+    from ram_ebpf.dataplane import leftovers
+    from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount, resolve_root
+
+    pids = running()
+    if pids:
+        names = ", ".join(map(str, pids))
+        return _fail(
+            os.EX_TEMPFAIL, f"an instance runs (pid {names}): stop it, which detaches all that it governs"
+        )
+    try:
+        root = find_cgroup2_mount() if args.cgroup_root is None else resolve_root(args.cgroup_root)
+    except ScopeError as error:
+        return _fail(os.EX_CONFIG, str(error))
+    count = 0
+    try:
+        for line in leftovers.remove(root, _namespaces(root, whole=args.cgroup_root is None)):
+            print(f"removed {line}")
+            count += 1
+    except OSError as error:
+        return _fail(os.EX_SOFTWARE, str(error))
+    if not count:
+        print("nothing was left")
+    return 0
+
+
+def _namespaces(root: Path, whole: bool) -> Iterator[Path]:
+    """Network namespaces of the processes below a cgroup; those with names as well where that is the host."""
+    from ram_ebpf.dataplane.namespaces import OWN, identity
+    from ram_ebpf.scopes.neighbours import namespaces_of
+    from ram_ebpf.scopes.netns import NAMED
+
+    found = namespaces_of([root])
+    if whole and NAMED.is_dir():
+        for path in NAMED.iterdir():
+            found.setdefault(identity(path), path)
+    return (path for which, path in found.items() if which != identity(OWN))

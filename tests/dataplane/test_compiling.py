@@ -1,0 +1,156 @@
+"""The compiler's child: what it has, what it may take, and what is said when it fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from ram_ebpf.dataplane import compiler, features
+from ram_ebpf.dataplane.bytecode import Bytecode
+from ram_ebpf.dataplane.compiler import CompileError, compile_source
+from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS
+
+SOURCE = CGROUP_PROGRAMS.source
+MODULE = compiler.__name__
+ROOT = Path(__file__).parents[2]
+OWN = Path("/proc/self/ns/net")
+
+pytestmark = pytest.mark.heavy
+
+
+class Compilation:
+    """One in a thread of its own, and what is seen of its child meanwhile."""
+
+    def __init__(self, flags: Sequence[str] = ()) -> None:
+        self.result: Bytecode | CompileError | None = None
+        self._flags = flags
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result = compile_source(SOURCE, (*features.compiler_flags(), *self._flags))
+        except CompileError as error:
+            self.result = error
+
+    def child(self) -> Path:
+        """Its directory in /proc, as soon as it runs our module."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for task in Path("/proc/self/task").iterdir():
+                for pid in (task / "children").read_text().split():
+                    found = Path("/proc", pid)
+                    if MODULE.encode() in (found / "cmdline").read_bytes().split(b"\0"):
+                        return found
+        raise TimeoutError("no child compiles")
+
+    def wait(self) -> Bytecode | CompileError | None:
+        self._thread.join()
+        return self.result
+
+
+@pytest.fixture
+def compilation() -> Iterator[Compilation]:
+    made = Compilation()
+    yield made
+    made.wait()
+
+
+def test_child_has_no_network_and_nothing_of_it_stays(compilation: Compilation) -> None:
+    child = compilation.child()
+    own = OWN.stat().st_ino
+    namespaces: set[int] = set()
+    devices: set[str] = set()
+    while child.exists():
+        try:
+            namespaces.add((child / "ns/net").stat().st_ino)
+            lines = (child / "net/dev").read_text().splitlines()[2:]
+            routes = (child / "net/route").read_text().splitlines()[1:]
+            flags = (child / "net/if_inet6").read_text()  # empty: not even loopback is up
+        except OSError:  # it has just ended
+            break
+        if namespaces - {own}:
+            devices.update(line.split(":")[0].strip() for line in lines)
+            assert (routes, flags) == ([], "")
+    assert len(namespaces - {own}) == 1
+    assert devices == {"lo"}
+    assert isinstance(compilation.wait(), Bytecode)
+    maps = Path("/proc/self/maps").read_text()
+    assert "bcc" not in maps
+    assert "LLVM" not in maps
+
+
+def test_compiler_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "PATIENCE", 0.05)
+    started = time.monotonic()
+    with pytest.raises(CompileError, match=r"^the compiler of bpf/cgroup\.c did not end within 0 seconds"):
+        compile_source(SOURCE, features.compiler_flags())
+    assert time.monotonic() - started < 5
+
+
+def test_child_that_is_killed(compilation: Compilation) -> None:
+    os.kill(int(compilation.child().name), 9)
+    result = compilation.wait()
+    assert isinstance(result, CompileError)
+    assert str(result) == "the compiler ended with status -9"
+
+
+def test_what_the_compiler_says_arrives() -> None:
+    with pytest.raises(CompileError) as caught:
+        compile_source(SOURCE, [*features.compiler_flags(), "-Dram_reason_for=+"])
+    said = str(caught.value)
+    assert "error: " in said
+    assert "bpf/lib/verdict.h:" in said  # the file and line that it is in
+
+
+def test_without_the_right_to_take_the_network_away() -> None:
+    """It is not run then; to compile is no reason to have a network."""
+    command = [sys.executable, "-m", MODULE, SOURCE]
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "the compiler is not run, as its network cannot be taken away: unshare: Operation not permitted\n"
+    )
+
+
+def test_modules_of_the_working_directory_are_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may start ram-ebpf anywhere, also where somebody else has put a package of that name."""
+    package = tmp_path / "ram_ebpf"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('not ours')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(ROOT), *(path for path in sys.path if path)])
+    assert isinstance(compile_source(SOURCE, features.compiler_flags()), Bytecode)
+
+
+def test_ends_with_whoever_waits_for_it(tmp_path: Path) -> None:
+    """A daemon that is killed while it starts leaves no compiler behind."""
+    script = f"from ram_ebpf.dataplane.compiler import compile_source; compile_source({SOURCE!r}, ())"
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 20
+    children: list[str] = []
+    while not children and time.monotonic() < deadline:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    status = Path("/proc", children[0], "ns/net")
+    while status.stat().st_ino == OWN.stat().st_ino:
+        assert time.monotonic() < deadline
+    parent.kill()
+    parent.wait()
+    while status.parent.parent.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
