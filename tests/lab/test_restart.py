@@ -39,7 +39,8 @@ def policy(*registries: str, more: str = "") -> str:
 
 @pytest.fixture
 def scope(lab: Lab, request: pytest.FixtureRequest) -> Path:
-    return lab.new_cgroup(re.sub(r"\W+", "-", request.node.name))
+    """Of each test's own."""
+    return lab.new_cgroup(re.sub(r"\W+", "-", f"{request.module.__name__}-{request.node.name}"))
 
 
 @pytest.fixture
