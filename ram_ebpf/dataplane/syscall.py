@@ -79,6 +79,7 @@ class AttachType(IntEnum):
 
 
 F_NO_PREALLOC = 1
+F_ALLOW_OVERRIDE = 1
 F_ALLOW_MULTI = 2
 F_BEFORE = 8
 OBJECT_NAME_MAX = 15
@@ -287,6 +288,15 @@ def program_query(target_fd: int, attach_type: AttachType) -> list[int]:
         return list(struct.unpack_from(f"={count}I", ids.memory.raw))
 
 
+def program_query_flags(target_fd: int, attach_type: AttachType) -> int:
+    """The flags with which the programs right here were attached; 0 where there are none."""
+    _, answer = _bpf_with_answer(
+        Command.PROG_QUERY, struct.pack("=IIIIQI", target_fd, attach_type, 0, 0, 0, 0)
+    )
+    (flags,) = struct.unpack_from("=I", answer, 12)
+    return int(flags)
+
+
 def program_fd_by_id(identifier: int) -> int:
     """Opens a loaded program by its id. ENOENT when it is gone."""
     return _bpf(Command.PROG_GET_FD_BY_ID, struct.pack("=III", identifier, 0, 0))
@@ -353,19 +363,20 @@ def map_info(fd: int) -> MapInfo:
 
 @dataclass(frozen=True)
 class ProgramInfo:
-    """The head of struct bpf_prog_info."""
+    """The head of struct bpf_prog_info. `machine_code`: bytes of it, 0 where the program is interpreted."""
 
     type: int
     id: int
     name: str
+    machine_code: int = 0
 
 
 def program_info(fd: int) -> ProgramInfo:
     """What the kernel says of a program."""
     raw = _object_info(fd, 80)
-    program_type, identifier = struct.unpack_from("=II", raw)
+    program_type, identifier, machine_code = struct.unpack_from("=II8xI", raw)
     (name,) = struct.unpack_from("=16s", raw, 64)
-    return ProgramInfo(program_type, identifier, name.rstrip(b"\0").decode())
+    return ProgramInfo(program_type, identifier, name.rstrip(b"\0").decode(), machine_code)
 
 
 def program_ids() -> Iterator[int]:
