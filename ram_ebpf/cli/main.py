@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 
 from ram_ebpf import __version__
-from ram_ebpf.cli import ca, check, docker_plugin, events, explain, run, status
+from ram_ebpf.cli import ca, check, docker_plugin, doctor, events, explain, run, status
 
-_VERBS = (run, check, status, explain, events, ca, docker_plugin)
+_VERBS = (run, check, doctor, status, explain, events, ca, docker_plugin)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -74,11 +74,21 @@ def lock(device: Device, what: str = "device") -> socket.socket:
     with namespaces.inside(device.namespace):
         held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        held.bind(f"\0ram-ebpf/{what}/{device.index}")
+        held.bind(f"\0{_lock_name(device, what)}")
     except OSError as error:
         held.close()
         raise BusyDeviceError(f"{device} is already governed by another instance of ram-ebpf") from error
     return held
+
+
+def is_locked(device: Device, what: str = "device") -> bool:
+    """Whether an instance holds lock() of a device of this network namespace. Raises OSError."""
+    names = Path("/proc/thread-self/net/unix").read_text(encoding="utf-8", errors="replace").split()
+    return f"@{_lock_name(device, what)}" in names
+
+
+def _lock_name(device: Device, what: str) -> str:
+    return f"ram-ebpf/{what}/{device.index}"
 
 
 def exists(device: Device) -> bool:

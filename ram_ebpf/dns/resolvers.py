@@ -61,6 +61,11 @@ def _own_address(item: Any) -> str:
     return str(item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS"))
 
 
+def is_resolved_stub(address: IPAddress) -> bool:
+    """Whether systemd-resolved answers there on this host."""
+    return address in _RESOLVED_STUBS
+
+
 def host_addresses() -> set[IPAddress]:
     """The addresses of this network namespace's devices."""
     from pyroute2 import IPRoute
