@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ import signal
 import sys
 import textwrap
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -68,6 +68,17 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(
         level=logging.DEBUG if args.debug else logging.CRITICAL, format="%(message)s", stream=sys.stderr
     )
+    try:
+        with _Signals() as signals:
+            return _examine(args, signals)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # as of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _examine(args: argparse.Namespace, signals: _Signals) -> int:
     from ram_ebpf.doctor.case import Case
     from ram_ebpf.doctor.examination import examine
     from ram_ebpf.scopes.cgroup import ScopeError, resolve_root
@@ -77,37 +88,45 @@ def run(args: argparse.Namespace) -> int:
     except ScopeError as error:
         print(f"ram-ebpf: {error}", file=sys.stderr)
         return _WRONG_USAGE
-    try:
-        with _ending_in_order():
-            case = Case.of(args.policy, root)
-            show = _show_json if args.json else _show
-            return show(case, examine(case))
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except BrokenPipeError:  # as of `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    case = Case.of(args.policy, root)
+    show = show_json if args.json else show_lines
+    return show(case, signals.between(examine(case)))
 
 
-@contextlib.contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """SIGTERM and SIGHUP end it as Ctrl-C does, and a second one does not keep it from tidying up."""
+class _Signals:
+    """SIGTERM and SIGHUP end it as Ctrl-C does. No second one keeps it from tidying up."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in signals:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self._ending = False
+        self._before: dict[int, Any] = {}
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        for number, handler in self._before.items():
+            # One who is ending ends with its own exit status.
+            signal.signal(number, signal.SIG_IGN if self._ending else handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if not self._ending:
+            self._ending = True
+            # What libraries say of being left in the midst of something helps nobody.
+            sys.unraisablehook = lambda unraisable: None
+            warnings.simplefilter("ignore")
+            raise KeyboardInterrupt
+
+    def between(self, findings: Iterable[Finding]) -> Iterator[Finding]:
+        """The findings, until it is to end: what was raised within a callback of Python's is lost."""
+        for finding in findings:
+            if self._ending:
+                raise KeyboardInterrupt
+            yield finding
 
 
-def _show(case: Case, findings: Iterable[Finding]) -> int:
+def show_lines(case: Case, findings: Iterable[Finding]) -> int:
     """Each as soon as it is there, as some take seconds; what was not checked in one line."""
     count: Counter[str] = Counter()
     unchecked: list[Finding] = []
@@ -154,7 +173,7 @@ def _wrapped(first: str, text: str, width: int | None) -> list[str]:
     )
 
 
-def _show_json(case: Case, findings: Iterable[Finding]) -> int:
+def show_json(case: Case, findings: Iterable[Finding]) -> int:
     found = list(findings)
     print(json.dumps(report(case, found), indent=2))
     return int(any(finding.status.value == "failure" for finding in found))

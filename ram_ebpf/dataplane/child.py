@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 
 RAISED = 255
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -17,15 +18,21 @@ def status_of(function: Callable[[], int]) -> int:
 
     The child ends with this process, however that ends. To be called before there are other threads.
     """
+    # So that neither of the two is interrupted while it does not know yet which one it is.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     child = os.fork()
     if child == 0:
         status = RAISED
         try:
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             status = function()
         finally:  # nothing of the caller's may be done twice, whatever was raised
             os._exit(status)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _, ended = os.waitpid(child, 0)
     except BaseException:
         os.kill(child, signal.SIGKILL)

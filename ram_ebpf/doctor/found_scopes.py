@@ -39,24 +39,28 @@ class _Remarks(logging.Handler):
 
 def find_scopes(scopes: Sequence[Scope], cgroup_root: Path | None) -> list[FoundScope]:
     """Where all are, in the policy's order."""
-    selection = Selection(cgroup_root=cgroup_root)
-    return [_find(selection, scope, index) for index, scope in enumerate(scopes)]
+    found = []
+    asked = Selection(cgroup_root=cgroup_root)
+    for index, scope in enumerate(scopes):
+        # Each by itself, as two may lead to one place; but Docker is asked once for all.
+        selection = Selection(cgroup_root=cgroup_root, containers=asked.containers, pods=asked.pods)
+        found.append(_find(selection, scope, index))
+        asked = selection
+    return found
 
 
 def _find(selection: Selection, scope: Scope, index: int) -> FoundScope:
     name = f"{scope.kind}: {scope.target}" if scope.target else scope.kind
-    before = len(selection.targets)
     remarks = _Remarks()
     _log.addHandler(remarks)
     try:
         add_scope(selection, scope, index)
-        targets = selection.targets[before:]
-        places = [target.find() for target in targets]
+        places = [target.find() for target in selection.targets]
     except (ScopeError, OSError) as error:
         return FoundScope(name, scope, problem=str(error))
     finally:
         _log.removeHandler(remarks)
-    texts = [*remarks.texts, *(text for target in targets for text in target.remarks())]
+    texts = [*remarks.texts, *(text for target in selection.targets for text in target.remarks())]
     together = Places(
         frozenset().union(*(each.cgroups for each in places)),
         frozenset().union(*(each.devices for each in places)),

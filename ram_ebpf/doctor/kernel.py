@@ -98,7 +98,7 @@ def examine_types(case: Case) -> Iterator[Finding]:
     kinds = {(hook.program_type, hook.attach_type) for programs in PROGRAM_SETS for hook in programs.hooks()}
     lacking = {kind: error for kind in sorted(kinds, key=str) if (error := _error(partial(_load, *kind)))}
     if lacking:
-        yield from _no_types(lacking)
+        yield from of_lacking(lacking)
     else:
         yield well(Check.PROGRAM_TYPES, f"{plural(len(kinds), 'kind')} of programs load")
     usable = {kind for kind in _ATTACH_TYPES if (kind, _ATTACH_TYPES[kind]) not in lacking}
@@ -143,7 +143,7 @@ def _error(function: Callable[[], object]) -> OSError | None:
 _Kind = tuple[ProgramType, AttachType | None]
 
 
-def _no_types(lacking: Mapping[_Kind, OSError]) -> Iterator[Finding]:
+def of_lacking(lacking: Mapping[_Kind, OSError]) -> Iterator[Finding]:
     """One for all that fail alike."""
     alike: dict[tuple[str, str], list[str]] = {}
     for (program_type, attach_type), error in lacking.items():

@@ -116,7 +116,7 @@ def _load(rules: RuleSet, directory: Path) -> Finding:
     except VerifierError as error:
         return failure(
             Check.PROGRAMS,
-            f"{error.strerror}: {_last_words_of_verifier(error.log)}",
+            f"{error.strerror}: {last_words_of_verifier(error.log)}",
             "update the kernel; else report it, with `uname -r` and what ram-ebpf run prints",
         )
     except OSError as error:
@@ -132,7 +132,7 @@ def _load(rules: RuleSet, directory: Path) -> Finding:
     )
 
 
-def _last_words_of_verifier(log: str) -> str:
+def last_words_of_verifier(log: str) -> str:
     """Behind the last line comes only how much was looked at."""
     lines = [
         line for line in log.splitlines() if line and not line.startswith(("processed ", "verification "))

@@ -53,9 +53,14 @@ def problem_with(requirement: str) -> str:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return f"{name} is missing"
-    if oldest and _numbers(version) < _numbers(oldest):
+    if oldest and is_older(version, oldest):
         return f"{name} {version} is older than {oldest}"
     return ""
+
+
+def is_older(version: str, oldest: str) -> bool:
+    """Whether a version comes before another one."""
+    return _numbers(version) < _numbers(oldest)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -6,15 +6,18 @@ import errno
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ram_ebpf.dataplane import cgroups, child, features, namespaces, syscall
-from ram_ebpf.dataplane.programs import CGROUP_HOOKS, Hook
+from ram_ebpf.dataplane import cache, cgroups, child, features, namespaces, syscall
+from ram_ebpf.dataplane.bytecode import Program
+from ram_ebpf.dataplane.programs import CGROUP_HOOKS, PROGRAM_SETS, Hook, ProgramSet
 from ram_ebpf.dataplane.syscall import AttachType, MapType, ProgramType
+from ram_ebpf.doctor.kernel import HELPERS
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount
 
 MOUNT = find_cgroup2_mount()
@@ -50,6 +53,23 @@ def test_machine_code(program: int) -> None:
     assert (info.type, info.name) == (ProgramType.CGROUP_SKB, "ram_probe")
     interpreted = Path("/proc/sys/net/core/bpf_jit_enable").read_text(encoding="ascii").strip() == "0"
     assert (info.machine_code == 0) == interpreted
+
+
+@pytest.mark.parametrize("programs", PROGRAM_SETS, ids=lambda programs: programs.source)
+def test_helpers_that_are_needed(programs: ProgramSet) -> None:
+    """What the doctor asks for is what the programs call, without what they can do without."""
+    bytecode, _ = cache.load_or_compile(programs.source, ())
+    called: dict[ProgramType, set[int]] = {}
+    for hook in programs.hooks():
+        called.setdefault(hook.program_type, set()).update(calls(bytecode.programs[hook.function]))
+    assert called == {kind: set(HELPERS[kind]) for kind in called}
+
+
+def calls(program: Program) -> Iterator[int]:
+    """The helpers that a program calls, by their numbers (BPF_CALL without a pseudo register)."""
+    for opcode, registers, _, immediate in struct.iter_unpack("=BBhi", program.instructions):
+        if opcode == 0x85 and registers >> 4 == 0:
+            yield immediate
 
 
 # --- children
