@@ -48,7 +48,7 @@ class PluginServer:
         # Docker's own place, which it would have made for root alone.
         for place in (directory.parent, directory):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if _is_served(self.path):
+        if is_served(self.path):
             raise FileExistsError(f"another instance serves {self.path}")
         # Made aside and moved there whole: an engine that looks finds a socket that only root may open, and
         # that somebody listens at.
@@ -180,7 +180,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """What matters is told by whoever decides."""
 
 
-def _is_served(path: Path) -> bool:
+def is_served(path: Path) -> bool:
+    """Whether somebody listens at a plugin's socket. Raises OSError where that cannot be told."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(_PATIENCE)
         try:

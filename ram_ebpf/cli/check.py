@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from ram_ebpf.policy.actions import ALL_ACTIONS, Action
-from ram_ebpf.policy.automaton import AutomatonTooLarge, compile_globs
 from ram_ebpf.policy.catalogue import Catalogue, load_catalogue
-from ram_ebpf.policy.errors import PolicyError, PolicyErrors
+from ram_ebpf.policy.errors import PolicyErrors
 from ram_ebpf.policy.loader import default_policy, load_policy
 from ram_ebpf.policy.model import CatalogueEntry, Policy
-from ram_ebpf.policy.names import PatternKind
 from ram_ebpf.policy.rules import NameRule, RuleSet, compile_rules
-from ram_ebpf.policy.terms import rules_of_scopes
+from ram_ebpf.policy.terms import check_globs, rules_of_scopes
 from ram_ebpf.policy.words import plural
 
 _DEFAULT_NAME = "default policy"
@@ -45,14 +43,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         policy = load_policy(args.file, catalogue) if args.file else default_policy()
         rules = compile_rules(policy, catalogue)
-        for made in (rules, *rules_of_scopes(policy, catalogue).values()):
-            compile_globs([(rule.pattern, rule.rank) for rule in made.of_kind(PatternKind.GLOB)])
+        check_globs((rules, *rules_of_scopes(policy, catalogue).values()), name)
     except PolicyErrors as errors:
         print(errors, file=sys.stderr)
-        return os.EX_CONFIG
-    except AutomatonTooLarge as error:
-        problem, _, cure = str(error).partition(", ")
-        print(PolicyError(name, 0, "registries", problem, cure), file=sys.stderr)
         return os.EX_CONFIG
     if args.format == "json":
         print(json.dumps(_report(name, policy, rules, catalogue, args.print_rules), indent=2))

@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 from ram_ebpf.cli.docker_hook import HOOKS
+from ram_ebpf.permissions import writable_by_others
 
 PROGRAM = "docker-ram"
 SYSTEM_DIRECTORY = Path("/usr/local/lib/docker/cli-plugins")
@@ -68,16 +69,6 @@ def program() -> Path:
         if os.access(directory / PROGRAM, os.X_OK):
             return directory / PROGRAM
     raise MissingProgramError(f"there is no {PROGRAM} beside ram-ebpf: install the package anew, as with pip")
-
-
-def writable_by_others(path: Path) -> Path | None:
-    """What, of a file and the directories above it, somebody else than root may change; None: nothing."""
-    real = path.resolve()
-    for part in (real, *real.parents):
-        status = part.stat()
-        if status.st_uid != 0 or status.st_mode & 0o022:
-            return part
-    return None
 
 
 def install(directory: Path, target: Path) -> bool:

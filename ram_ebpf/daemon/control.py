@@ -42,9 +42,8 @@ class ControlSocket(News):
         """Raises OSError where the directory cannot be written."""
         super().__init__()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path, _ in _sockets(directory):
-            if not _is_alive(path):
-                path.unlink(missing_ok=True)
+        for path in dead_sockets(directory):
+            path.unlink(missing_ok=True)
         self._path = directory / f"{os.getpid()}.sock"
         self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -152,6 +151,11 @@ def _sockets(directory: Path) -> Iterator[tuple[Path, int]]:
     for path in sorted(directory.iterdir()):
         if path.suffix == ".sock" and path.stem.isdigit():
             yield path, int(path.stem)
+
+
+def dead_sockets(directory: Path = DIRECTORY) -> list[Path]:
+    """What instances that were killed have left there. Raises OSError where the directory cannot be read."""
+    return [path for path, _ in _sockets(directory) if not _is_alive(path)]
 
 
 def _is_alive(path: Path) -> bool:

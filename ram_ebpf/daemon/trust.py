@@ -7,9 +7,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from ram_ebpf.dataplane.plane import DOCKER_RESOLVER, Plane, TrustedResolver
+from ram_ebpf.dataplane.plane import DOCKER_RESOLVER, Plane
 from ram_ebpf.dns.local import LocalFinder
-from ram_ebpf.dns.resolvers import auto_resolvers, configured_resolvers
+from ram_ebpf.dns.resolvers import resolvers_of
 from ram_ebpf.policy.model import Policy
 from ram_ebpf.scopes.cgroup import identifier
 
@@ -17,13 +17,6 @@ _log = logging.getLogger(__name__)
 
 _PERIOD = 2.0  # seconds between looks
 _SHORTEST_PERIOD = 0.05  # when somebody asks for one
-
-
-def resolvers_of(policy: Policy) -> list[TrustedResolver]:
-    """The resolvers that a policy trusts, here and now."""
-    if isinstance(policy.resolvers, str):
-        return auto_resolvers()
-    return configured_resolvers(policy.resolvers)
 
 
 class Trust:

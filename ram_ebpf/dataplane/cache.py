@@ -68,14 +68,18 @@ def _write(path: Path, bytecode: Bytecode) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def read_cached(name: str, flags: Sequence[str], directory: Path = DEFAULT_DIRECTORY) -> Bytecode | None:
+    """The bytecode of bpf/`name`, if it is kept there and may be believed."""
+    return _read(directory / f"{cache_key(name, flags)}.json")
+
+
 def load_or_compile(
     name: str, flags: Sequence[str], directory: Path = DEFAULT_DIRECTORY
 ) -> tuple[Bytecode, bool]:
     """Returns the bytecode of bpf/`name`, and whether it came from the cache."""
-    path = directory / f"{cache_key(name, flags)}.json"
-    cached = _read(path)
+    cached = read_cached(name, flags, directory)
     if cached is not None:
         return cached, True
     bytecode = compile_source(name, flags)
-    _write(path, bytecode)
+    _write(directory / f"{cache_key(name, flags)}.json", bytecode)
     return bytecode, False

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ram_ebpf.dataplane import syscall
-from ram_ebpf.dataplane.programs import CGROUP_HOOKS, Hook, Programs
+from ram_ebpf.dataplane.programs import CGROUP_HOOKS, OBJECT_PREFIX, Hook, Programs
 from ram_ebpf.dataplane.syscall import AttachType
+
+_THROWAWAY = "ram-ebpf-try-"
+_DYING = 1.0  # seconds for which a cgroup may be busy with a process that has ended
 
 
 def _type(hook: Hook) -> AttachType:
@@ -84,3 +90,79 @@ def detach_leftovers(found: Mapping[Hook, list[int]], cgroup: Path) -> int:
                     syscall.program_detach(directory, fd, _type(hook))
                     count += 1
     return count
+
+
+def others_attached(cgroup: Path, hooks: Sequence[Hook] = CGROUP_HOOKS) -> list[str]:
+    """Names of programs that are not of ram-ebpf and see the same traffic at a cgroup. Raises OSError."""
+    found: list[str] = []
+    with _open_directory(cgroup) as directory:
+        for hook in hooks:
+            for identifier in syscall.program_query(directory, _type(hook)):
+                with contextlib.suppress(FileNotFoundError), syscall.opened_program(identifier) as fd:
+                    name = syscall.program_info(fd).name
+                    if not name.startswith(OBJECT_PREFIX):
+                        found.append(name or f"program {identifier}")
+    return found
+
+
+def refusing_company(cgroup: Path, root: Path, hooks: Sequence[Hook] = CGROUP_HOOKS) -> Path | None:
+    """The cgroup, this one or one above it up to `root`, whose program keeps us from attaching here.
+
+    As the kernel decides it (hierarchy_allows_attach() and __cgroup_bpf_attach() in kernel/bpf/cgroup.c).
+    Raises OSError.
+    """
+    above = [path for path in cgroup.parents if path.is_relative_to(root)]
+    for hook in hooks:
+        count, flags = _count_and_flags(cgroup, hook)
+        if count and not flags & syscall.F_ALLOW_MULTI:
+            return cgroup
+        for path in above:
+            count, flags = _count_and_flags(path, hook)
+            if flags & (syscall.F_ALLOW_MULTI | syscall.F_ALLOW_OVERRIDE):
+                break
+            if count:
+                return path
+    return None
+
+
+def _count_and_flags(cgroup: Path, hook: Hook) -> tuple[int, int]:
+    with _open_directory(cgroup) as directory:
+        count = len(syscall.program_query(directory, _type(hook)))
+        return count, syscall.program_query_flags(directory, _type(hook))
+
+
+@contextlib.contextmanager
+def throwaway(parent: Path) -> Iterator[Path]:
+    """A new cgroup below `parent` to try something in. It is removed with what is attached to it.
+
+    Those that killed processes have left there are removed as well. Raises OSError where none can be made.
+    """
+    for path in parent.glob(f"{_THROWAWAY}*"):
+        _remove_left_over(path)
+    directory = parent / f"{_THROWAWAY}{os.getpid()}"
+    try:
+        directory.mkdir()
+        with _open_directory(directory) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield directory
+    finally:  # also of what was interrupted between the two
+        _remove(directory)
+
+
+def _remove_left_over(directory: Path) -> None:
+    """Only what nobody holds: another process may be trying something right now."""
+    with contextlib.suppress(OSError), _open_directory(directory) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        directory.rmdir()
+
+
+def _remove(directory: Path) -> None:
+    deadline = time.monotonic() + _DYING
+    while True:
+        try:
+            directory.rmdir()
+        except OSError as error:
+            if error.errno == errno.EBUSY and time.monotonic() < deadline:
+                time.sleep(0.005)
+                continue
+        return

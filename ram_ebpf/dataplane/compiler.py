@@ -48,14 +48,25 @@ def _system_includes() -> list[str]:
     return flags
 
 
-def bcc_version() -> str:
-    """The version of the installed binding, found without loading it; '' when it is not there."""
+def bcc_package() -> Path | None:
+    """The directory of what `import bcc` would load, without loading it; None when there is nothing."""
     import importlib.util
 
     spec = importlib.util.find_spec("bcc")
-    if spec is None or spec.origin is None:
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+def is_binding(package: Path) -> bool:
+    """Whether a package `bcc` is the compiler's binding: PyPI has something else of that name."""
+    return (package / "libbcc.py").is_file()
+
+
+def bcc_version() -> str:
+    """The version of the installed binding, found without loading it; '' when it is not there."""
+    package = bcc_package()
+    if package is None:
         return ""
-    version_file = Path(spec.origin).with_name("version.py")
+    version_file = package / "version.py"
     try:
         text = version_file.read_text(encoding="utf-8").strip()
     except OSError:

@@ -22,7 +22,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from ram_ebpf.dataplane import abi, namespaces, scope_maps, syscall
 from ram_ebpf.dataplane.abi import PlaceFlag
-from ram_ebpf.dataplane.programs import DEVICE_PROGRAMS, Hook, Programs
+from ram_ebpf.dataplane.programs import DEVICE_PROGRAMS, OBJECT_PREFIX, Hook, Programs
 from ram_ebpf.dataplane.syscall import AttachType
 
 # include/uapi/linux/pkt_sched.h: TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), and likewise for egress.
@@ -74,11 +74,21 @@ def lock(device: Device, what: str = "device") -> socket.socket:
     with namespaces.inside(device.namespace):
         held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        held.bind(f"\0ram-ebpf/{what}/{device.index}")
+        held.bind(f"\0{_lock_name(device, what)}")
     except OSError as error:
         held.close()
         raise BusyDeviceError(f"{device} is already governed by another instance of ram-ebpf") from error
     return held
+
+
+def is_locked(device: Device, what: str = "device") -> bool:
+    """Whether an instance holds lock() of a device of this network namespace. Raises OSError."""
+    names = Path("/proc/thread-self/net/unix").read_text(encoding="utf-8", errors="replace").split()
+    return f"@{_lock_name(device, what)}" in names
+
+
+def _lock_name(device: Device, what: str) -> str:
+    return f"ram-ebpf/{what}/{device.index}"
 
 
 def exists(device: Device) -> bool:
@@ -152,11 +162,12 @@ def _attach(hook: Hook, fd: int, device: Device, way: AttachType) -> Attachment:
     except OSError as error:
         if error.errno not in _NO_TCX:
             raise OSError(error.errno, f"{device}: {error.strerror}") from error
-        return _attach_to_clsact(hook, fd, device, way)
+        return attach_to_clsact(hook, fd, device, way)
     return Attachment(way, syscall.program_info(fd).id)
 
 
-def _attach_to_clsact(hook: Hook, fd: int, device: Device, way: AttachType) -> Attachment:
+def attach_to_clsact(hook: Hook, fd: int, device: Device, way: AttachType) -> Attachment:
+    """Attaches one program to the qdisc, which is made where there is none. Raises OSError."""
     # One of our own choice, by which it is found again; others count from 1.
     handle = secrets.randbits(30) | 1 << 30
     attachment = Attachment(way, syscall.program_info(fd).id, handle, _PRIORITY)
@@ -218,36 +229,53 @@ def ours_attached(device: Device) -> list[Attachment]:
     return _attached_by(device, {hook.object_name for hook in DEVICE_PROGRAMS.attached})
 
 
+def others_attached(device: Device) -> list[str]:
+    """Names of programs and kinds of filters that are not of ram-ebpf. Raises OSError."""
+    with namespaces.inside(device.namespace):
+        return [
+            name
+            for way in _CLSACT_PARENTS
+            for find in (_by_tcx, _filters)
+            for _, name in find(device, way)
+            if not name.startswith(OBJECT_PREFIX)
+        ]
+
+
 def _attached_by(device: Device, names: Set[str]) -> list[Attachment]:
     with namespaces.inside(device.namespace):
         return [
             found
             for way in _CLSACT_PARENTS
             for find in (_by_tcx, _filters)
-            for found in find(device, way, names)
+            for found, name in find(device, way)
+            if name in names
         ]
 
 
-def _by_tcx(device: Device, way: AttachType, names: Set[str]) -> Iterator[Attachment]:
+def _by_tcx(device: Device, way: AttachType) -> Iterator[tuple[Attachment, str]]:
     try:
         identifiers = syscall.program_query(device.index, way)
     except OSError:  # no tcx
         return
     for identifier in identifiers:
-        with contextlib.suppress(OSError):
-            with syscall.opened_program(identifier) as fd:
-                if syscall.program_info(fd).name in names:
-                    yield Attachment(way, identifier)
+        with contextlib.suppress(OSError), syscall.opened_program(identifier) as fd:
+            yield Attachment(way, identifier), syscall.program_info(fd).name
 
 
-def _filters(device: Device, way: AttachType, names: Set[str]) -> Iterator[Attachment]:
-    """On the clsact qdisc. A device without one, or that is gone, has none."""
+def _filters(device: Device, way: AttachType) -> Iterator[tuple[Attachment, str]]:
+    """On the clsact qdisc, each with the name of its program, or else its kind.
+
+    A device without one, or that is gone, has none.
+    """
     with contextlib.suppress(NetlinkError), IPRoute() as netlink:
         for message in netlink.get_filters(index=device.index, parent=_CLSACT_PARENTS[way]):
             options: Any = message.get_attr("TCA_OPTIONS")
-            # The kernel tells of each priority once more without a filter.
-            if options is not None and options.get_attr("TCA_BPF_NAME") in names:
-                yield Attachment(way, _program_of(options), message["handle"], message["info"] >> 16)
+            if options is None:  # the kernel tells of each priority once more without a filter
+                continue
+            kind = message.get_attr("TCA_KIND")
+            name = options.get_attr("TCA_BPF_NAME") if kind == "bpf" else None
+            program = _program_of(options) if kind == "bpf" else 0
+            yield Attachment(way, program, message["handle"], message["info"] >> 16), str(name or kind)
 
 
 def _program_of(options: Any) -> int:

@@ -7,12 +7,11 @@ kernel/cgroup/cgroup.c; mended by "bpf, cgroups: Fix cgroup v2 fallback on v1/v2
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from pathlib import Path
 
-from ram_ebpf.dataplane import syscall
+from ram_ebpf.dataplane import cgroups, child, syscall
 from ram_ebpf.dataplane.programs import OBJECT_PREFIX
 from ram_ebpf.dataplane.syscall import AttachType, ProgramType
 
@@ -26,35 +25,26 @@ def sockets_match(parent: Path) -> bool:
 
     To be called before there are other threads.
     """
-    directory = parent / f"ram-ebpf-try-{os.getpid()}"
     try:
-        directory.mkdir()
+        return try_matching(parent) is not False
     except OSError:
         return True
-    try:
-        return _try(directory)
-    except OSError:
-        return True
-    finally:
-        with contextlib.suppress(OSError):
-            directory.rmdir()
 
 
-def _try(directory: Path) -> bool:
-    program, _ = syscall.program_load(
-        f"{OBJECT_PREFIX}try", ProgramType.CGROUP_SOCK_ADDR, _REFUSE, AttachType.INET4_CONNECT
-    )
-    there = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syscall.program_attach(there, program, AttachType.INET4_CONNECT, syscall.F_ALLOW_MULTI)
-        child = os.fork()
-        if child == 0:
-            os._exit(_connect(directory))
-        _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status) != _PASSED
-    finally:
-        os.close(there)
-        os.close(program)
+def try_matching(parent: Path) -> bool | None:
+    """The same; None where it cannot be told. Raises OSError where it cannot be tried."""
+    with cgroups.throwaway(parent) as directory:
+        program, _ = syscall.program_load(
+            f"{OBJECT_PREFIX}try", ProgramType.CGROUP_SOCK_ADDR, _REFUSE, AttachType.INET4_CONNECT
+        )
+        there = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syscall.program_attach(there, program, AttachType.INET4_CONNECT, syscall.F_ALLOW_MULTI)
+            status = child.status_of(lambda: _connect(directory))
+        finally:
+            os.close(there)
+            os.close(program)
+    return {_REFUSED: True, _PASSED: False}.get(status)
 
 
 def _connect(directory: Path) -> int:

@@ -44,6 +44,25 @@ def inside(namespace: Path | None) -> Iterator[None]:
         os.close(before)
 
 
+@contextlib.contextmanager
+def throwaway() -> Iterator[None]:
+    """This thread is in a new network namespace, which ends with whatever is left open of it.
+
+    Raises OSError where none can be made.
+    """
+    before = os.open(_THREAD, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.unshare(CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"unshare(CLONE_NEWNET): {os.strerror(number)}")
+        try:
+            yield
+        finally:
+            _enter(before, "the namespace of this process")
+    finally:
+        os.close(before)
+
+
 def identity(namespace: Path) -> tuple[int, int]:
     """By which one namespace is told from another. Raises OSError."""
     status = namespace.stat()

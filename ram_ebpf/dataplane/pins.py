@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ram_ebpf.dataplane import syscall
@@ -23,6 +24,7 @@ from ram_ebpf.dataplane.programs import PROGRAM_SETS
 
 # RAM_EBPF_BPFFS moves it, for hosts whose /sys is read-only and for tests.
 FILE_SYSTEM = Path(os.environ.get("RAM_EBPF_BPFFS") or "/sys/fs/bpf")
+_TOP = "ram-ebpf"
 _MAGIC = 0xCAFE4A11  # BPF_FS_MAGIC, include/uapi/linux/magic.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -33,7 +35,8 @@ class _Statfs(ctypes.Structure):
     _fields_ = [("type", ctypes.c_long), ("rest", ctypes.c_long * 31)]
 
 
-def _is_bpf(directory: Path) -> bool:
+def is_bpf(directory: Path) -> bool:
+    """Whether a BPF file system is mounted there."""
     answer = _Statfs()
     if _libc.statfs(os.fsencode(directory), ctypes.byref(answer)) != 0:
         return False
@@ -42,7 +45,7 @@ def _is_bpf(directory: Path) -> bool:
 
 def mount(directory: Path = FILE_SYSTEM) -> None:
     """Mounts the BPF file system where systemd would have, if it is not there. Raises OSError."""
-    if _is_bpf(directory):
+    if is_bpf(directory):
         return
     if _libc.mount(b"bpf", os.fsencode(directory), b"bpf", 0, b"mode=0700") != 0:
         number = ctypes.get_errno()
@@ -55,7 +58,7 @@ class Pins:
     def __init__(self, file_system: Path = FILE_SYSTEM) -> None:
         """Raises OSError where there is no BPF file system and none can be mounted."""
         mount(file_system)
-        top = file_system / "ram-ebpf"
+        top = file_system / _TOP
         top.mkdir(mode=0o700, exist_ok=True)
         self._directory = top / f"{os.getpid()}-{secrets.token_hex(4)}"
         self._directory.mkdir(mode=0o700)
@@ -76,15 +79,10 @@ class Pins:
 
     def remove_unused(self) -> int:
         """Removes what dead instances left and nothing attached needs any more; returns how many."""
-        needed: set[int] | None = None
         count = 0
-        for directory in self._directory.parent.iterdir():
-            if directory == self._directory or _is_alive(directory):
-                continue
-            if needed is None:
-                needed = set(_maps_of_attached())
-            if not needed.intersection(_pinned(directory)):
-                shutil.rmtree(directory, ignore_errors=True)
+        for found in pinned(self._directory.parent.parent):
+            if not found.alive and not found.needed:
+                shutil.rmtree(found.directory, ignore_errors=True)
                 count += 1
         return count
 
@@ -99,7 +97,7 @@ class Pins:
 def dead(file_system: Path = FILE_SYSTEM) -> Iterator[Path]:
     """The directories of instances that do not live any more."""
     with contextlib.suppress(OSError):
-        for directory in (file_system / "ram-ebpf").iterdir():
+        for directory in (file_system / _TOP).iterdir():
             if directory.is_dir() and not _is_alive(directory):
                 yield directory
 
@@ -110,8 +108,30 @@ def remove_dead(file_system: Path = FILE_SYSTEM) -> list[Path]:
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
     with contextlib.suppress(OSError):
-        (file_system / "ram-ebpf").rmdir()  # others' are still in there
+        (file_system / _TOP).rmdir()  # others' are still in there
     return directories
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What one instance has pinned. `alive`: it still runs; `needed`: by programs that may be attached."""
+
+    directory: Path
+    alive: bool
+    needed: bool
+
+
+def pinned(file_system: Path = FILE_SYSTEM) -> list[Pinned]:
+    """What all instances have pinned there, in the order of their names. Raises OSError."""
+    top = file_system / _TOP
+    directories = sorted(top.iterdir()) if top.is_dir() else []
+    alive = {directory: _is_alive(directory) for directory in directories}
+    # To look through all programs takes a while, and is only for those of the dead.
+    needed = set() if all(alive.values()) else set(_maps_of_attached())
+    return [
+        Pinned(directory, lives, lives or bool(needed.intersection(_pinned(directory))))
+        for directory, lives in alive.items()
+    ]
 
 
 def _is_alive(directory: Path) -> bool:

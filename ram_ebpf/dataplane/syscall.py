@@ -78,7 +78,37 @@ class AttachType(IntEnum):
     TCX_EGRESS = 47
 
 
+class Helper(IntEnum):
+    """enum bpf_func_id, those in use."""
+
+    MAP_LOOKUP_ELEM = 1
+    MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
+    KTIME_GET_NS = 5
+    GET_PRANDOM_U32 = 7
+    SKB_STORE_BYTES = 9
+    TAIL_CALL = 12
+    GET_CURRENT_PID_TGID = 14
+    GET_CURRENT_UID_GID = 15
+    GET_CURRENT_COMM = 16
+    REDIRECT = 23
+    PERF_EVENT_OUTPUT = 25
+    SKB_LOAD_BYTES = 26
+    CSUM_DIFF = 28
+    SKB_CHANGE_TAIL = 38
+    GET_SOCKET_COOKIE = 46
+    SKB_CGROUP_ID = 79
+    GET_CURRENT_CGROUP_ID = 80
+    SK_LOOKUP_TCP = 84
+    SK_RELEASE = 86
+    MAP_PUSH_ELEM = 87
+    SK_FULLSOCK = 95
+    SK_STORAGE_GET = 107
+    KTIME_GET_BOOT_NS = 125
+
+
 F_NO_PREALLOC = 1
+F_ALLOW_OVERRIDE = 1
 F_ALLOW_MULTI = 2
 F_BEFORE = 8
 OBJECT_NAME_MAX = 15
@@ -283,6 +313,15 @@ def program_query(target_fd: int, attach_type: AttachType) -> list[int]:
         return list(struct.unpack_from(f"={count}I", ids.memory.raw))
 
 
+def program_query_flags(target_fd: int, attach_type: AttachType) -> int:
+    """The flags with which the programs right here were attached; 0 where there are none."""
+    _, answer = _bpf_with_answer(
+        Command.PROG_QUERY, struct.pack("=IIIIQI", target_fd, attach_type, 0, 0, 0, 0)
+    )
+    (flags,) = struct.unpack_from("=I", answer, 12)
+    return int(flags)
+
+
 def program_fd_by_id(identifier: int) -> int:
     """Opens a loaded program by its id. ENOENT when it is gone."""
     return _bpf(Command.PROG_GET_FD_BY_ID, struct.pack("=III", identifier, 0, 0))
@@ -349,19 +388,20 @@ def map_info(fd: int) -> MapInfo:
 
 @dataclass(frozen=True)
 class ProgramInfo:
-    """The head of struct bpf_prog_info."""
+    """The head of struct bpf_prog_info. `machine_code`: bytes of it, 0 where the program is interpreted."""
 
     type: int
     id: int
     name: str
+    machine_code: int = 0
 
 
 def program_info(fd: int) -> ProgramInfo:
     """What the kernel says of a program."""
     raw = _object_info(fd, 80)
-    program_type, identifier = struct.unpack_from("=II", raw)
+    program_type, identifier, machine_code = struct.unpack_from("=II8xI", raw)
     (name,) = struct.unpack_from("=16s", raw, 64)
-    return ProgramInfo(program_type, identifier, name.rstrip(b"\0").decode())
+    return ProgramInfo(program_type, identifier, name.rstrip(b"\0").decode(), machine_code)
 
 
 def program_ids() -> Iterator[int]:

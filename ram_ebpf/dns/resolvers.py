@@ -9,7 +9,7 @@ from typing import Any
 
 from ram_ebpf.dataplane.abi import IPAddress
 from ram_ebpf.dataplane.plane import TrustedResolver
-from ram_ebpf.policy.model import Resolver
+from ram_ebpf.policy.model import Policy, Resolver
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 # The resolvers that systemd-resolved itself asks; containers get these where the host uses its stub.
@@ -34,7 +34,18 @@ def parse_nameservers(text: str) -> list[IPAddress]:
     return found
 
 
-def _read(path: Path) -> str:
+def parse_words(text: str, keyword: str) -> list[str]:
+    """What stands behind a keyword such as `search` or `options`: the last such line counts (resolv.conf(5)).
+
+    `domain` is an older way to write `search` with one word.
+    """
+    keywords = ("search", "domain") if keyword == "search" else (keyword,)
+    lines = [words[1:] for line in text.splitlines() if (words := line.split()) and words[0] in keywords]
+    return lines[-1] if lines else []
+
+
+def read_resolv_conf(path: Path = RESOLV_CONF) -> str:
+    """The text of such a file, empty where there is none."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES)
@@ -48,6 +59,11 @@ def _read(path: Path) -> str:
 def _own_address(item: Any) -> str:
     # On a link to a single peer IFA_ADDRESS is the peer's (include/uapi/linux/if_addr.h).
     return str(item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS"))
+
+
+def is_resolved_stub(address: IPAddress) -> bool:
+    """Whether systemd-resolved answers there on this host."""
+    return address in _RESOLVED_STUBS
 
 
 def host_addresses() -> set[IPAddress]:
@@ -68,9 +84,9 @@ def auto_resolvers(
     local: set[IPAddress] | None = None,
 ) -> list[TrustedResolver]:
     """What `resolvers: auto` means here and now."""
-    addresses = parse_nameservers(_read(resolv_conf)) or [_DEFAULT]
+    addresses = parse_nameservers(read_resolv_conf(resolv_conf)) or [_DEFAULT]
     if _RESOLVED_STUBS.intersection(addresses):
-        addresses += parse_nameservers(_read(resolved_upstream))
+        addresses += parse_nameservers(read_resolv_conf(resolved_upstream))
     known = host_addresses() if local is None else local
     return _trusted(((address, 53) for address in addresses), known)
 
@@ -81,3 +97,10 @@ def configured_resolvers(
     """The resolvers that a policy lists."""
     known = host_addresses() if local is None else local
     return _trusted(((resolver.address, resolver.port) for resolver in resolvers), known)
+
+
+def resolvers_of(policy: Policy) -> list[TrustedResolver]:
+    """The resolvers that a policy trusts, here and now."""
+    if isinstance(policy.resolvers, str):
+        return auto_resolvers()
+    return configured_resolvers(policy.resolvers)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ram_ebpf.policy.automaton import AutomatonTooLarge, compile_globs
 from ram_ebpf.policy.catalogue import Catalogue
+from ram_ebpf.policy.errors import PolicyError, PolicyErrors
 from ram_ebpf.policy.model import Policy, RegistryEntry, Scope
+from ram_ebpf.policy.names import PatternKind
 from ram_ebpf.policy.rules import RuleSet, compile_rules
 from ram_ebpf.policy.scope import Posture
 
@@ -37,3 +41,13 @@ def rules_of_scopes(policy: Policy, catalogue: Catalogue) -> dict[Terms, RuleSet
     """Those of all scopes that the policy names. Raises PolicyErrors."""
     found = dict.fromkeys(Terms.of(scope, index) for index, scope in enumerate(policy.scopes))
     return {terms: rules_of(policy, catalogue, terms) for terms in found}
+
+
+def check_globs(rules: Iterable[RuleSet], file: str) -> None:
+    """Raises PolicyErrors where the patterns with wildcards inside make too large an automaton."""
+    try:
+        for made in rules:
+            compile_globs([(rule.pattern, rule.rank) for rule in made.of_kind(PatternKind.GLOB)])
+    except AutomatonTooLarge as error:
+        problem, _, cure = str(error).partition(", ")
+        raise PolicyErrors([PolicyError(file, 0, "registries", problem, cure)]) from error

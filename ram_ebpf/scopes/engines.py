@@ -52,6 +52,11 @@ class FoundEngine:
     cgroup: Path
 
 
+def socket_of(engine: Engine, run: Path = _RUN) -> Path:
+    """Where an engine of a kind usually listens."""
+    return run / _SOCKETS[engine]
+
+
 def _kinds(wanted: Engine) -> list[Engine]:
     return [kind for kind in _UNITS if wanted in (Engine.ALL, kind)]
 
@@ -120,7 +125,7 @@ def _started(pid: int, proc: Path) -> float:
 
 def _by_socket(engine: Engine, run: Path, proc: Path) -> Iterator[int]:
     """Who listens there, unless it is the service manager for somebody that it has not started yet."""
-    path = run / _SOCKETS[engine]
+    path = socket_of(engine, run)
     # To connect would start the engine, even one that somebody has just stopped.
     if _listening(path, proc) & _sockets_of_init(proc):
         return

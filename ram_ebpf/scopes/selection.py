@@ -197,29 +197,35 @@ def select(
         selection.containers, selection.pods = before.containers, before.pods
         selection.cgroup_watch = before.cgroup_watch
     for index, scope in enumerate(scopes):
-        selection.terms = Terms.of(scope, index)
-        if isinstance(scope, CgroupScope):
-            strict = scope.posture is Posture.STRICT
-            cgroup = resolve(scope.cgroup, may_be_root=not strict)
-            selection.add_cgroup(cgroup, f"cgroup {cgroup}")
-        elif isinstance(scope, EngineScope):
-            _select_engine(scope.engine, selection)
-            if scope.runs is not None:
-                selection.terms = replace(selection.terms, posture=scope.runs)
-                selection.add(RunsTarget(scope.engine, cgroup_root or find_cgroup2_mount()))
-        elif isinstance(scope, HostScope):
-            selection.add(HostTarget(cgroup_root or find_cgroup2_mount()))
-        elif isinstance(scope, UnitScope):
-            selection.add(UnitTarget(scope.unit, find_cgroup2_mount()))
-        elif isinstance(scope, NetnsScope):
-            selection.add(NetnsTarget(scope.netns))
-        elif isinstance(scope, ContainerScope):
-            selection.add_container(scope.container)
-        elif isinstance(scope, BuildersScope):
-            selection.add_builders(scope.builders)
-        else:
-            selection.add(DeviceTarget(scope.device))
+        add_scope(selection, scope, index)
     return selection
+
+
+def add_scope(selection: Selection, scope: Scope, index: int) -> None:
+    """Adds one, which stands at this place among the policy's scopes. Raises ScopeError."""
+    cgroup_root = selection.cgroup_root
+    selection.terms = Terms.of(scope, index)
+    if isinstance(scope, CgroupScope):
+        strict = scope.posture is Posture.STRICT
+        cgroup = resolve(scope.cgroup, may_be_root=not strict)
+        selection.add_cgroup(cgroup, f"cgroup {cgroup}")
+    elif isinstance(scope, EngineScope):
+        _select_engine(scope.engine, selection)
+        if scope.runs is not None:
+            selection.terms = replace(selection.terms, posture=scope.runs)
+            selection.add(RunsTarget(scope.engine, cgroup_root or find_cgroup2_mount()))
+    elif isinstance(scope, HostScope):
+        selection.add(HostTarget(cgroup_root or find_cgroup2_mount()))
+    elif isinstance(scope, UnitScope):
+        selection.add(UnitTarget(scope.unit, find_cgroup2_mount()))
+    elif isinstance(scope, NetnsScope):
+        selection.add(NetnsTarget(scope.netns))
+    elif isinstance(scope, ContainerScope):
+        selection.add_container(scope.container)
+    elif isinstance(scope, BuildersScope):
+        selection.add_builders(scope.builders)
+    else:
+        selection.add(DeviceTarget(scope.device))
 
 
 def without_cgroups(scopes: Sequence[Scope]) -> tuple[Scope, ...]:

@@ -14,9 +14,10 @@ import pytest
 from pyroute2 import IPRoute
 from scapy.layers.inet import IP, TCP
 
-from ram_ebpf.dataplane import devices, syscall
+from ram_ebpf.dataplane import devices, features, syscall
 from ram_ebpf.dataplane.abi import PlaceFlag
 from ram_ebpf.dataplane.devices import BusyDeviceError, Device
+from ram_ebpf.dataplane.programs import Hook
 from ram_ebpf.dataplane.syscall import AttachType
 from ram_ebpf.scopes.device import DeviceTarget
 
@@ -185,3 +186,19 @@ def test_device_without_frames(bench: Bench, network: None) -> None:
             bench.plane.detach_device(device)
     finally:
         os.close(tunnel)
+
+
+def test_names_of_others(bench: Bench, veth: Device) -> None:
+    """By tcx and at the qdisc alike; ours are not among them."""
+    fd = features.load_small(syscall.ProgramType.SCHED_CLS, None)
+    assert devices.others_attached(veth) == []
+    devices.attach_to_clsact(Hook("f", "x", syscall.ProgramType.SCHED_CLS), fd, veth, AttachType.TCX_INGRESS)
+    with IPRoute() as netlink:
+        netlink.tc(
+            "add-filter", "bpf", veth.index, fd=fd, name="others", parent=0xFFFFFFF2, prio=7, protocol=3,
+            direct_action=True,
+        )  # fmt: skip
+    os.close(fd)
+    bench.plane.attach_device(veth)
+    assert devices.others_attached(veth) == ["others"]
+    bench.plane.detach_device(veth)

@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from ram_ebpf.daemon import trust
-from ram_ebpf.daemon.trust import Trust, resolvers_of
+from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.plane import TrustedResolver
-from ram_ebpf.dns import resolvers
 from ram_ebpf.dns.local import LocalResolver, LocalSocket
 from ram_ebpf.policy.catalogue import load_catalogue
-from ram_ebpf.policy.loader import default_policy, parse_policy
+from ram_ebpf.policy.loader import default_policy
 from ram_ebpf.policy.model import Policy
 from ram_ebpf.policy.rules import compile_rules
 
@@ -40,20 +39,6 @@ def resolver(*sockets: LocalSocket, at: TrustedResolver = STUB) -> LocalResolver
     return LocalResolver(
         at.address, at.port, tuple(item.cookie for item in sockets), cgroups, None, None, sockets
     )
-
-
-# --- what a policy says
-
-
-def test_resolvers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolvers, "host_addresses", set)
-    monkeypatch.setattr(trust, "auto_resolvers", lambda: [REMOTE])
-    assert resolvers_of(default_policy()) == [REMOTE]
-    text = b"version: 1\nregistries: [ghcr]\nresolvers: [10.0.0.53, {address: '::1', port: 5353}]\n"
-    assert resolvers_of(parse_policy(text, "policy.yaml")) == [
-        TrustedResolver(ip("10.0.0.53")),
-        TrustedResolver(ip("::1"), 5353, True),
-    ]
 
 
 # --- following

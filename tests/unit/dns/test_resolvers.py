@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dns import resolvers
-from ram_ebpf.dns.resolvers import auto_resolvers, configured_resolvers, host_addresses, parse_nameservers
+from ram_ebpf.dns.resolvers import (
+    auto_resolvers,
+    configured_resolvers,
+    host_addresses,
+    parse_nameservers,
+    parse_words,
+    resolvers_of,
+)
+from ram_ebpf.policy.loader import default_policy, parse_policy
 from ram_ebpf.policy.model import Resolver
 
 ip = ipaddress.ip_address
@@ -180,3 +188,35 @@ def test_host_addresses_of_a_link_to_a_peer(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("pyroute2.IPRoute", Netlink)
     assert ip("10.8.0.2") in host_addresses()
     assert ip("10.8.0.1") not in host_addresses()
+
+
+def test_what_a_policy_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = TrustedResolver(ip("192.0.2.53"))
+    monkeypatch.setattr(resolvers, "host_addresses", set)
+    monkeypatch.setattr(resolvers, "auto_resolvers", lambda: [remote])
+    assert resolvers_of(default_policy()) == [remote]
+    text = b"version: 1\nregistries: [ghcr]\nresolvers: [10.0.0.53, {address: '::1', port: 5353}]\n"
+    assert resolvers_of(parse_policy(text, "policy.yaml")) == [
+        TrustedResolver(ip("10.0.0.53")),
+        TrustedResolver(ip("::1"), 5353, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "search"),
+    [
+        ("", []),
+        ("nameserver 10.0.0.1\n", []),
+        ("search corp.example example\n", ["corp.example", "example"]),
+        ("domain corp.example\n", ["corp.example"]),
+        ("search one.example\ndomain two.example\n", ["two.example"]),
+        ("search one.example\nsearch\n", []),
+        ("# search corp.example\n", []),
+    ],
+)
+def test_search_domains(text: str, search: list[str]) -> None:
+    assert parse_words(text, "search") == search
+
+
+def test_options() -> None:
+    assert parse_words("options edns0 use-vc\nsearch corp.example\n", "options") == ["edns0", "use-vc"]
