@@ -32,7 +32,7 @@ from ram_ebpf.daemon.reloading import Loaded, Prepared, Reloading
 from ram_ebpf.daemon.repeats import Repeats
 from ram_ebpf.daemon.responder_state import Answered, ResponderState
 from ram_ebpf.daemon.state import State
-from ram_ebpf.daemon.trust import Trust, resolvers_of
+from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.answering import Answering
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
@@ -41,6 +41,7 @@ from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import Answer, read_message
+from ram_ebpf.dns.resolvers import resolvers_of
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.connections import Earlier, OnRemoval
 from ram_ebpf.policy.model import Mode, Policy
