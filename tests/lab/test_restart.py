@@ -30,10 +30,12 @@ MORE = (
     '  - host: "*.deep.wild.registry.test"\n    ports: [3]\n'
     "  - host: zz.wild.registry.test\n    ports: [8080, 9090]\n"
 )
+LONG = "dns: { minimum_ttl_seconds: 3600 }\n"  # a slow machine takes its time to start a daemon
 SHORT = "dns: { grace_seconds: 0, maximum_ttl_seconds: 1 }\n"
 
 
 def policy(*registries: str, more: str = "") -> str:
+    more = more if "dns:" in more else LONG + more
     return f"version: 1\nregistries:\n{''.join(registries)}resolvers: [{Lab.resolver}]\n{more}"
 
 

@@ -139,6 +139,7 @@ def test_flags_are_a_bit_each(header: Header, compiled: Mapping[str, int]) -> No
 def test_limits(header: Header, compiled: Mapping[str, int]) -> None:
     python = {name: value for name, value in vars(abi).items() if name.isupper() and type(value) is int}
     del python["REASON_COUNT"]  # a constant of the enum
+    del python["LAYOUT"]  # of the structures, which are compared themselves
     assert python == {name: compiled[f"RAM_{name}"] for name in header.limits}
 
 

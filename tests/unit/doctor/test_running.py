@@ -37,7 +37,7 @@ def test_authority(days: int | None, installed: bool, status: Status, cure: str)
 
 
 def test_no_responder() -> None:
-    (found,) = responder.examine(case_of(POLICY))
+    (found,) = responder.examine(case_of(f"{POLICY}refusals: {{ responder: off }}\n"))
     assert found.title == "the policy wants no refusal responder"
 
 
