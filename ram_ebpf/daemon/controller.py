@@ -161,6 +161,7 @@ class Controller:
         self._make_asker()
         self._authorizing: Authorizing | None = None
         self._responder = self._make_responder()
+        self._responder_terms = self._depends_on()
         self._load = load
         self._reloading = Reloading(self._policy_file(), self._prepare)
         self._unasked: list[Event] = []
@@ -580,7 +581,18 @@ class Controller:
         self._authorizing = self._open_authorizing(following)
         self._begin_authorizing()
 
+    def _depends_on(self) -> tuple[object, ...]:
+        """What the responder is told at its start."""
+        policy, views = self._policy, self._plane.views
+        ports = {port for view in views for ports in view.tables.rules.port_lists() for port in ports}
+        said = (policy.organization, policy.message, policy.mode)
+        return policy.refusals, policy.recognition, said, ports
+
     def _renew_responder(self) -> None:
+        wanted = self._depends_on()
+        if wanted == self._responder_terms:
+            return  # whom a refusal leads there meanwhile is to be told
+        self._responder_terms = wanted
         before, self._responder = self._responder, self._make_responder()
         if before is not None:
             before.stop()
