@@ -40,10 +40,12 @@ def examine(case: Case) -> Iterator[Finding]:
 def of_docker(subject: str, file: Path, wanted: bool, asked: bool, served: bool) -> Finding:
     """`wanted` by the policy, `asked` by Docker, and `served` by somebody."""
     if wanted and not asked:
+        # A Docker that is told to ask somebody who is not there ends, at a reload as well.
+        first = "" if served else "start ram-ebpf with this policy; then "
         return warning(
             Check.DOCKER_PLUGIN,
             f"{subject} does not ask the plugin that the policy wants (docker: authorization)",
-            f'write "authorization-plugins": ["{NAME}"] into {file}, {_RELOAD}; see docs/docker.md',
+            f'{first}write "authorization-plugins": ["{NAME}"] into {file}, {_RELOAD}; see docs/docker.md',
             subject,
         )
     if asked and not served:

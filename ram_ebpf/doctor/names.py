@@ -58,8 +58,11 @@ def of_answers(case: Case, answers: Mapping[str, Answer | LookupFailedError]) ->
         )
     fine = len(answers) - len(unknown.keys() | private.keys())
     if fine:
-        of = f" of {len(case.exact_names)}" if len(case.exact_names) > fine else ""
-        yield well(Check.NAME, f"{fine}{of} exact names of the policy have addresses that are opened")
+        yield well(
+            Check.NAME,
+            f"{fine} of {plural(len(case.exact_names), 'exact name')} of the policy: found, and what is found "
+            "is opened",
+        )
 
 
 def _problem(answer: Answer | LookupFailedError) -> str:

@@ -202,3 +202,12 @@ def test_names_of_others(bench: Bench, veth: Device) -> None:
     bench.plane.attach_device(veth)
     assert devices.others_attached(veth) == ["others"]
     bench.plane.detach_device(veth)
+
+
+def test_lock_of_a_device_is_seen(veth: Device) -> None:
+    assert not devices.is_locked(veth)
+    with devices.lock(veth):
+        assert devices.is_locked(veth)
+        assert not devices.is_locked(veth, "bridge")
+        assert not devices.is_locked(Device(veth.name, veth.index + 1))
+    assert not devices.is_locked(veth)

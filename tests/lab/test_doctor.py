@@ -33,10 +33,10 @@ from .docker_daemon import governed as on_docker
 from .lab import Lab
 from .processes import Finished
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
 
 _ROOT = Path(__file__).parents[2]
-_PATIENCE = 120.0  # seconds; it may have to compile
+_PATIENCE = 300.0  # seconds; it may have to compile, and a guest is slow
 POLICY = f"""\
 version: 1
 registries:
@@ -138,23 +138,42 @@ def probes() -> Iterator[int]:
                 yield identifier
 
 
-@pytest.mark.core
-def test_host_that_is_well(doctor: Doctor, root: Path) -> None:
+@pytest.fixture(scope="module")
+def healthy(lab: Lab, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """Of a host on which nothing is wrong."""
+    doctor = Doctor(lab, root, tmp_path_factory.mktemp("healthy"))
     before = traces(root)
     found = doctor.findings(scoped(root))
     assert traces(root) == before
+    return found
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    "check",
+    [
+        *("program-types", "helpers", "maps", "perf-events", "devices", "socket-list", "cgroups"),
+        *("cgroup-hooks", "cgroup-sockets", "bpf-file-system", "compiler", "programs", "locked-memory"),
+    ],
+)
+def test_kernel(healthy: Findings, check: str) -> None:
+    """On each kernel on which ram-ebpf works, the doctor says that it will."""
+    assert healthy.only(check)["status"] == "ok", healthy.only(check)
+
+
+def test_host_that_is_well(healthy: Findings, root: Path) -> None:
     bad = [
         item
-        for item in found.report["findings"]
+        for item in healthy.report["findings"]
         if item["status"] != "ok" and item["check"] not in _OF_THE_MACHINE
     ]
     assert [item["check"] for item in bad] == ["instance"], bad
-    assert not found.failed
-    assert found.only("scope")["title"].endswith(f"(strict): {root / 'engine'}")
-    assert found.only("programs")["title"].startswith("the kernel takes all programs: 18 of control groups")
-    assert "bpf" in found.only("bpf-file-system")["title"]
-    assert found.only("resolver", Lab.resolver)["status"] == "ok"
-    assert found.only("name")["title"].startswith("1 exact names")
+    assert not healthy.failed
+    assert healthy.only("scope")["title"].endswith(f"(strict): {root / 'engine'}")
+    assert healthy.only("programs")["title"].startswith("the kernel takes all programs: 18 of control groups")
+    assert "bpf" in healthy.only("bpf-file-system")["title"]
+    assert healthy.only("resolver", Lab.resolver)["status"] == "ok"
+    assert healthy.only("name")["title"].startswith("1 of 1 exact name of the policy: found")
 
 
 def test_it_compiles_where_nothing_is_cached(doctor: Doctor, root: Path, tmp_path: Path) -> None:
@@ -292,16 +311,12 @@ def test_engine_in_a_control_group_of_its_own(doctor: Doctor, lab: Lab, root: Pa
     assert not found.failed
 
 
-def test_engine_in_the_root(doctor: Doctor, lab: Lab, root: Path, tmp_path: Path) -> None:
+def test_engine_in_the_root(doctor: Doctor, lab: Lab, tmp_path: Path) -> None:
     command = doctor.command(f"{POLICY}scopes: [{{ engine: containerd }}]\n", "--json")
     found = with_engine(lab, cgroups.mount_point(), tmp_path, command, {})
     assert found.failed
     assert found.only("engine")["status"] == "failure"
     assert "runs in the root cgroup" in found.only("scope")["title"]
-    command = doctor.command(scoped(root), "--json")
-    found = with_engine(lab, cgroups.mount_point(), tmp_path, command, {})
-    assert not found.failed
-    assert found.only("engine")["status"] == "warning"
 
 
 def test_docker_engine(doctor: Doctor, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -325,15 +340,16 @@ def test_docker_engine(doctor: Doctor, lab: Lab, tmp_path_factory: pytest.TempPa
         assert first.only("scope")["title"].endswith(f": {docker.cgroup}")
         assert "does not ask the plugin" in first.only("docker-plugin")["title"]
         assert "mirror.registry.test:5000 first" in first.only("mirror")["title"]
-        docker.reload(SETTINGS)
-        second = found()
-        assert second.failed
-        assert "which nobody serves: it refuses every request" in second.only("docker-plugin")["title"]
-        assert second.only("mirror")["title"] == "engines ask no mirrors"
+        assert first.only("docker-plugin")["cure"].startswith("start ram-ebpf with this policy; then write")
         with on_docker(lab, docker, policy, docker.cgroup):
-            third = found()
-            assert not third.failed
-            assert third.only("docker-plugin")["title"].endswith("and somebody serves it")
+            docker.reload(SETTINGS)
+            second = found()
+            assert not second.failed
+            assert second.only("docker-plugin")["title"].endswith("and somebody serves it")
+            assert second.only("mirror")["title"] == "engines ask no mirrors"
+        third = found()
+        assert third.failed
+        assert "which nobody serves: it refuses every request" in third.only("docker-plugin")["title"]
 
 
 # --- what runs, and what is left of what ran

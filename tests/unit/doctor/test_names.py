@@ -31,7 +31,7 @@ def test_names_that_are_well() -> None:
     )
     assert (found.status, found.title) == (
         Status.OK,
-        "2 exact names of the policy have addresses that are opened",
+        "2 of 2 exact names of the policy: found, and what is found is opened",
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ram_ebpf import __version__
+from ram_ebpf.daemon import control
 from ram_ebpf.dataplane.pins import Pinned
 from ram_ebpf.doctor import instances, leftovers, responder
 from ram_ebpf.doctor.finding import Status
@@ -131,3 +133,13 @@ def test_locks() -> None:
         "2: -> FLOCK  ADVISORY  WRITE 9 00:1c:78 0 EOF\n\n"
     )
     assert leftovers.locked_files(text) == {"00:1c:77"}
+
+
+def test_sockets_of_the_dead(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as living, socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "7.sock"))
+        living.bind(str(tmp_path / "8.sock"))
+        living.listen()
+        (tmp_path / "other").touch()
+        dead.close()
+        assert control.dead_sockets(tmp_path) == [tmp_path / "7.sock"]
