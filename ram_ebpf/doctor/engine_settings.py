@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +117,11 @@ def _texts(value: object) -> list[str]:
 def _read(file: Path) -> bytes:
     """Empty where there is none."""
     try:
-        with file.open("rb") as stream:
+        # In a container anybody may have made it: no pipe is waited for.
+        fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with open(fd, "rb") as stream:  # noqa: PTH123 - a descriptor that was opened with flags
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise SettingsError(f"{file}: is no regular file")
             return stream.read(_LARGEST)
     except FileNotFoundError:
         return b""

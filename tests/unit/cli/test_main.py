@@ -31,7 +31,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n    {verb} " in shown.out
 
 
-@pytest.mark.parametrize("verb", ["run", "check"])
+@pytest.mark.parametrize("verb", ["run", "check", "doctor"])
 def test_help_of_a_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert leaves(verb, "--help") == 0
     assert capsys.readouterr().out.startswith(f"usage: ram-ebpf {verb} ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -123,6 +124,16 @@ def test_settings_that_cannot_be_read(machine: Machine, content: str) -> None:
     machine.has("dockerd")
     machine.file("/etc/docker/daemon.json", content)
     with pytest.raises(SettingsError, match=r"daemon\.json: "):
+        DockerSettings.of(machine.process)
+
+
+def test_settings_that_are_no_file(machine: Machine) -> None:
+    """Nobody waits for whoever may write into it."""
+    machine.has("dockerd")
+    path = machine.process.file(Path("/etc/docker/daemon.json"))
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(SettingsError, match="is no regular file"):
         DockerSettings.of(machine.process)
 
 
