@@ -122,10 +122,13 @@ class Case:
         resolvers = [item.resolver for item in self.reached if not item.udp.problem]
         return asyncio.run(_look_up(self.exact_names[:_MOST_NAMES], resolvers)) if resolvers else {}
 
-    def allows_address(self, address: IPAddress, port: int) -> bool:
-        """Whether an `address:` entry of any scope opens it."""
+    def allows_address(self, address: IPAddress, port: int, as_proxy: bool = False) -> bool:
+        """Whether an `address:` entry opens it, of a registry of any scope or of a proxy."""
         return any(
-            port in rule.ports and address.version == rule.network.version and address in rule.network
+            rule.proxy == as_proxy
+            and port in rule.ports
+            and address.version == rule.network.version
+            and address in rule.network
             for rules in self.rules.values()
             for rule in rules.addresses
         )

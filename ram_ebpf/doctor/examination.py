@@ -66,7 +66,7 @@ EXAMINATIONS = (
     Examination(policy.examine_file, (Check.POLICY_FILE,)),
     Examination(policy.examine_encrypted, (Check.ENCRYPTED_RESOLVERS,), of_policy=True),
     Examination(engines.examine, (Check.ENGINE,)),
-    Examination(proxies.examine, (Check.PROXY,), for_root=True),
+    Examination(proxies.examine, (Check.PROXY,), for_root=True, of_policy=True),
     Examination(mirrors.examine, (Check.MIRROR,), for_root=True, of_policy=True),
     Examination(docker_plugin.examine, (Check.DOCKER_PLUGIN,), for_root=True, of_policy=True),
     Examination(scopes.examine, (Check.SCOPE,), for_root=True, of_policy=True),

@@ -68,5 +68,6 @@ def _is_allowed(case: Case, place: str) -> bool:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return any(not rule.deny and port in rule.ports for rule in case.rules_for(host))
+        rules = (rule for rule in case.rules_for(host) if not rule.deny and not rule.proxy)
+        return any(port in rule.ports for rule in rules)
     return case.allows_address(address, port)

@@ -60,8 +60,8 @@ def of_answers(case: Case, answers: Mapping[str, Answer | LookupFailedError]) ->
     if fine:
         yield well(
             Check.NAME,
-            f"{fine} of {plural(len(case.exact_names), 'exact name')} of the policy: found, and what is found "
-            "is opened",
+            f"{fine} of {plural(len(case.exact_names), 'exact name')} of the policy: found, and "
+            "what is found is opened",
         )
 
 

@@ -22,6 +22,7 @@ import pytest
 
 from ram_ebpf.dataplane import cgroups as attaching
 from ram_ebpf.dataplane import features, syscall
+from ram_ebpf.dataplane.programs import PROGRAM_SETS
 from ram_ebpf.dataplane.syscall import AttachType, ProgramType
 from tests.adversarial.field import ScopedDaemon, governed
 
@@ -170,7 +171,10 @@ def test_host_that_is_well(healthy: Findings, root: Path) -> None:
     assert [item["check"] for item in bad] == ["instance"], bad
     assert not healthy.failed
     assert healthy.only("scope")["title"].endswith(f"(strict): {root / 'engine'}")
-    assert healthy.only("programs")["title"].startswith("the kernel takes all programs: 18 of control groups")
+    counts = [sum(1 for _ in programs.hooks()) for programs in PROGRAM_SETS]
+    assert healthy.only("programs")["title"].endswith(
+        f"all programs: {counts[0]} of control groups, {counts[1]} of devices"
+    )
     assert "bpf" in healthy.only("bpf-file-system")["title"]
     assert healthy.only("resolver", Lab.resolver)["status"] == "ok"
     assert healthy.only("name")["title"].startswith("1 of 1 exact name of the policy: found")
@@ -299,13 +303,14 @@ def with_engine(
 
 
 def test_engine_in_a_control_group_of_its_own(doctor: Doctor, lab: Lab, root: Path, tmp_path: Path) -> None:
-    command = doctor.command(f"{POLICY}scopes: [{{ engine: containerd }}]\n", "--json")
+    proxies = "proxies: [{ host: proxy.corp.example, ports: [3128] }]\n"
+    command = doctor.command(f"{POLICY}{proxies}scopes: [{{ engine: containerd }}]\n", "--json")
     proxy = "http://user:secret@proxy.corp.example:3128"
     found = with_engine(lab, root / "engine", tmp_path, command, {"HTTPS_PROXY": proxy})
     place = root.joinpath("engine").relative_to(cgroups.mount_point())
     assert f"is in /{place}" in found.only("engine")["title"]
     assert found.only("scope")["title"] == f"engine: containerd (strict): {root / 'engine'}"
-    assert "through the proxy proxy.corp.example:3128 (HTTPS_PROXY)" in found.only("proxy")["title"]
+    assert "proxy.corp.example:3128 (HTTPS_PROXY), which the policy lists" in found.only("proxy")["title"]
     assert "secret" not in json.dumps(found.report)
     assert "processes" in found.only("surroundings")["title"]
     assert not found.failed

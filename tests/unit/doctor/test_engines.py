@@ -146,6 +146,11 @@ def test_process_that_is_gone(tmp_path: Path) -> None:
 # --- proxies
 
 
+def use_of(url: str) -> proxies.Use:
+    (use,) = proxies.uses("docker", 812, {"HTTPS_PROXY": url})
+    return use
+
+
 def test_proxies_of_an_environment(machine: Machine) -> None:
     machine.has(
         "dockerd",
@@ -158,31 +163,62 @@ def test_proxies_of_an_environment(machine: Machine) -> None:
     )
     named = proxies.named_in(machine.process.environment())
     (use,) = proxies.uses("docker", 812, named)
-    assert (use.proxy, use.where) == ("proxy.corp.example:3128", ("HTTPS_PROXY", "http_proxy"))
-    (found,) = proxies.of_uses([use])
+    assert (str(use.proxy), use.where) == ("proxy.corp.example:3128", ("HTTPS_PROXY", "http_proxy"))
+    (found,) = proxies.of_uses(case_of(POLICY), [use])
     assert found.status is Status.WARNING
     assert "secret" not in str(found)
-    assert "list the proxy in the policy" in found.cure
+    assert "which the policy does not list" in found.title
+    assert "list the proxy in the policy, under proxies:" in found.cure
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "shown", "scheme"),
     [
-        ("http://proxy:3128/", "proxy:3128"),
-        ("socks5://[2001:db8::1]:1080", "[2001:db8::1]:1080"),
-        ("proxy", "proxy"),
-        ("user:p@ss@proxy:8080", "proxy:8080"),
-        ("http://proxy:port", "something unreadable"),
-        ("http://", "something unreadable"),
-        ("http://[::1", "something unreadable"),
+        ("http://proxy:3128/", "proxy:3128", "http"),
+        ("https://proxy", "proxy:443", "https"),
+        ("socks5://[2001:db8::1]", "[2001:db8::1]:1080", "socks5"),
+        ("proxy", "proxy:80", "http"),
+        ("user:p@ss@proxy:8080", "proxy:8080", "http"),
+        ("http://proxy:port", "that cannot be read", "http"),
+        ("http://", "that cannot be read", "http"),
+        ("http://[::1", "that cannot be read", "http"),
     ],
 )
-def test_proxies_without_passwords(url: str, shown: str) -> None:
-    assert proxies.without_password(url) == shown
+def test_proxies_as_they_are_written(url: str, shown: str, scheme: str) -> None:
+    proxy = proxies.Proxy.parse(url)
+    assert (str(proxy), proxy.scheme) == (shown, scheme)
+
+
+_PROXIES = """\
+proxies:
+  - host: proxy.corp.example
+    ports: [3128]
+  - { address: 10.40.0.1, ports: [3128] }
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "text"),
+    [
+        ("http://proxy.corp.example:3128", Status.OK, "which the policy lists"),
+        ("10.40.0.1:3128", Status.OK, "which the policy lists"),
+        ("http://proxy.corp.example:8080", Status.WARNING, "does not list"),
+        ("https://proxy.corp.example:3128", Status.WARNING, "by https, which hides"),
+        ("socks5://10.40.0.1:3128", Status.WARNING, "by socks5, which hides"),
+        ("http://10.30.0.7:5000", Status.WARNING, "allows as a registry"),
+        ("http://registry.corp.example:5000", Status.WARNING, "allows as a registry"),
+        ("http://bad.mirrors.corp.example:443", Status.WARNING, "does not list"),
+        ("http://[::1", Status.WARNING, "does not list"),
+    ],
+)
+def test_proxies_in_a_policy(url: str, status: Status, text: str) -> None:
+    (found,) = proxies.of_uses(case_of(POLICY + _PROXIES), [use_of(url)])
+    assert found.status is status
+    assert text in found.title
 
 
 def test_no_proxies() -> None:
-    (found,) = proxies.of_uses([])
+    (found,) = proxies.of_uses(case_of(POLICY), [])
     assert found.status is Status.OK
 
 
