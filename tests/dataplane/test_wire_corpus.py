@@ -9,7 +9,8 @@ import pytest
 from ram_ebpf.dataplane.abi import Stage
 
 from .beginnings import DENIED_NAMES, REGISTRIES, Connection, opened_at_device
-from .capture import FOLDER, NAME
+from .capture import FOLDER
+from .clients import NAME
 from .support import Bench
 from .tls_reference import server_name
 
