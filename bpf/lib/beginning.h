@@ -32,6 +32,7 @@ enum ram_read {
 	RAM_READ_STRANGE, /* nothing that has a name, or broken */
 	RAM_READ_ON,	  /* of a step: nothing is known yet */
 	RAM_READ_ANEW,	  /* of a step: the same, and what follows may be another protocol */
+	RAM_READ_END,	  /* of a ClientHello: no other name is behind those that were judged */
 };
 
 BPF_F_TABLE("lru_hash", u32, struct ram_beginning, drafts, 256, 0);

@@ -59,6 +59,15 @@ static __always_inline bool ram_is_request(const struct ram_beginning *draft)
 	return first >= 'A' && first <= 'Z';
 }
 
+/*
+ * Whether more is to be read behind a name that is allowed: a request's Host behind its target, what goes
+ * through a tunnel, or a second server_name.
+ */
+static __always_inline bool ram_may_have_another(const struct ram_beginning *draft)
+{
+	return !ram_is_request(draft) || ram_is_of_target(draft);
+}
+
 /* Goes on with the program that reads what it is. Returns only when that cannot be. */
 static __always_inline void ram_call_reader(struct __sk_buff *skb, const struct ram_beginning *draft)
 {
@@ -105,8 +114,8 @@ int ram_beginning(struct __sk_buff *skb)
 	again = ram_forget(cfg, again);
 	if (again && !ram_repeats(skb, cfg, draft, p.payload_offset, offset, again))
 		goto drop;
-	/* A name that is known needs nothing more, and what is behind it is free. */
-	if (again == size || draft->outcome == RAM_READ_NAME) {
+	/* What was read to its end needs nothing more, and what is behind it is free. */
+	if (again == size || draft->outcome == RAM_READ_NAME || draft->outcome == RAM_READ_END) {
 		ram_discard_draft(skb);
 		ram_count(RAM_REASON_ALLOWED_ESTABLISHED);
 		return RAM_PASS;
@@ -147,11 +156,11 @@ int ram_hello(struct __sk_buff *skb)
 		draft->part = RAM_HELLO_MESSAGE;
 		draft->need = 4;
 	}
-	draft->outcome = RAM_READ_ON;
+	draft->outcome = draft->outcome == RAM_READ_NAME ? ram_read_on_behind_name(draft) : RAM_READ_ON;
 	for (step = 0; step < RAM_HELLO_STEPS; step++) {
-		draft->outcome = ram_step_tls(draft);
 		if (draft->outcome != RAM_READ_ON)
 			break;
+		draft->outcome = ram_step_tls(draft);
 	}
 	return ram_read_on(skb, draft);
 }
@@ -236,6 +245,10 @@ static __always_inline u32 ram_reason_of_name(struct ram_config *cfg, const stru
 
 	if (draft->outcome == RAM_READ_MORE && draft->held < RAM_BEGINNING_MAX)
 		return RAM_REASON_NONE;
+	if (draft->outcome == RAM_READ_END) {
+		*rule = ram_forget(cfg, draft->event.rule);
+		return strict ? RAM_REASON_ALLOWED_NAME : RAM_REASON_ALLOWED_ESTABLISHED;
+	}
 	if (strict && draft->outcome == RAM_READ_NAME && !ram_is_well_placed(draft, ram_is_proxy(*rule)))
 		return RAM_REASON_DENIED_NOT_NAMED;
 	if (draft->outcome != RAM_READ_NAME) {
@@ -307,9 +320,8 @@ int ram_name(struct __sk_buff *skb)
 	rule = ram_forget(cfg, connection->rule);
 	reason = ram_forget(cfg, ram_reason_of_name(cfg, &p, draft, &rule));
 	verdict = ram_verdict_for(cfg, reason);
-	if (verdict == RAM_VERDICT_ALLOW && draft->outcome == RAM_READ_NAME && ram_is_request(draft) &&
-	    ram_is_of_target(draft)) {
-		/* Host is still to come, or what goes through the tunnel. */
+	if (verdict == RAM_VERDICT_ALLOW && draft->outcome == RAM_READ_NAME && ram_may_have_another(draft)) {
+		draft->event.rule = rule;
 		/* Twice, as this program was a call too: the kernel allows 33 of them (MAX_TAIL_CALL_CNT). */
 		draft->runs += 2;
 		if (draft->runs < RAM_BEGINNING_RUNS)
@@ -329,9 +341,11 @@ int ram_name(struct __sk_buff *skb)
 	} else {
 		ram_note_rule(cfg, connection, rule, ram_port_of_target(&p, draft));
 #ifdef RAM_TC
-		/* What is behind the name is free. */
+		/* What is behind that is free. */
 		if (draft->outcome == RAM_READ_NAME)
 			draft->held = draft->name_at + draft->name_length;
+		else if (draft->outcome == RAM_READ_END)
+			draft->held = ram_end_of_hello(draft);
 		if (ram_map_update(beginnings_here, &flow, draft, 0))
 			verdict = RAM_VERDICT_DENY;
 		connection->stage = RAM_STAGE_NAMED;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The ClientHello of TLS 1.0 to 1.3 (RFC 8446 4.1.2, RFC 5246 7.4.1.2), as far as its server_name (RFC 6066
- * 3). It may be spread over several records (RFC 8446 5.1), but for the name itself: no client does that.
+ * 3), and from there to its last extension: of two names some servers believe the last (mbedTLS), so each is
+ * judged. It may be spread over several records (RFC 8446 5.1), but for the name itself: no client does that.
  *
  * Read in steps: a record's header, a number of up to five bytes, or bytes to pass over. Whatever a step
  * leaves for the next is in memory, where the verifier does not follow it.
@@ -50,9 +51,25 @@ static __always_inline u32 ram_expect(struct ram_beginning *draft, u32 part, u32
 
 static __always_inline u32 ram_expect_extension(struct ram_beginning *draft, u32 skip)
 {
+	/* What is in the last one, other than a name, is nothing to wait for: it may be long. The name of a
+	 * tunnel's target is in front of the tunnel. */
 	if (draft->message_left == skip)
-		return RAM_READ_NO_NAME;
+		return draft->name_at > draft->inner ? RAM_READ_END : RAM_READ_NO_NAME;
 	return ram_expect(draft, RAM_HELLO_EXTENSION, skip, 4);
+}
+
+/* The name was allowed: on to what is behind it. */
+static __always_inline u32 ram_read_on_behind_name(struct ram_beginning *draft)
+{
+	return ram_expect_extension(draft, draft->name_length);
+}
+
+/* Up to where the bytes were read that say so. */
+static __always_inline u32 ram_end_of_hello(const struct ram_beginning *draft)
+{
+	u32 name_end = draft->name_at + draft->name_length;
+
+	return draft->at > name_end ? draft->at : name_end;
 }
 
 static __always_inline u32 ram_read_server_name(struct ram_beginning *draft, u64 number)

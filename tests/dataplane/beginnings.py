@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import struct
+from functools import cache
 from ipaddress import ip_address
 
 import pytest
@@ -48,9 +49,14 @@ def hello(name: str | None, **changes: object) -> bytes:
 _SYN, _PSH, _ACK = 0x02, 0x08, 0x10
 
 
+@cache
+def _addresses(source: str, destination: str) -> bytes:
+    return ip_address(source).packed + ip_address(destination).packed
+
+
 def _frame(source: str, destination: str, segment: bytes) -> bytes:
-    addresses = ip_address(source).packed + ip_address(destination).packed
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0, 64, 6, 0) + addresses
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0, 64, 6, 0)
+    header += _addresses(source, destination)
     return b"\2\0\0\0\0\2\2\0\0\0\0\1\x08\0" + header + segment
 
 
@@ -92,17 +98,18 @@ class Connection:
         return self.bench.egress(self.segment(payload, at))
 
     @property
-    def _key(self) -> bytes:
+    def key(self) -> bytes:
+        """Of it in `established`."""
         return abi.flow(ip_address(CLIENT), 40000, ip_address(self.there), self.port, 6)
 
     def forget(self) -> None:
         """Nothing of it is known any more."""
-        self.bench.map("established").discard(self._key)
-        self.bench.map("beginnings").discard(self._key[:-4] + b"\0\0\0\0")
+        self.bench.map("established").discard(self.key)
+        self.bench.map("beginnings").discard(self.key[:-4] + b"\0\0\0\0")
 
     @property
     def stage(self) -> Stage | None:
-        raw = self.bench.map("established").get(self._key)
+        raw = self.bench.map("established").get(self.key)
         return None if raw is None else Stage(abi.Connection.from_buffer_copy(raw).stage)
 
 
@@ -114,3 +121,10 @@ def opened_at_device(bench: Bench) -> Bench:
     bench.open("learned", THERE, (443,), 3600, bench.rule_of("*.one.test"))
     bench.open("learned", PRIVATE, (443,), 3600, bench.rule_of("private.test"))
     return bench
+
+
+def fresh(opened: Bench, start: int = START, port: int = 443) -> Connection:
+    """Another connection with the same ports, of which nothing is known."""
+    connection = Connection(opened, port=port, start=start)
+    connection.forget()
+    return connection.open()

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-pytest.register_assert_rewrite(f"{__package__}.exchanges", f"{__package__}.support")
+pytest.register_assert_rewrite(*(f"{__package__}.{name}" for name in ("beginnings", "exchanges", "support")))
 
 from ram_ebpf.dataplane.abi import Posture  # noqa: E402
 from ram_ebpf.dataplane.devices import BEHIND  # noqa: E402
 from ram_ebpf.dataplane.settings import Settings  # noqa: E402
 
-from .support import Bench, rules_of  # noqa: E402 - its assertions are to be rewritten
+from .beginnings import Connection, opened_at_device  # noqa: E402 - its assertions are to be rewritten
+from .support import Bench, rules_of  # noqa: E402
 
 Load = Callable[[str, str, Settings | None], Bench]
 
@@ -57,12 +58,14 @@ _OF_ONE_KIND = frozenset(
         "test_device_attachments",
         "test_responder",
         "test_wire_corpus",
+        "test_wire_mutations",
         "test_wire_names",
         "test_wire_proxies",
         "test_wire_recognised",
         "test_wire_requests",
         "test_wire_sockets",
         "test_wire_splits",
+        "test_wire_variants",
     }
 )
 
@@ -77,8 +80,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest) -> str:
-    """Whose programs a test asks."""
-    return getattr(request, "param", "cgroup")
+    """Whose programs a test asks: in a module with PLACE those."""
+    chosen: str = getattr(request, "param", getattr(request.module, "PLACE", "cgroup"))
+    return chosen
 
 
 @pytest.fixture
@@ -87,3 +91,15 @@ def bench(loaded: Bench, place: str) -> Bench:
     loaded.device = BEHIND if place == "device" else None
     loaded.reset()
     return loaded
+
+
+@pytest.fixture
+def opened(bench: Bench) -> Bench:
+    """For a module with the policy of beginnings.py."""
+    return opened_at_device(bench)
+
+
+@pytest.fixture
+def connection(opened: Bench) -> Connection:
+    """Open, with nothing sent."""
+    return Connection(opened).open()

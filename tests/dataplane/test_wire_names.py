@@ -14,25 +14,11 @@ from ram_ebpf.dataplane.abi import Mode, Reason, Stage, Verdict
 from ram_ebpf.dataplane.events import Event, EventSource
 from ram_ebpf.dataplane.settings import Settings
 
-from .beginnings import DENIED_NAMES, PRIVATE, REGISTRIES, THERE, Connection, hello, opened_at_device
+from .beginnings import DENIED_NAMES, PRIVATE, REGISTRIES, THERE, Connection, hello
 from .support import CLIENT, Bench, ip
 
 __all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
-
-
-@pytest.fixture
-def place() -> str:
-    return "device"
-
-
-@pytest.fixture
-def opened(bench: Bench) -> Bench:
-    return opened_at_device(bench)
-
-
-@pytest.fixture
-def connection(opened: Bench) -> Connection:
-    return Connection(opened).open()
+PLACE = "device"
 
 
 @pytest.fixture

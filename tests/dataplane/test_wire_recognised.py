@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from scapy.layers.inet import UDP
@@ -13,6 +14,7 @@ from ram_ebpf.dataplane.devices import BEHIND
 from ram_ebpf.dataplane.settings import Settings
 
 from .beginnings import THERE, Connection, hello
+from .hello_parts import PADDING, Extension, Hello, server_name
 from .support import Bench, ip
 
 REGISTRIES = """
@@ -25,12 +27,8 @@ DENIED_NAMES = """
 """
 RECOGNITION = Settings(unknown=abi.Unknown.ALLOW, registry_ports=(5000,), asked_ports=(80, 443))
 
+PLACE = "device"
 NOWHERE = "203.0.113.9"
-
-
-@pytest.fixture
-def place() -> str:
-    return "device"
 
 
 @pytest.fixture(params=[THERE, NOWHERE], ids=["learned", "unknown"])
@@ -71,10 +69,36 @@ def test_refused_registry(connection: Connection, begins: Callable[[str], bytes]
     assert Reason.NAME_MISMATCH in connection.bench.counted()
 
 
+def with_names(*said: bytes, padding: int = 0) -> bytes:
+    """With a server_name for each, and much behind the first one."""
+    made = Hello.of(hello(None))
+    first, *others = map(server_name, said)
+    between = Extension(PADDING, bytes(padding))
+    return bytes(replace(made, extensions=[first, between, *others, *made.extensions]))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(with_names(b"website.example", b"denied.test"), id="behind another name"),
+        pytest.param(with_names(b"registry.test", b"denied.test", padding=2000), id="behind an allowed one"),
+        pytest.param(with_names(b"denied.test", b"website.example"), id="in front of another name"),
+        pytest.param(with_names(b"denied.test", padding=5000), id="in front of more than is read"),
+    ],
+)
+def test_refused_registry_among_several(connection: Connection, sent: bytes) -> None:
+    """Some servers believe the first name, and some the last."""
+    for at in range(0, len(sent), 1400):
+        connection.sends(sent[at : at + 1400], at)
+    assert connection.stage is Stage.CUT
+    assert Reason.NAME_MISMATCH in connection.bench.counted()
+
+
 @pytest.mark.parametrize(
     "sent",
     [
         pytest.param(hello("registry.test"), id="an allowed registry"),
+        pytest.param(with_names(b"registry.test", b"website.example"), id="two names"),
         pytest.param(hello("website.example"), id="another name"),
         pytest.param(hello(None), id="no name"),
         pytest.param(request("website.example"), id="HTTP"),

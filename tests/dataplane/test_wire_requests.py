@@ -6,26 +6,11 @@ import pytest
 
 from ram_ebpf.dataplane.abi import Reason, Stage
 
-from .beginnings import DENIED_NAMES, REGISTRIES, Connection, opened_at_device
+from .beginnings import DENIED_NAMES, REGISTRIES, fresh
 from .support import Bench
 
 __all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
-
-
-@pytest.fixture
-def place() -> str:
-    return "device"
-
-
-@pytest.fixture
-def opened(bench: Bench) -> Bench:
-    return opened_at_device(bench)
-
-
-def fresh(opened: Bench) -> Connection:
-    connection = Connection(opened, port=5000)
-    connection.forget()
-    return connection.open()
+PLACE = "device"
 
 
 CLIENT = b"GET /v2/ HTTP/1.1\r\nHost: registry.test:5000\r\nUser-Agent: docker/28.5\r\n\r\n"
@@ -87,7 +72,7 @@ STRANGE = [
 
 @pytest.mark.parametrize("sent", ALLOWED)
 def test_allowed(opened: Bench, sent: bytes) -> None:
-    connection = fresh(opened)
+    connection = fresh(opened, port=5000)
     assert connection.sends(sent)
     assert opened.counted() == {Reason.ALLOWED_NAME: 1}
     assert connection.stage is Stage.NAMED
@@ -95,7 +80,7 @@ def test_allowed(opened: Bench, sent: bytes) -> None:
 
 @pytest.mark.parametrize("sent", MISMATCH)
 def test_mismatch(opened: Bench, sent: bytes) -> None:
-    connection = fresh(opened)
+    connection = fresh(opened, port=5000)
     assert not connection.sends(sent)
     assert opened.counted() == {Reason.NAME_MISMATCH: 1}
     assert connection.stage is Stage.CUT
@@ -103,7 +88,7 @@ def test_mismatch(opened: Bench, sent: bytes) -> None:
 
 @pytest.mark.parametrize("sent", STRANGE)
 def test_strange(opened: Bench, sent: bytes) -> None:
-    connection = fresh(opened)
+    connection = fresh(opened, port=5000)
     assert not connection.sends(sent)
     assert opened.counted() == {Reason.DENIED_NOT_NAMED: 1}
     assert connection.stage is Stage.CUT
@@ -120,11 +105,11 @@ def test_strange(opened: Bench, sent: bytes) -> None:
 )
 def test_every_split(opened: Bench, sent: bytes, stage: Stage) -> None:
     for cut in range(1, len(sent)):
-        connection = fresh(opened)
+        connection = fresh(opened, port=5000)
         passed = connection.sends(sent[:cut]), connection.sends(sent[cut:], cut)
         assert all(passed) is (stage is Stage.NAMED), cut
         assert connection.stage is stage, cut
-    connection = fresh(opened)
+    connection = fresh(opened, port=5000)
     for at in range(len(sent)):
         connection.sends(sent[at : at + 1], at)
     assert connection.stage is stage
@@ -132,7 +117,7 @@ def test_every_split(opened: Bench, sent: bytes, stage: Stage) -> None:
 
 def test_host_too_far_behind(opened: Bench) -> None:
     sent = b"GET / HTTP/1.1\r\nA: " + b"a" * 4096 + b"\r\nHost: registry.test\r\n"
-    connection = fresh(opened)
+    connection = fresh(opened, port=5000)
     passed = [connection.sends(sent[at : at + 1000], at) for at in range(0, len(sent), 1000)]
     assert passed == [True, True, True, True, False]
     assert connection.stage is Stage.CUT

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+import trustme
+from OpenSSL import SSL
 from pyroute2 import IPRoute
 
 from ram_ebpf.dataplane import abi, clock
@@ -19,12 +23,14 @@ from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.settings import Settings
 
 from .beginnings import DENIED_NAMES, REGISTRIES, THERE, hello
+from .hello_parts import Hello, server_name
 from .support import Bench
 from .wire import Wire, governed, inside, own_cgroup
 
 __all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
 
-ALLOWED, REFUSED = hello("registry.test"), hello("a.evil.example")
+NAME = "registry.test"
+ALLOWED, REFUSED = hello(NAME), hello("a.evil.example")
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +117,15 @@ def test_refused(pair: Pair, wire: Wire) -> None:
     assert (str(event.beginning.local), event.beginning.local_port) == pair.client.getsockname()
 
 
+def test_two_names(pair: Pair, wire: Wire) -> None:
+    """Some servers believe the last one."""
+    hello = Hello.of(ALLOWED)
+    sent = bytes(replace(hello, extensions=[*hello.extensions, server_name(b"a.evil.example")]))
+    pair.client.sendall(sent)
+    assert pair.received() == b""
+    assert wire.bench.counted()[Reason.NAME_MISMATCH] >= 1
+
+
 @pytest.mark.parametrize("size", [1, 5, 50, 150])
 def test_pieces(wire: Wire, size: int) -> None:
     """Each with a segment of its own."""
@@ -191,3 +206,47 @@ def test_connection_from_before(wire: Wire, cut: bool) -> None:
             pair.close()
             plane.detach(cgroup)
     assert (Reason.DENIED_NOT_NAMED in wire.bench.counted()) is cut
+
+
+def names_that_a_server_hears(pair: Pair, first: bytes, second: bytes) -> list[str]:
+    """From a client of OpenSSL's that says another name when it is asked to begin again (RFC 8446 4.1.4)."""
+    heard: list[str] = []
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(NAME).configure_cert(context)
+    context.set_ecdh_curve("secp384r1")  # for which no client sends a key at first
+    context.sni_callback = lambda connection, name, context: heard.append(name)
+
+    def serve() -> None:
+        pair.server.settimeout(2)
+        with suppress(OSError), context.wrap_socket(pair.server, server_side=True):
+            pass
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+    client.set_connect_state()
+    client.set_tlsext_host_name(first)
+    pair.client.settimeout(2)
+    with suppress(SSL.Error, OSError):
+        for name in (first, second, second):
+            client.set_tlsext_host_name(name)
+            with suppress(SSL.WantReadError):
+                client.do_handshake()
+            pair.client.sendall(client.bio_read(65536))
+            client.bio_write(pair.client.recv(65536))
+    pair.client.shutdown(socket.SHUT_RDWR)
+    serving.join()
+    return heard
+
+
+def test_begun_again(pair: Pair) -> None:
+    assert names_that_a_server_hears(pair, NAME.encode(), NAME.encode()) == [NAME, NAME]
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a ClientHello behind HelloRetryRequest is not read: docs/architecture.md"
+)
+def test_begun_again_with_another_name(pair: Pair) -> None:
+    """RFC 8446 4.1.2 has a client repeat the name. OpenSSL and GnuTLS believe the second one."""
+    assert "a.evil.example" not in names_that_a_server_hears(pair, NAME.encode(), b"a.evil.example")

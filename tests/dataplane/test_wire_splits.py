@@ -2,63 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 
-import hypothesis
 import pytest
-from hypothesis import strategies as st
 
 from ram_ebpf.dataplane.abi import Reason, Stage
 from ram_ebpf.dataplane.settings import Settings
 
-from .beginnings import DENIED_NAMES, REGISTRIES, Connection, hello, opened_at_device
+from .beginnings import DENIED_NAMES, REGISTRIES, Connection, fresh, hello
+from .hello_parts import Hello, in_records
 from .support import Bench
-from .tls_reference import MoreNeededError, StrangeError, server_name
 
 __all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
+PLACE = "device"
 
 ALLOWED, REFUSED = hello("registry.test"), hello("a.evil.example")
 NAME_ENDS = ALLOWED.index(b"registry.test") + len(b"registry.test")
-
-
-@pytest.fixture
-def place() -> str:
-    return "device"
-
-
-@pytest.fixture
-def opened(bench: Bench) -> Bench:
-    return opened_at_device(bench)
-
-
-@pytest.fixture
-def connection(opened: Bench) -> Connection:
-    return Connection(opened).open()
-
-
-def fresh(opened: Bench, start: int = 1000) -> Connection:
-    """Another connection with the same ports."""
-    connection = Connection(opened, start=start)
-    connection.forget()
-    return connection.open()
-
-
-def in_records(sent: bytes, *ends: int) -> bytes:
-    """The same message with records that end there, counted without their headers."""
-    message = sent[5:]
-    cuts = [0, *ends, len(message)]
-    return b"".join(
-        sent[:3] + (stop - begin).to_bytes(2, "big") + message[begin:stop]
-        for begin, stop in itertools.pairwise(cuts)
-    )
+ENDS = Hello.of(ALLOWED).without_last  # where it is known that no other name follows
 
 
 def test_every_split_of_what_is_allowed(opened: Bench) -> None:
     for cut in range(1, len(ALLOWED)):
         connection = fresh(opened)
         assert connection.sends(ALLOWED[:cut]), cut
-        assert connection.stage is (Stage.NAMED if cut >= NAME_ENDS else Stage.UNNAMED), cut
+        assert connection.stage is (Stage.NAMED if cut >= ENDS else Stage.UNNAMED), cut
         assert connection.sends(ALLOWED[cut:], cut), cut
         assert connection.stage is Stage.NAMED, cut
 
@@ -153,11 +120,12 @@ def test_replaced_piece(connection: Connection) -> None:
 def test_replaced_name(connection: Connection) -> None:
     """What was judged may have been lost on its way: what comes in its place is not another name."""
     assert connection.sends(ALLOWED)
-    for at in range(NAME_ENDS):
+    for at in range(ENDS):
         changed = bytearray(ALLOWED)
         changed[at] ^= 1
         assert not connection.sends(bytes(changed)), at
-        assert not connection.sends(bytes(changed[at:NAME_ENDS]), at), at
+        assert not connection.sends(bytes(changed[at:ENDS]), at), at
+    assert connection.sends(b"x", ENDS)
     assert not connection.sends(REFUSED)
     assert not connection.sends(REFUSED[50:], 50)
     assert connection.sends(ALLOWED)
@@ -241,90 +209,11 @@ def test_earlier_connections_are_cut(opened: Bench) -> None:
 
 def test_name_far_behind(opened: Bench) -> None:
     for padding in (0, 1000, 2000, 3000, 3500, 4500, 9000):
-        sent = padded(ALLOWED, padding)
-        fits = sent.index(b"registry.test") + 13 <= 4096
+        sent = bytes(Hello.of(ALLOWED).padded(padding))
+        fits = Hello.of(sent).without_last <= 4096
         if len(sent) < 3800:  # what a test run takes
             assert fresh(opened).sends(sent), padding
-            assert not fresh(opened).sends(padded(REFUSED, padding)), padding
+            assert not fresh(opened).sends(bytes(Hello.of(REFUSED).padded(padding))), padding
         connection = fresh(opened)
         passed = [connection.sends(sent[at : at + 1460], at) for at in range(0, len(sent), 1460)]
         assert all(passed) is fits, padding
-
-
-def padded(sent: bytes, size: int) -> bytes:
-    """With an extension of that many bytes in front of the others (RFC 7685)."""
-    at = 5 + 4 + 2 + 32
-    at += 1 + sent[at]
-    at += 2 + int.from_bytes(sent[at : at + 2], "big")
-    at += 1 + sent[at]
-    extensions = b"\0\x15" + size.to_bytes(2, "big") + bytes(size) + sent[at + 2 :]
-    body = sent[9:at] + len(extensions).to_bytes(2, "big") + extensions
-    message = b"\1" + len(body).to_bytes(3, "big") + body
-    return b"\x16\3\1" + len(message).to_bytes(2, "big") + message
-
-
-MUTATIONS = st.lists(
-    st.tuples(st.integers(0, 600), st.sampled_from(["set", "cut", "insert", "flip"]), st.binary(max_size=4)),
-    max_size=4,
-)
-
-
-def mutated(sent: bytes, changes: list[tuple[int, str, bytes]]) -> bytes:
-    for at, how, data in changes:
-        if how == "set":
-            sent = sent[:at] + data + sent[at + len(data) :]
-        elif how == "cut":
-            sent = sent[:at] + sent[at + len(data) :]
-        elif how == "insert":
-            sent = sent[:at] + data + sent[at:]
-        elif at < len(sent):
-            sent = sent[:at] + bytes([sent[at] ^ (data[0] if data else 1)]) + sent[at + 1 :]
-    return sent
-
-
-@pytest.mark.heavy
-@hypothesis.settings(
-    max_examples=1500, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], deadline=None
-)
-@hypothesis.given(
-    changes=MUTATIONS,
-    name=st.sampled_from(["registry.test", "a.evil.example", None]),
-    cuts=st.lists(st.integers(1, 600), max_size=5, unique=True).map(sorted),
-    ends=st.lists(st.integers(1, 400), max_size=3, unique=True).map(sorted),
-)
-def test_mutations(
-    opened: Bench, changes: list[tuple[int, str, bytes]], name: str | None, cuts: list[int], ends: list[int]
-) -> None:
-    """Each piece is judged as the second implementation judges what was sent until then."""
-    sent = mutated(in_records(HELLOS[name], *ends), changes)
-    hypothesis.assume(not b"A" <= sent[:1] <= b"Z")  # which is for the reader of requests
-    connection = fresh(opened)
-    pieces = [0, *(cut for cut in cuts if cut < len(sent)), len(sent)]
-    for begin, end in itertools.pairwise(pieces):
-        if begin == end:
-            continue
-        passed = connection.sends(sent[begin:end], begin)
-        expected = expectation(opened, sent[:end])
-        assert passed is (expected is not Stage.CUT)
-        assert connection.stage is expected
-        if expected is not Stage.UNNAMED:
-            break
-
-
-HELLOS = {name: hello(name) for name in ("registry.test", "a.evil.example", None)}
-
-
-def expectation(opened: Bench, sent: bytes) -> Stage:
-    try:
-        name = server_name(sent)
-    except MoreNeededError:
-        return Stage.UNNAMED
-    except StrangeError:
-        return Stage.CUT
-    if name is None:
-        return Stage.CUT
-    try:
-        rule = opened.plane.tables.rules.allows(name.decode("ascii"))
-    except UnicodeDecodeError:
-        return Stage.CUT
-    return Stage.NAMED if rule is not None and 443 in rule.ports else Stage.CUT

@@ -3,6 +3,7 @@ records (RFC 8446 5.1, 4.1.2; RFC 6066 3), instead of in steps."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 MOST = 4096
@@ -63,18 +64,21 @@ class _Reader:
         return piece
 
 
-def server_name(stream: bytes) -> bytes | None:
-    """The name in server_name; None where there is none. Raises MoreNeededError or StrangeError."""
+def server_names(stream: bytes) -> Iterator[bytes]:
+    """The name in each server_name, as far as the bytes go. Ends where the last extension begins.
+
+    Raises MoreNeededError or StrangeError where it cannot be read on.
+    """
     stream = stream[:MOST]
     try:
-        return _server_name(_Reader(_records(stream)))
+        yield from _server_names(_Reader(_records(stream)))
     except MoreNeededError:
         if len(stream) == MOST:
             raise StrangeError from None
         raise
 
 
-def _server_name(reader: _Reader) -> bytes | None:
+def _server_names(reader: _Reader) -> Iterator[bytes]:
     head = reader.take(4)
     if head[0] != _CLIENT_HELLO:
         raise StrangeError
@@ -89,7 +93,7 @@ def _server_name(reader: _Reader) -> bytes | None:
     reader.take(reader.number(2), then=1)
     compressions = reader.number(1)
     if reader.at + compressions == reader.end:
-        return None
+        return
     reader.take(compressions, then=2)
     if reader.number(2) != reader.end - reader.at:
         raise StrangeError
@@ -97,11 +101,11 @@ def _server_name(reader: _Reader) -> bytes | None:
         reader.take(0, then=4)
         kind, size = reader.number(2), reader.number(2)
         if kind == 0:
-            return _host_name(reader, size)
-        if reader.at + size == reader.end:
-            return None
-        reader.take(size, then=4)
-    return None
+            yield _host_name(reader, size)
+        elif reader.at + size == reader.end:
+            return
+        else:
+            reader.take(size, then=4)
 
 
 def _host_name(reader: _Reader, size: int) -> bytes:
