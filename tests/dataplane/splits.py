@@ -19,8 +19,10 @@ def in_two(opened: Bench, sent: bytes) -> Iterator[tuple[int, bool, bool]]:
     """For each place to cut it, from 1 on: whether the first piece leaves, and whether the second does."""
     established, rule = opened.map("established"), opened.rule_of("registry.test")
     key = Connection(opened).key
+    (generation,) = {view.generation for view in opened.plane.views}
     for cut in range(1, len(sent)):
         connection = Connection(opened, start=cut << 16)
         first = connection.start + 1
-        established[key] = bytes(abi.Connection(rule, Stage.UNNAMED, first, first))
+        known = abi.Connection(rule, Stage.UNNAMED, first, first, generation=generation)
+        established[key] = bytes(known)
         yield cut, connection.sends(sent[:cut]), connection.sends(sent[cut:], cut)
