@@ -19,9 +19,10 @@ from . import switch, topology
 from .daemon import COMMAND
 from .lab import Lab
 from .processes import Finished
-from .switch import POLICY, SwitchDaemon, programs_on
+from .switch import SwitchDaemon, programs_on
 
 ROOT = Path(__file__).parents[2]
+POLICY = f"{switch.POLICY}refusals: {{ responder: off }}\n"
 
 
 @pytest.fixture

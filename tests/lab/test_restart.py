@@ -35,7 +35,7 @@ SHORT = "dns: { grace_seconds: 0, maximum_ttl_seconds: 1 }\n"
 
 
 def policy(*registries: str, more: str = "") -> str:
-    more = more if "dns:" in more else LONG + more
+    more = f"refusals: {{ responder: off }}\n{more if 'dns:' in more else LONG + more}"
     return f"version: 1\nregistries:\n{''.join(registries)}resolvers: [{Lab.resolver}]\n{more}"
 
 
