@@ -41,7 +41,7 @@ def connect(switch: Namespace, members: Mapping[topology.Role, Namespace]) -> No
 
 
 def add_addresses(namespace: Namespace, addresses: Iterable[str]) -> None:
-    """Give a namespace further addresses. One outside the lab's networks becomes a host address."""
+    """Give a namespace further addresses, if it has not. One outside the networks is a host address."""
     with IPRoute(netns=namespace.name) as netlink:
         _add(netlink, _index(netlink, INTERFACE), addresses)
 
@@ -58,7 +58,7 @@ def _add(netlink: Any, index: int, addresses: Iterable[str]) -> None:
         lab_prefix = topology.PREFIX_V4 if address.version == 4 else topology.PREFIX_V6
         prefix = lab_prefix if near else address.max_prefixlen
         flags = {"flags": _IFA_F_NODAD} if address.version == 6 else {}
-        netlink.addr("add", index=index, address=text, prefixlen=prefix, **flags)
+        netlink.addr("replace", index=index, address=text, prefixlen=prefix, **flags)
 
 
 def _index(netlink: Any, name: str) -> int:
