@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -64,6 +65,9 @@ class Decision:
         )
 
 
+_numbers = itertools.count(1)
+
+
 class Daemon:
     """`ram-ebpf run` on the client's control group, from entry, when it is ready, until exit."""
 
@@ -77,7 +81,10 @@ class Daemon:
     ) -> None:
         self._lab = lab
         self._patience = patience
-        self._policy = lab.directory / "policy.yaml"
+        # Each has its own: a daemon takes the changes of its file.
+        directory = lab.directory / f"daemon-{next(_numbers)}"
+        directory.mkdir()
+        self._policy = directory / "policy.yaml"
         self._policy.write_text(policy, encoding="utf-8")
         self._argv = [*command, "run", "--policy", str(self._policy)]
         self._argv += ["--scope", f"cgroup:{lab.client_cgroup}", "--log-format", "json", *options]

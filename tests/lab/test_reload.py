@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ram_ebpf.daemon import last_good
 from ram_ebpf.dataplane.cgroups import ours_attached
 from ram_ebpf.dataplane.programs import CGROUP_HOOKS
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount
@@ -220,9 +221,12 @@ def test_scopes(lab: Lab, scope: Path, inside: Actor, request: pytest.FixtureReq
 
 def test_start_with_a_wrong_policy(lab: Lab, scope: Path, inside: Actor) -> None:
     """The last one that was enforced is, as nothing else would be."""
-    with governed(lab, policy(ALLOWED), scopes=[scope]):
-        pass
-    with ScopedDaemon(lab, "version: 1\nregistries: [\n", scopes=[scope]) as daemon:
+    state = Path(lab.client.env["RAM_EBPF_STATE"])
+    with governed(lab, policy(ALLOWED), scopes=[scope]) as first:
+        kept = last_good.place_of(str(first.policy_file), state)
+    second = ScopedDaemon(lab, "version: 1\nregistries: [\n", scopes=[scope])
+    kept.rename(last_good.place_of(str(second.policy_file), state))
+    with second as daemon:
         assert "is wrong, so the policy that was enforced last is used" in daemon.said()
         tcp_connect(inside, topology.ALLOWED)
         with pytest.raises(PermissionError):
