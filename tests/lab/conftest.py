@@ -1,7 +1,7 @@
-"""Gives the tests of this folder the lab."""
+"""Gives the tests of this folder the lab, and a client in a control group of its own."""
 
 from __future__ import annotations
 
-from .fixtures import lab
+from .fixtures import inside, lab, scope
 
-__all__ = ["lab"]
+__all__ = ["inside", "lab", "scope"]

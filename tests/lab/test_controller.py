@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +45,6 @@ refusals:
   responder: off
 resolvers: [{Lab.resolver}]
 """
-
-
-@pytest.fixture
-def scope(lab: Lab, request: pytest.FixtureRequest) -> Path:
-    """A scope of each test's own, as what one leaves behind must not govern the next."""
-    return lab.new_cgroup(re.sub(r"\W+", "-", request.node.name))
-
-
-@pytest.fixture
-def inside(lab: Lab, scope: Path) -> Iterator[Actor]:
-    with Actor(lab.client, scope) as result:
-        yield result
 
 
 def run(lab: Lab, policy: str, *arguments: str) -> Finished:

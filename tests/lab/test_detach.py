@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,17 +22,6 @@ from .switch import SwitchDaemon, programs_on
 
 ROOT = Path(__file__).parents[2]
 POLICY = f"{switch.POLICY}refusals: {{ responder: off }}\n"
-
-
-@pytest.fixture
-def scope(lab: Lab, request: pytest.FixtureRequest) -> Path:
-    return lab.new_cgroup(re.sub(r"\W+", "-", request.node.name))
-
-
-@pytest.fixture
-def inside(lab: Lab, scope: Path) -> Iterator[Actor]:
-    with Actor(lab.client, scope) as result:
-        yield result
 
 
 def detach(lab: Lab, root: Path, *before: str) -> Finished:

@@ -30,15 +30,13 @@ from .test_restart import (
     SHORT,
     WILD,
     connected,
-    inside,
     is_open,
     policy,
-    scope,
     server,
     talk,
 )
 
-__all__ = ["inside", "scope", "server"]  # fixtures
+__all__ = ["server"]  # a fixture
 
 pytestmark = pytest.mark.root
 ROOT = Path(__file__).parents[2]

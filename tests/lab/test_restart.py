@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import socket
 import time
@@ -37,18 +36,6 @@ SHORT = "dns: { grace_seconds: 0, maximum_ttl_seconds: 1 }\n"
 def policy(*registries: str, more: str = "") -> str:
     more = f"refusals: {{ responder: off }}\n{more if 'dns:' in more else LONG + more}"
     return f"version: 1\nregistries:\n{''.join(registries)}resolvers: [{Lab.resolver}]\n{more}"
-
-
-@pytest.fixture
-def scope(lab: Lab, request: pytest.FixtureRequest) -> Path:
-    """Of each test's own."""
-    return lab.new_cgroup(re.sub(r"\W+", "-", f"{request.module.__name__}-{request.node.name}"))
-
-
-@pytest.fixture
-def inside(lab: Lab, scope: Path) -> Iterator[Actor]:
-    with Actor(lab.client, scope) as result:
-        yield result
 
 
 @pytest.fixture

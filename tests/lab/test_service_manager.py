@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -29,11 +28,6 @@ version: 1
 registries: [{{ host: allowed.registry.test, private: true }}]
 resolvers: [{Lab.resolver}]
 """
-
-
-@pytest.fixture
-def scope(lab: Lab, request: pytest.FixtureRequest) -> Path:
-    return lab.new_cgroup(re.sub(r"\W+", "-", request.node.name))
 
 
 @pytest.fixture

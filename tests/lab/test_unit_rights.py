@@ -35,11 +35,6 @@ def limited(*command: str) -> list[str]:
     return ["setpriv", "--no-new-privs", f"--bounding-set=-all,{wanted}", *command]
 
 
-@pytest.fixture
-def scope(lab: Lab, request: pytest.FixtureRequest) -> Path:
-    return lab.new_cgroup(re.sub(r"\W+", "-", request.node.name))
-
-
 @pytest.mark.core
 def test_at_a_cgroup(lab: Lab, scope: Path) -> None:
     with ScopedDaemon(lab, POLICY, scopes=[scope], command=limited(*COMMAND)) as first:
