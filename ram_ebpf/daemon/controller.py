@@ -475,17 +475,18 @@ class Controller:
         outcome = self._reloading.follow()
         if outcome is None:
             return
-        problem = outcome.problem
+        problem = outcome.problem and f"the policy stays as it was: {outcome.problem}"
         if outcome.prepared is not None:
             try:
                 self._take_policy(outcome.prepared, following)
             except Exception as error:
                 _log.exception("the policy could not be taken")
-                problem = str(error) or type(error).__name__
+                why = str(error) or type(error).__name__
+                problem = f"the policy was taken in part only, start ram-ebpf again: {why}"
         self._reloading.conclude(problem)
         self._manager.ready(self._summary())
         if problem:
-            self._say("reload-failed", f"the policy stays as it was: {problem}")
+            self._say("reload-failed", problem)
         else:
             self._say_reloaded(outcome.seconds)
             self._keep_policy()

@@ -108,17 +108,19 @@ class Following:
         self._followed = [_Followed(target, terms, views[terms]) for target, terms in targets]
         for item in self._followed:
             self._take(item, before)
-        cgroups = {cgroup for item in self._followed for cgroup in item.cgroups}
-        governed = {device for item in self._followed for device in item.devices}
+        for item in list(self._followed):
+            for old in before:
+                old.cgroups -= item.cgroups
+                old.devices -= item.devices
         for old in before:
-            for cgroup in old.cgroups - cgroups - self._failed:
+            for cgroup in old.cgroups - self._failed:
                 self._plane.detach(cgroup)
                 self._say_left(cgroup)
-            for device in old.devices - governed - self._failed:
+            for device in old.devices - self._failed:
                 self._plane.detach_device(device)
                 self._say_left(device)
-            old.cgroups = {cgroup for cgroup in old.cgroups - cgroups if cgroup in self._failed}
-            old.devices = {device for device in old.devices - governed if device in self._failed}
+            old.cgroups &= self._failed
+            old.devices &= self._failed
             if old.cgroups or old.devices:
                 self._followed.append(old)
 
@@ -133,10 +135,9 @@ class Following:
                 frozenset(device for old in known for device in old.devices),
             )
         self._remark(item)
-        taken = {place for other in self._followed for place in (*other.cgroups, *other.devices)}
-        for cgroup in sorted(places.cgroups - taken):
+        for cgroup in sorted(places.cgroups):
             self._try(cgroup, lambda cgroup=cgroup: self._attach_cgroup(item, cgroup), quiet=True)  # type: ignore[misc]
-        for device in sorted(places.devices - taken, key=str):
+        for device in sorted(places.devices, key=str):
             self._try(device, lambda device=device: self._attach_device(item, device), quiet=True)  # type: ignore[misc]
 
     def _say_left(self, place: Path | Device) -> None:
@@ -288,16 +289,14 @@ class Following:
 
     def _scope_of(self, item: _Followed, place: Path) -> Scope:
         if item.scope is None:
-            view = item.view
-            item.scope = self._plane.open_scope(item.device_scope, view, place)
+            item.scope = self._plane.open_scope(item.device_scope, item.view, place)
         else:
             self._plane.inherit(item.scope, place)
         return item.scope
 
     def _device_scope_of(self, item: _Followed, place: Device) -> Scope:
         if item.device_scope is None:
-            view = item.view
-            item.device_scope = self._plane.open_scope(item.scope, view, place)
+            item.device_scope = self._plane.open_scope(item.scope, item.view, place)
         else:
             self._plane.inherit(item.device_scope, place)
         return item.device_scope
