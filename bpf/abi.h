@@ -228,9 +228,6 @@ struct ram_rule {
 	__u64 identity; /* the same number whichever policy has this rule; never 0 */
 };
 
-/* live: the identity of a rule to its number in this policy; 0: the policy has it no more, but connections
- * stay. */
-
 struct ram_endpoint {
 	__u32 address[4];
 	__u16 port;

@@ -19,14 +19,12 @@ enum ram_standing {
 static __always_inline bool ram_rule_still_allows(const struct ram_packet *p, u32 number, u32 port)
 {
 	struct ram_rule *rule = rules.lookup(&number);
-	u64 *lists;
 
 	if (!rule || (rule->flags & RAM_RULE_DENY))
 		return false;
 	if (rule->flags & RAM_RULE_ADDRESS)
 		return ram_rule_of_address(p->destination, port) == number;
-	lists = ports.lookup(&port);
-	return lists && (*lists >> (rule->port_list & 63) & 1);
+	return ram_has_port(rule, port);
 }
 
 /*

@@ -15,6 +15,7 @@ BPF_ARRAY(config, struct ram_config, 1);
 BPF_F_TABLE("hash", struct ram_suffix_key, struct ram_suffix, names, 1024, 0);
 BPF_ARRAY(automaton, struct ram_state, 1);
 BPF_ARRAY(rules, struct ram_rule, 1024);
+/* The identity of a rule to its number in this policy; 0: the policy has it no more, but connections stay. */
 BPF_F_TABLE("hash", u64, u32, live, 1024, BPF_F_NO_PREALLOC);
 /* A port to the lists of ports that it is in, a bit for each. */
 BPF_F_TABLE("hash", u32, u64, ports, 1024, 0);

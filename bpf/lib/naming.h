@@ -195,13 +195,10 @@ static __always_inline bool ram_is_allowed_here(const struct ram_packet *p, cons
 						u32 number)
 {
 	struct ram_rule *rule = rules.lookup(&number);
-	u32 port = ram_port_of_target(p, draft);
-	u64 *lists;
 
 	if (!number || !rule || (rule->flags & (RAM_RULE_DENY | RAM_RULE_PROXY)))
 		return false;
-	lists = ports.lookup(&port);
-	if (!lists || !(*lists >> (rule->port_list & 63) & 1))
+	if (!ram_has_port(rule, ram_port_of_target(p, draft)))
 		return false;
 	return draft->tunnel_port || !ram_opening_flags(p->destination, number, rule->flags);
 }

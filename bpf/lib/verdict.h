@@ -123,6 +123,14 @@ static __always_inline u32 ram_reason_of_refusal(const struct ram_request *reque
 	return encrypted_resolvers.lookup(&address) ? RAM_REASON_DENIED_DNS_OVER_HTTPS : reason;
 }
 
+/* Whether a rule of names allows a port. */
+static __always_inline bool ram_has_port(const struct ram_rule *rule, u32 port)
+{
+	u64 *lists = ports.lookup(&port);
+
+	return lists && (*lists >> (rule->port_list & 63) & 1);
+}
+
 /* The rule of addresses that allows an endpoint; 0: there is none. */
 static __always_inline u32 ram_rule_of_address(const u32 *address, u32 port)
 {
