@@ -242,10 +242,6 @@ static __always_inline u32 ram_reason_of_name(struct ram_config *cfg, const stru
 
 	if (draft->outcome == RAM_READ_MORE && draft->held < RAM_BEGINNING_MAX)
 		return RAM_REASON_NONE;
-	if (draft->outcome == RAM_READ_END) {
-		*rule = ram_forget(cfg, draft->event.rule);
-		return strict ? RAM_REASON_ALLOWED_NAME : RAM_REASON_ALLOWED_ESTABLISHED;
-	}
 	if (strict && draft->outcome == RAM_READ_NAME && !ram_is_well_placed(draft, ram_is_proxy(*rule)))
 		return RAM_REASON_DENIED_NOT_NAMED;
 	if (draft->outcome != RAM_READ_NAME) {
@@ -315,10 +311,19 @@ int ram_name(struct __sk_buff *skb)
 		return RAM_DROP;
 	ram_flow_of_outgoing(&p, &flow);
 	rule = ram_forget(cfg, connection->rule);
-	reason = ram_forget(cfg, ram_reason_of_name(cfg, &p, draft, &rule));
+	if (draft->outcome == RAM_READ_END) {
+		/* As it was with its name. */
+		rule = draft->event.rule;
+		reason = draft->event.reason;
+	} else {
+		reason = ram_reason_of_name(cfg, &p, draft, &rule);
+	}
+	rule = ram_forget(cfg, rule);
+	reason = ram_forget(cfg, reason);
 	verdict = ram_verdict_for(cfg, reason);
 	if (verdict == RAM_VERDICT_ALLOW && draft->outcome == RAM_READ_NAME && ram_may_have_another(draft)) {
 		draft->event.rule = rule;
+		draft->event.reason = reason;
 		/* Twice, as this program was a call too: the kernel allows 33 of them (MAX_TAIL_CALL_CNT). */
 		draft->runs += 2;
 		if (draft->runs < RAM_BEGINNING_RUNS)

@@ -72,6 +72,14 @@ def server_name(*names: bytes, kind: int = 0) -> Extension:
     return Extension(SERVER_NAME, struct.pack("!H", len(names_in_list)) + names_in_list)
 
 
+def with_names(sent: bytes, *names: bytes, padding: int = 0) -> bytes:
+    """With a server_name for each, and so many bytes behind the first one. `sent`: without any."""
+    made = Hello.of(sent)
+    first, *others = map(server_name, names)
+    between = Extension(PADDING, bytes(padding))
+    return bytes(replace(made, extensions=[first, between, *others, *made.extensions]))
+
+
 def in_records(sent: bytes, *ends: int) -> bytes:
     """The same message in records that end there, counted without their headers. `sent`: in one record."""
     message = sent[_RECORD_HEADER:]

@@ -11,9 +11,11 @@ from ram_ebpf.dataplane.events import Event, EventSource
 
 from . import beginnings
 from .beginnings import DENIED_NAMES, Connection, hello
+from .hello_parts import with_names
 from .support import Bench
 
 __all__ = ["DENIED_NAMES"]  # read by the fixture that loads the plane
+PLACE = "device"
 
 REGISTRIES = f"""{beginnings.REGISTRIES}
 proxies:
@@ -28,12 +30,8 @@ TARGET = b"CONNECT registry.test:443 HTTP/1.1\r\n"
 CONNECT = TARGET + b"Host: registry.test:443\r\nUser-Agent: Go-http-client/1.1\r\n\r\n"
 EVIL = CONNECT.replace(b"registry.test", b"evil.example")
 HELLO, EVIL_HELLO = hello("registry.test"), hello("evil.example")
+TWO_NAMES = with_names(hello(None), b"registry.test", b"evil.example")
 GET = b"GET /v2/ HTTP/1.1\r\nHost: registry.test\r\n\r\n"
-
-
-@pytest.fixture
-def place() -> str:
-    return "device"
 
 
 @pytest.fixture
@@ -99,6 +97,7 @@ MISMATCH = [
     pytest.param(EVIL, "evil.example", id="another name"),
     pytest.param(CONNECT + EVIL, "evil.example", id="behind one that is allowed"),
     pytest.param(CONNECT + EVIL_HELLO, "evil.example", id="in the tunnel"),
+    pytest.param(CONNECT + TWO_NAMES, "evil.example", id="in the tunnel, behind one that is allowed"),
     pytest.param(CONNECT.replace(b":443", b":22"), "registry.test", id="a port that is not allowed"),
     pytest.param(CONNECT.replace(b":443", b":3128"), "registry.test", id="the proxy's port"),
     pytest.param(CONNECT.replace(b"registry.test", b"denied.deep.test"), "denied.deep.test", id="denied"),

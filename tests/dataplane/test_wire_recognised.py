@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from scapy.layers.inet import UDP
@@ -14,7 +13,7 @@ from ram_ebpf.dataplane.devices import BEHIND
 from ram_ebpf.dataplane.settings import Settings
 
 from .beginnings import THERE, Connection, hello
-from .hello_parts import PADDING, Extension, Hello, server_name
+from .hello_parts import with_names
 from .support import Bench, ip
 
 REGISTRIES = """
@@ -69,21 +68,18 @@ def test_refused_registry(connection: Connection, begins: Callable[[str], bytes]
     assert Reason.NAME_MISMATCH in connection.bench.counted()
 
 
-def with_names(*said: bytes, padding: int = 0) -> bytes:
-    """With a server_name for each, and much behind the first one."""
-    made = Hello.of(hello(None))
-    first, *others = map(server_name, said)
-    between = Extension(PADDING, bytes(padding))
-    return bytes(replace(made, extensions=[first, between, *others, *made.extensions]))
+UNNAMED = hello(None)
 
 
 @pytest.mark.parametrize(
     "sent",
     [
-        pytest.param(with_names(b"website.example", b"denied.test"), id="behind another name"),
-        pytest.param(with_names(b"registry.test", b"denied.test", padding=2000), id="behind an allowed one"),
-        pytest.param(with_names(b"denied.test", b"website.example"), id="in front of another name"),
-        pytest.param(with_names(b"denied.test", padding=5000), id="in front of more than is read"),
+        pytest.param(with_names(UNNAMED, b"website.example", b"denied.test"), id="behind another name"),
+        pytest.param(
+            with_names(UNNAMED, b"registry.test", b"denied.test", padding=2000), id="behind an allowed one"
+        ),
+        pytest.param(with_names(UNNAMED, b"denied.test", b"website.example"), id="in front of another name"),
+        pytest.param(with_names(UNNAMED, b"denied.test", padding=5000), id="in front of more than is read"),
     ],
 )
 def test_refused_registry_among_several(connection: Connection, sent: bytes) -> None:
@@ -98,7 +94,7 @@ def test_refused_registry_among_several(connection: Connection, sent: bytes) -> 
     "sent",
     [
         pytest.param(hello("registry.test"), id="an allowed registry"),
-        pytest.param(with_names(b"registry.test", b"website.example"), id="two names"),
+        pytest.param(with_names(UNNAMED, b"registry.test", b"website.example"), id="two names"),
         pytest.param(hello("website.example"), id="another name"),
         pytest.param(hello(None), id="no name"),
         pytest.param(request("website.example"), id="HTTP"),

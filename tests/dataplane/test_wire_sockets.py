@@ -7,7 +7,6 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.settings import Settings
 
 from .beginnings import DENIED_NAMES, REGISTRIES, THERE, hello
-from .hello_parts import Hello, server_name
+from .hello_parts import with_names
 from .support import Bench
 from .wire import Wire, governed, inside, own_cgroup
 
@@ -119,9 +118,7 @@ def test_refused(pair: Pair, wire: Wire) -> None:
 
 def test_two_names(pair: Pair, wire: Wire) -> None:
     """Some servers believe the last one."""
-    hello = Hello.of(ALLOWED)
-    sent = bytes(replace(hello, extensions=[*hello.extensions, server_name(b"a.evil.example")]))
-    pair.client.sendall(sent)
+    pair.client.sendall(with_names(hello(None), b"registry.test", b"a.evil.example"))
     assert pair.received() == b""
     assert wire.bench.counted()[Reason.NAME_MISMATCH] >= 1
 
