@@ -26,6 +26,7 @@ WATCHDOG = 0.9  # seconds
 POLICY = f"""\
 version: 1
 registries: [{{ host: allowed.registry.test, private: true }}]
+refusals: {{ responder: off }}
 resolvers: [{Lab.resolver}]
 """
 

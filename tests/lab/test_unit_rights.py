@@ -16,8 +16,9 @@ from tests.adversarial.field import ScopedDaemon, tcp_connect, wait_line
 from . import switch, topology
 from .daemon import COMMAND
 from .lab import Lab
-from .switch import POLICY, programs_on
+from .switch import programs_on
 
+POLICY = f"{switch.POLICY}refusals: {{ responder: off }}\n"  # so that a refusal is an error of connect()
 UNIT = Path(__file__).parents[2] / "packaging/systemd/ram-ebpf.service"
 _LATER = {"CAP_PERFMON": 38, "CAP_BPF": 39}  # of Linux 5.8, include/uapi/linux/capability.h
 
@@ -69,7 +70,7 @@ def test_at_a_device(lab: Lab) -> None:
 
 @pytest.mark.core
 def test_responder(lab: Lab, scope: Path) -> None:
-    policy = f"{POLICY}refusals: {{ responder: on }}\n"
+    policy = f"{switch.POLICY}refusals: {{ responder: on }}\n"
     with ScopedDaemon(lab, policy, scopes=[scope], command=limited(*COMMAND)) as daemon:
         wait_line(daemon, 0, lambda line: line["event"] == "responder", "the responder")
         assert not [line for line in daemon.lines() if line["event"] == "no-responder"]
