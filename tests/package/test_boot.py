@@ -122,12 +122,30 @@ def test_a_killed_daemon_is_started_again(machine: Machine) -> None:
     assert outside.connect(machine, ALLOWED) == "connected"
 
 
-def test_a_policy_that_is_wrong_is_not_tried_again_and_again(machine: Machine) -> None:
+def test_reload(machine: Machine) -> None:
+    before = show(machine, "MainPID")
+    machine.write("/etc/ram-ebpf/policy.yaml", f"mode: audit\n{POLICY}")
+    machine.run(f"systemctl reload {UNIT}")
+    machine.wait(lambda: "(audit)" in show(machine, "StatusText"), "the other policy")
+    assert outside.connect(machine, BLOCKED) == "connected"
+    machine.write("/etc/ram-ebpf/policy.yaml", POLICY)
+    machine.run(f"systemctl reload {UNIT}")
+    machine.wait(lambda: outside.connect(machine, BLOCKED) != "connected", "the policy from before")
+    assert show(machine, "MainPID") == before
+    assert is_active(machine)
+
+
+def test_a_policy_that_is_wrong(machine: Machine) -> None:
+    """The last good one holds. Where there is none, the start is not tried again and again."""
     machine.write("/etc/ram-ebpf/policy.yaml", "version: 2\n")
-    machine.run(f"systemctl restart {UNIT}", check=False)
+    machine.run(f"systemctl restart {UNIT}")
+    assert is_active(machine)
+    assert "/etc/ram-ebpf/policy.yaml:1: version: " in journal(machine)
+    assert outside.connect(machine, BLOCKED) != "connected"
+    machine.run(f"systemctl stop {UNIT}; rm /var/lib/ram-ebpf/policy-*.yaml")
+    machine.run(f"systemctl start {UNIT}", check=False)
     assert show(machine, "ActiveState") == "failed"
     assert show(machine, "ExecMainStatus") == "78"
-    assert "/etc/ram-ebpf/policy.yaml:1: version: " in journal(machine)
     machine.write("/etc/ram-ebpf/policy.yaml", POLICY)
     machine.run(f"systemctl restart {UNIT}")
     assert is_active(machine)
