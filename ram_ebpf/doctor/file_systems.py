@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ram_ebpf.daemon import control
+from ram_ebpf.daemon import control, last_good
 from ram_ebpf.dataplane import cache, child, pins, syscall
 from ram_ebpf.dataplane.bytecode import MapShape
 from ram_ebpf.dataplane.maps import Map, raise_memlock_limit
@@ -64,16 +64,17 @@ def _try(place: Path) -> None:
 
 
 def examine_directories(case: Case) -> Iterator[Finding]:
-    """Where bytecode is kept, and where running instances are asked. For root."""
+    """Where bytecode and the last good policy are kept, and where instances are asked. For root."""
     wanted = {
         cache.DEFAULT_DIRECTORY: "programs are compiled anew at each start",
         control.DIRECTORY: "`ram-ebpf status` cannot ask the daemon",
+        last_good.DIRECTORY: "a start with a policy that is wrong has no good one to go back to",
     }
     problems = list(filter(None, (of_directory(path, without) for path, without in wanted.items())))
     if problems:
         yield from problems
     else:
-        yield well(Check.DIRECTORIES, f"{' and '.join(map(str, wanted))} can be used")
+        yield well(Check.DIRECTORIES, f"{', '.join(map(str, wanted))} can be used")
 
 
 def of_directory(path: Path, without: str) -> Finding | None:
@@ -89,8 +90,8 @@ def of_directory(path: Path, without: str) -> Finding | None:
     if path.exists() and (other := writable_by_others(path)) is not None:
         return failure(
             Check.DIRECTORIES,
-            f"others than root may write to {other}, and what is in {path} decides what the kernel runs "
-            "or whom root asks",
+            f"others than root may write to {other}, and what is in {path} decides what is allowed, what the "
+            "kernel runs or whom root asks",
             f"chown root {other} && chmod go-w {other}",
             subject=str(path),
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ram_ebpf import __version__
+from ram_ebpf.daemon import last_good
 from ram_ebpf.doctor.case import Case
 from ram_ebpf.doctor.finding import Check, Finding, failure, warning, well
 from ram_ebpf.policy.words import plural
@@ -23,11 +24,15 @@ def examine(case: Case) -> Iterator[Finding]:
             "see what its log says last, and restart it: systemctl restart ram-ebpf",
         )
         return
-    yield from of_instances(answers, case.file)
+    digest = case.policy.source.digest if case.policy is not None else ""
+    yield from of_instances(answers, case.file, digest)
 
 
-def of_instances(answers: Sequence[dict[str, Any]], file: str | None) -> Iterator[Finding]:
-    """`answers` to `status`; `file`: the policy that is looked at here, None for the built-in one."""
+def of_instances(answers: Sequence[dict[str, Any]], file: str | None, digest: str = "") -> Iterator[Finding]:
+    """`answers` to `status`; `file`: the policy that is looked at here, None for the built-in one.
+
+    `digest`: of that file, empty where it is wrong.
+    """
     if not answers and file is not None:
         yield warning(
             Check.INSTANCE,
@@ -37,10 +42,10 @@ def of_instances(answers: Sequence[dict[str, Any]], file: str | None) -> Iterato
     elif not answers:
         yield well(Check.INSTANCE, "no instance of ram-ebpf runs yet")
     for answer in answers:
-        yield _of_instance(answer, file)
+        yield _of_instance(answer, file, digest)
 
 
-def _of_instance(answer: dict[str, Any], file: str | None) -> Finding:
+def _of_instance(answer: dict[str, Any], file: str | None, digest: str) -> Finding:
     pid = str(answer["instance"])
     if "error" in answer:
         return warning(
@@ -57,11 +62,26 @@ def _of_instance(answer: dict[str, Any], file: str | None) -> Finding:
             "restart it, which leaves no gap: systemctl restart ram-ebpf",
             pid,
         )
+    if Path(answer["policy"]).parent == last_good.DIRECTORY:
+        return warning(
+            Check.INSTANCE,
+            f"{who}, the last good one, as the policy was wrong when it started",
+            "correct the policy (ram-ebpf check FILE), then ram-ebpf reload",
+            pid,
+        )
     if file is not None and not _is_same(answer["policy"], file):
         return warning(
             Check.INSTANCE,
             f"{who}, and not {file}, which was looked at here",
             f"look at that one: ram-ebpf doctor --policy {answer['policy']}",
+            pid,
+        )
+    # An older version says no digest.
+    if file is not None and digest and (answer.get("digest") or digest) != digest:
+        return warning(
+            Check.INSTANCE,
+            f"{who} as it was before its last change",
+            "ram-ebpf reload, which leaves no gap; the log says it if that is refused",
             pid,
         )
     places = sum(len(scope["cgroups"]) + len(scope["devices"]) for scope in answer["scopes"])

@@ -45,7 +45,7 @@ def of_pins(found: Iterable[Pinned], sockets: list[Path]) -> Finding:
         return warning(
             Check.PINS,
             f"{_some([*unused, *sockets])} was left by a killed instance, and nobody needs it",
-            "start ram-ebpf, which removes it; or rm -r it",
+            "start ram-ebpf, which removes it; or ram-ebpf detach",
         )
     alive = sum(item.alive for item in found)
     there = f"pins of {plural(alive, 'running instance')} are there, and" if alive else "there are"
@@ -105,6 +105,6 @@ def of_attached(places: list[str]) -> Finding:
     return warning(
         Check.LEFTOVERS,
         f"programs of a killed instance go on deciding at {', '.join(places[:_SHOWN])}{more}",
-        "start ram-ebpf with the same scopes, which takes over without a gap; ended by SIGTERM, it takes "
-        "them away",
+        "start ram-ebpf with the same scopes, which takes over without a gap; or be rid of them: "
+        "ram-ebpf detach",
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ram_ebpf.doctor.case import Case
 from ram_ebpf.doctor.finding import Check, Finding, warning, well
@@ -18,6 +20,8 @@ _SOON = datetime.timedelta(days=30)
 def examine(case: Case) -> Iterator[Finding]:
     """Where the policy wants a responder. For root, who alone may read the key."""
     assert case.policy is not None
+    with contextlib.suppress(OSError):  # which instances.py tells of
+        yield from of_running(case.instances)
     if case.policy.refusals.responder is Switch.OFF:
         yield well(Check.RESPONDER, "the policy wants no refusal responder")
         return
@@ -33,6 +37,20 @@ def examine(case: Case) -> Iterator[Finding]:
     now = datetime.datetime.now(datetime.timezone.utc)
     end = certificates.end_of(found.certificate) if found is not None else None
     yield of_authority(end, now, TrustStore().installed())
+
+
+def of_running(answers: Iterable[dict[str, Any]]) -> Iterator[Finding]:
+    """`answers` to `status`: those of instances whose responder does not run."""
+    for answer in answers:
+        state = answer.get("responder") or {}
+        if state.get("state") == "failed":
+            yield warning(
+                Check.RESPONDER,
+                f"the responder of pid {answer['instance']} does not run, so refusals say nothing: "
+                f"{state.get('why')}",
+                "see docs/refusals.md; it is tried again, unless what it needs is not installed",
+                str(answer["instance"]),
+            )
 
 
 def of_authority(end: datetime.datetime | None, now: datetime.datetime, installed: list[Path]) -> Finding:

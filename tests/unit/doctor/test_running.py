@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ram_ebpf import __version__
-from ram_ebpf.daemon import control
+from ram_ebpf.daemon import control, last_good
 from ram_ebpf.dataplane.pins import Pinned
 from ram_ebpf.doctor import instances, leftovers, responder
 from ram_ebpf.doctor.finding import Status
@@ -57,6 +57,17 @@ def test_authority_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "can be read by others" in found.title
 
 
+def test_running_responder() -> None:
+    answers: list[dict[str, Any]] = [
+        {"instance": 7, "responder": {"state": "failed", "why": "there is no port left"}},
+        {"instance": 8, "responder": {"state": "on", "why": None}},
+        {"instance": 9, "error": "busy"},
+    ]
+    (found,) = responder.of_running(answers)
+    assert (found.status, found.subject) == (Status.WARNING, "7")
+    assert found.title.endswith("there is no port left")
+
+
 # --- instances
 
 
@@ -81,11 +92,14 @@ def status_of(**more: Any) -> dict[str, Any]:
         (status_of(), "/srv/other.yaml", Status.WARNING, "and not /srv/other.yaml"),
         (status_of(version="0.0.9"), None, Status.WARNING, f"and {__version__} is what is installed"),
         (status_of(scopes=[]), None, Status.WARNING, "governs nothing"),
+        (status_of(policy=f"{last_good.DIRECTORY}/policy-0.yaml"), None, Status.WARNING, "the last good one"),
+        (status_of(digest="b"), "/etc/ram-ebpf/policy.yaml", Status.WARNING, "before its last change"),
+        (status_of(digest="a"), "/etc/ram-ebpf/policy.yaml", Status.OK, "at 1 place"),
         ({"instance": 812, "error": "busy"}, None, Status.WARNING, "pid 812 answers: busy"),
     ],
 )
 def test_instance(answer: dict[str, Any], file: str | None, status: Status, text: str) -> None:
-    (found,) = instances.of_instances([answer], file)
+    (found,) = instances.of_instances([answer], file, "a")
     assert (found.status, found.subject) == (status, "812")
     assert text in found.title
 
