@@ -71,7 +71,8 @@ class Doctor:
     def command(self, policy: str, *options: str) -> list[str]:
         """Its command line."""
         file = self._directory / "policy.yaml"
-        file.write_text(policy, encoding="utf-8")
+        if not file.exists() or file.read_text(encoding="utf-8") != policy:  # a daemon may watch it
+            file.write_text(policy, encoding="utf-8")
         return [*COMMAND, "doctor", "--policy", str(file), "--cgroup-root", str(self._root), *options]
 
     def run(self, policy: str, *options: str, **place: Any) -> Finished:
@@ -362,8 +363,8 @@ def test_docker_engine(doctor: Doctor, lab: Lab, tmp_path_factory: pytest.TempPa
 
 def test_running_instance_and_a_killed_one(lab: Lab, root: Path) -> None:
     policy = scoped(root)
-    doctor = Doctor(lab, root, lab.directory)  # where the daemons have their policy
     with governed(lab, policy, scopes=[root / "engine"]) as daemon:
+        doctor = Doctor(lab, root, daemon.policy_file.parent)
         found = doctor.findings(policy)
         assert found.only("instance", str(daemon.pid))["title"].endswith("at 1 place")
         assert (

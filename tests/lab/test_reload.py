@@ -246,5 +246,5 @@ def test_many(running: Running, lab: Lab, scope: Path, server: RemoteSocket) -> 
         outcomes = bad.finish()
     assert set(outcomes) == {"EPERM"}
     assert eventually(lambda: {len(found) for found in ours_attached(scope).values()} == {1})
-    pins = list((lab.directory / "bpf").glob("ram-ebpf/*/*"))
+    pins = list((lab.directory / "bpf").glob(f"ram-ebpf/{running.daemon.pid}-*/*"))
     assert len(pins) == 2  # two arrays of one view
