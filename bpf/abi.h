@@ -333,15 +333,17 @@ enum ram_stage {
 	RAM_STAGE_PASSES = 0,	  /* nothing of it is read, or nothing more */
 	RAM_STAGE_UNANSWERED = 1, /* the other end has not acknowledged its beginning; at devices */
 	RAM_STAGE_UNNAMED = 2,	  /* what it sends is read, until its name is known */
-	RAM_STAGE_NAMED = 3,	  /* its name was read, and is not to be replaced; at devices */
+	RAM_STAGE_NAMED = 3, /* its name was read; another ClientHello may follow, and would be read too */
 	RAM_STAGE_CUT = 4,
+	RAM_STAGE_TUNNELLED = 5, /* as NAMED, through a proxy */
+	RAM_STAGE_DONE = 6,	 /* nothing more of it is read; what was is not to be replaced; at devices */
 };
 
 /* established: what is remembered of a connection. Sequence numbers are TCP's, in host order. */
 struct ram_connection {
 	__u32 rule;
 	__u32 stage;	  /* enum ram_stage */
-	__u32 start;	  /* sequence number of its first byte */
+	__u32 start;	  /* sequence number of its first byte, or of that of its last ClientHello */
 	__u32 named;	  /* of the one behind what was read of it */
 	__u64 identity;	  /* of the rule; 0: there is none */
 	__u32 generation; /* in which `rule` is its number */
@@ -384,8 +386,8 @@ struct ram_event {
 };
 
 /*
- * beginnings: the first bytes of a connection, up to its name. From `event` on, it is what user space is
- * sent.
+ * beginnings: the first bytes of a connection, up to its name, or those behind a ClientHello. From `event`
+ * on, it is what user space is sent.
  */
 struct ram_beginning {
 	__u64 gathered;	    /* the number under way */
@@ -402,8 +404,13 @@ struct ram_beginning {
 	__u32 name_length;
 	__u32 runs;	   /* of programs that have read */
 	__u32 inner;	   /* where it begins what goes through the tunnel under way; 0: there is none */
+	__u32 hello;	   /* where the ClientHello begins that is read; its names are behind that */
 	__u16 tunnel_port; /* of the target of the last CONNECT, 0: there was none */
 	__u16 connects;	   /* 1: the CONNECT that was read has not ended */
+	__u8 again;	   /* 1: another ClientHello went before these bytes */
+	__u8 may_follow;   /* 1: the ClientHello is one to which a HelloRetryRequest may be the answer */
+	__u8 early_data;   /* 1: what follows the ClientHello may be encrypted (RFC 8446 4.2.10) */
+	__u8 zero;
 	struct ram_event event;
 	struct ram_flow flow;
 	__u8 bytes[RAM_BEGINNING_ROOM];

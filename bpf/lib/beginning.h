@@ -33,6 +33,7 @@ enum ram_read {
 	RAM_READ_ON,	  /* of a step: nothing is known yet */
 	RAM_READ_ANEW,	  /* of a step: the same, and what follows may be another protocol */
 	RAM_READ_END,	  /* of a ClientHello: no other name is behind those that were judged */
+	RAM_READ_PAUSE,	  /* the same, and if anything follows, it may be another ClientHello */
 };
 
 BPF_F_TABLE("lru_hash", u32, struct ram_beginning, drafts, 256, 0);
@@ -68,6 +69,12 @@ static __always_inline bool ram_is_to_be_read(struct ram_config *cfg, const stru
 	       reason == RAM_REASON_ALLOWED_OTHER || reason == RAM_REASON_ALLOWED_UNASKED;
 }
 
+/* Whether what has left of the connection ends with a ClientHello, or with what may go in front of one. */
+static __always_inline bool ram_is_paused(const struct ram_connection *connection)
+{
+	return connection->stage == RAM_STAGE_NAMED || connection->stage == RAM_STAGE_TUNNELLED;
+}
+
 static __always_inline u32 ram_passage(const struct ram_packet *p, struct ram_connection *connection)
 {
 	u32 beyond = p->sequence - connection->named;
@@ -80,7 +87,7 @@ static __always_inline u32 ram_passage(const struct ram_packet *p, struct ram_co
 		return RAM_PASSAGE_FREE;
 	if (connection->stage == RAM_STAGE_UNANSWERED)
 		return RAM_PASSAGE_EARLY;
-	if (connection->stage == RAM_STAGE_NAMED && (s32)beyond >= 0) {
+	if (connection->stage == RAM_STAGE_DONE && (s32)beyond >= 0) {
 		/* Numbers go round: what is so far behind can no longer be sent again. */
 		if (beyond > RAM_RETRANSMISSION_MAX)
 			connection->named = p->sequence - RAM_RETRANSMISSION_MAX;

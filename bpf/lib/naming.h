@@ -56,16 +56,46 @@ static __always_inline bool ram_is_request(const struct ram_beginning *draft)
 {
 	u64 first = ram_word_at(draft, draft->inner) >> 56;
 
-	return first >= 'A' && first <= 'Z';
+	return first >= 'A' && first <= 'Z' && !draft->again;
 }
 
 /*
- * Whether more is to be read behind a name that is allowed: a request's Host behind its target, what goes
- * through a tunnel, or a second server_name.
+ * Whether more is to be read behind a name that is allowed, or one that need not be there: a request's Host
+ * behind its target, what goes through a tunnel, a second server_name, another ClientHello.
  */
 static __always_inline bool ram_may_have_another(const struct ram_beginning *draft)
 {
-	return !ram_is_request(draft) || ram_is_of_target(draft);
+	if (draft->outcome == RAM_READ_NO_NAME)
+		return draft->may_follow;
+	return draft->outcome == RAM_READ_NAME && (!ram_is_request(draft) || ram_is_of_target(draft));
+}
+
+/* What has left of the connection was judged: its bytes are not needed, and those that follow stand alone. */
+static __always_inline void ram_begin_anew(struct ram_beginning *draft,
+					   const struct ram_connection *connection)
+{
+	draft->start = connection->named;
+	draft->again = 1;
+	draft->tunnel_port = connection->stage == RAM_STAGE_TUNNELLED ? connection->port : 0;
+	draft->part = RAM_HELLO_NEXT;
+	draft->need = 4;
+	draft->gathered = 0;
+	draft->held = 0;
+	draft->at = 0;
+	draft->skip = 0;
+	draft->record_left = 0;
+	draft->message_left = 0;
+	draft->outcome = RAM_READ_MORE;
+	draft->name_at = 0;
+	draft->name_length = 0;
+	draft->runs = 0;
+	draft->inner = 0;
+	draft->hello = 0;
+	draft->connects = 0;
+	draft->may_follow = 0;
+	draft->early_data = 0;
+	draft->event.rule = 0;
+	draft->event.reason = RAM_REASON_NONE;
 }
 
 /* Goes on with the program that reads what it is. Returns only when that cannot be. */
@@ -75,10 +105,24 @@ static __always_inline void ram_call_reader(struct __sk_buff *skb, const struct 
 			     ram_is_request(draft) ? RAM_EGRESS_PROGRAM_REQUEST : RAM_EGRESS_PROGRAM_HELLO);
 }
 
+/*
+ * What was let through must be known, or it could be replaced: unless it was judged, and no more of it comes,
+ * or comes from the kernel.
+ */
+static __always_inline bool ram_may_be_forgotten(const struct ram_connection *connection, u32 held,
+						 u32 offset)
+{
+#ifdef RAM_TC
+	return ram_is_paused(connection) && offset == held;
+#else
+	return ram_is_paused(connection);
+#endif
+}
+
 int ram_beginning(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
-	u32 scope = ram_scope_of(skb), start, offset, size, again;
+	u32 scope = ram_scope_of(skb), start, held, offset, size, again;
 	void *beginnings_here = beginnings.lookup(&scope);
 	struct ram_connection *connection;
 	struct ram_beginning *kept, *draft;
@@ -97,28 +141,35 @@ int ram_beginning(struct __sk_buff *skb)
 	kept = ram_map_lookup(beginnings_here, &flow);
 	if (kept && kept->start != start)
 		kept = NULL;
-	/* What was let through must be known, or it could be replaced. */
-	if (!kept && connection->named != start)
+	held = ram_forget(cfg, connection->named - start);
+	offset = ram_forget(cfg, p.sequence - start);
+	if (!kept && held && !ram_may_be_forgotten(connection, held, offset))
 		return ram_drop_segment(skb, cfg, &p, scope, connection->rule);
 	draft = ram_draft(skb, kept);
 	if (!draft)
 		return ram_drop_segment(skb, cfg, &p, scope, connection->rule);
 	draft->start = start;
-	offset = ram_forget(cfg, p.sequence - start);
+	if (kept)
+		held = ram_forget(cfg, draft->held);
 	size = ram_forget(cfg, p.end - p.payload_offset);
-	if (offset > draft->held)
+	if (offset > held)
 		goto drop;
-	again = draft->held - offset;
+	again = held - offset;
 	if (again > size)
 		again = size;
 	again = ram_forget(cfg, again);
 	if (again && !ram_repeats(skb, cfg, draft, p.payload_offset, offset, again))
 		goto drop;
 	/* What was read to its end needs nothing more, and what is behind it is free. */
-	if (again == size || draft->outcome == RAM_READ_NAME || draft->outcome == RAM_READ_END) {
+	if (again == size || connection->stage == RAM_STAGE_DONE) {
 		ram_discard_draft(skb);
 		ram_count(RAM_REASON_ALLOWED_ESTABLISHED);
 		return RAM_PASS;
+	}
+	if (ram_is_paused(connection)) {
+		if (start + held != connection->named)
+			goto drop; /* another CPU is at it */
+		ram_begin_anew(draft, connection);
 	}
 	if (ram_hold(skb, cfg, draft, p.payload_offset + again, size - again))
 		goto drop;
@@ -155,6 +206,7 @@ int ram_hello(struct __sk_buff *skb)
 	if (draft->part == RAM_HELLO_NEW) {
 		draft->part = RAM_HELLO_MESSAGE;
 		draft->need = 4;
+		draft->hello = draft->inner;
 	}
 	draft->outcome = draft->outcome == RAM_READ_NAME ? ram_read_on_behind_name(draft) : RAM_READ_ON;
 	for (step = 0; step < RAM_HELLO_STEPS; step++) {
@@ -221,6 +273,8 @@ static __always_inline bool ram_is_refused_here(const struct ram_packet *p, cons
  */
 static __always_inline bool ram_is_well_placed(const struct ram_beginning *draft, bool proxy)
 {
+	if (draft->again)
+		return true; /* so was the first ClientHello */
 	if (!proxy)
 		return !draft->tunnel_port;
 	return draft->connects || (draft->tunnel_port && !ram_is_request(draft));
@@ -233,6 +287,13 @@ static __always_inline bool ram_may_be_unnamed(u32 number)
 	return rule && (rule->flags & RAM_RULE_UNNAMED);
 }
 
+/* Whether what was read so far is all that has left, and it has come to nothing yet. */
+static __always_inline bool ram_is_to_be_continued(const struct ram_beginning *draft)
+{
+	return draft->held < RAM_BEGINNING_MAX &&
+	       (draft->outcome == RAM_READ_MORE || draft->outcome == RAM_READ_PAUSE);
+}
+
 /* Why the connection may go on, or not. RAM_REASON_NONE: more of it is needed to say. `rule`: of its peer. */
 static __always_inline u32 ram_reason_of_name(struct ram_config *cfg, const struct ram_packet *p,
 					      const struct ram_beginning *draft, u32 *rule)
@@ -240,8 +301,17 @@ static __always_inline u32 ram_reason_of_name(struct ram_config *cfg, const stru
 	bool strict = cfg->posture == RAM_POSTURE_STRICT;
 	u32 number;
 
-	if (draft->outcome == RAM_READ_MORE && draft->held < RAM_BEGINNING_MAX)
+	if (ram_is_to_be_continued(draft) && draft->outcome == RAM_READ_MORE)
 		return RAM_REASON_NONE;
+	if (strict && draft->early_data)
+		return RAM_REASON_DENIED_NOT_NAMED;
+	if (draft->outcome == RAM_READ_END || ram_is_to_be_continued(draft)) {
+		/* As it was with its name, or as it is without another one. */
+		if (draft->event.reason == RAM_REASON_NONE)
+			return RAM_REASON_ALLOWED_ESTABLISHED;
+		*rule = draft->event.rule;
+		return draft->event.reason;
+	}
 	if (strict && draft->outcome == RAM_READ_NAME && !ram_is_well_placed(draft, ram_is_proxy(*rule)))
 		return RAM_REASON_DENIED_NOT_NAMED;
 	if (draft->outcome != RAM_READ_NAME) {
@@ -307,21 +377,16 @@ int ram_name(struct __sk_buff *skb)
 	if (!draft || !beginnings_here || ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
 		return RAM_DROP;
 	connection = ram_find_connection(skb, &p, scope);
-	if (!connection || connection->start != draft->start)
+	if (!connection || (connection->start != draft->start &&
+			    !(ram_is_paused(connection) && connection->named == draft->start)))
 		return RAM_DROP;
 	ram_flow_of_outgoing(&p, &flow);
 	rule = ram_forget(cfg, connection->rule);
-	if (draft->outcome == RAM_READ_END) {
-		/* As it was with its name. */
-		rule = draft->event.rule;
-		reason = draft->event.reason;
-	} else {
-		reason = ram_reason_of_name(cfg, &p, draft, &rule);
-	}
+	reason = ram_reason_of_name(cfg, &p, draft, &rule);
 	rule = ram_forget(cfg, rule);
 	reason = ram_forget(cfg, reason);
 	verdict = ram_verdict_for(cfg, reason);
-	if (verdict == RAM_VERDICT_ALLOW && draft->outcome == RAM_READ_NAME && ram_may_have_another(draft)) {
+	if (verdict == RAM_VERDICT_ALLOW && ram_may_have_another(draft)) {
 		draft->event.rule = rule;
 		draft->event.reason = reason;
 		/* Twice, as this program was a call too: the kernel allows 33 of them (MAX_TAIL_CALL_CNT). */
@@ -337,6 +402,7 @@ int ram_name(struct __sk_buff *skb)
 		if (ram_map_update(beginnings_here, &flow, draft, 0))
 			verdict = RAM_VERDICT_DENY;
 		reason = RAM_REASON_ALLOWED_ESTABLISHED;
+		connection->stage = RAM_STAGE_UNNAMED;
 	} else if (verdict == RAM_VERDICT_DENY) {
 		connection->stage = RAM_STAGE_CUT;
 		ram_map_delete(beginnings_here, &flow);
@@ -350,12 +416,15 @@ int ram_name(struct __sk_buff *skb)
 			draft->held = ram_end_of_hello(draft);
 		if (ram_map_update(beginnings_here, &flow, draft, 0))
 			verdict = RAM_VERDICT_DENY;
-		connection->stage = RAM_STAGE_NAMED;
+		connection->stage = RAM_STAGE_DONE;
 #else
 		ram_map_delete(beginnings_here, &flow);
 		connection->stage = RAM_STAGE_PASSES;
 #endif
+		if (draft->outcome == RAM_READ_PAUSE && ram_is_to_be_continued(draft))
+			connection->stage = draft->tunnel_port ? RAM_STAGE_TUNNELLED : RAM_STAGE_NAMED;
 	}
+	connection->start = draft->start;
 	connection->named = draft->start + draft->held;
 	ram_count(reason);
 	if (verdict != RAM_VERDICT_ALLOW && !ram_is_new_container(skb))

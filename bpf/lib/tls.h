@@ -4,6 +4,12 @@
  * 3), and from there to its last extension: of two names some servers believe the last (mbedTLS), so each is
  * judged. It may be spread over several records (RFC 8446 5.1), but for the name itself: no client does that.
  *
+ * A client that can speak TLS 1.3 may be asked to begin again (HelloRetryRequest, 4.1.4), and some servers
+ * believe the name that it says then (OpenSSL, GnuTLS). So its records are read on: ChangeCipherSpec (D.4)
+ * and alerts are passed over, a ClientHello is read like the first, and at anything else the reading ends.
+ * Neither another message of the handshake nor application data can be followed by a ClientHello in clear
+ * text; data that is sent early could.
+ *
  * Read in steps: a record's header, a number of up to five bytes, or bytes to pass over. Whatever a step
  * leaves for the next is in memory, where the verifier does not follow it.
  */
@@ -13,7 +19,10 @@
 #include "lib/beginning.h"
 #include "lib/hostname.h"
 
+#define RAM_TLS_CHANGE_CIPHER_SPEC 20
+#define RAM_TLS_ALERT 21
 #define RAM_TLS_HANDSHAKE 22
+#define RAM_TLS_APPLICATION_DATA 23
 #define RAM_TLS_RECORD_HEADER 5
 #define RAM_TLS_RECORD_MAX 16384
 #define RAM_TLS_CLIENT_HELLO 1
@@ -21,6 +30,11 @@
 #define RAM_TLS_RANDOM 32
 #define RAM_TLS_SERVER_NAME 0
 #define RAM_TLS_HOST_NAME 0
+#define RAM_TLS_EARLY_DATA 42
+#define RAM_TLS_SUPPORTED_VERSIONS 43
+/* No server takes so long a ClientHello. By that the first bytes of a message that TLS 1.2 has encrypted are
+ * told from one: but for one in twenty thousand. */
+#define RAM_TLS_AGAIN_MAX 0x2ffff
 
 /* What stands where reading is to go on. */
 enum ram_hello_part {
@@ -34,6 +48,7 @@ enum ram_hello_part {
 	RAM_HELLO_EXTENSION,
 	RAM_HELLO_SERVER_NAME,
 	RAM_HELLO_NAME, /* all is known but whether the name is there to its end */
+	RAM_HELLO_NEXT, /* type and length of the message behind a ClientHello */
 };
 
 /* The next step passes over `skip` bytes, then reads a number of `need` bytes. */
@@ -51,11 +66,30 @@ static __always_inline u32 ram_expect(struct ram_beginning *draft, u32 part, u32
 
 static __always_inline u32 ram_expect_extension(struct ram_beginning *draft, u32 skip)
 {
-	/* What is in the last one, other than a name, is nothing to wait for: it may be long. The name of a
-	 * tunnel's target is in front of the tunnel. */
-	if (draft->message_left == skip)
-		return draft->name_at > draft->inner ? RAM_READ_END : RAM_READ_NO_NAME;
-	return ram_expect(draft, RAM_HELLO_EXTENSION, skip, 4);
+	if (draft->message_left != skip)
+		return ram_expect(draft, RAM_HELLO_EXTENSION, skip, 4);
+	draft->message_left = 0;
+	draft->skip = skip;
+	draft->need = 4;
+	draft->part = RAM_HELLO_NEXT;
+	draft->gathered = 0;
+	/* The name of a tunnel's target is in front of the tunnel, and that of another ClientHello in front
+	 * of this one. */
+	if (draft->name_at <= draft->hello)
+		return RAM_READ_NO_NAME;
+	return draft->may_follow ? RAM_READ_ON : RAM_READ_END;
+}
+
+/* Behind the ClientHello: another one, or what ends the reading. */
+static __always_inline u32 ram_step_next(struct ram_beginning *draft, u64 number)
+{
+	if (number >> 24 != RAM_TLS_CLIENT_HELLO || (number & 0xffffff) > RAM_TLS_AGAIN_MAX)
+		return RAM_READ_END;
+	draft->again = 1;
+	draft->may_follow = 0;
+	draft->hello = draft->at;
+	draft->message_left = number & 0xffffff;
+	return ram_expect(draft, RAM_HELLO_VERSION, 0, 2);
 }
 
 /* The name was allowed: on to what is behind it. */
@@ -119,28 +153,48 @@ static __always_inline u32 ram_step_hello(struct ram_beginning *draft)
 			return RAM_READ_STRANGE;
 		return ram_expect_extension(draft, 0);
 	case RAM_HELLO_EXTENSION:
+		if (number >> 16 == RAM_TLS_SUPPORTED_VERSIONS)
+			draft->may_follow = 1;
+		if (number >> 16 == RAM_TLS_EARLY_DATA)
+			draft->early_data = 1;
 		if (number >> 16 != RAM_TLS_SERVER_NAME)
 			return ram_expect_extension(draft, number & 0xffff);
 		draft->name_length = number & 0xffff;
 		return ram_expect(draft, RAM_HELLO_SERVER_NAME, 0, 5);
+	case RAM_HELLO_NEXT:
+		return ram_step_next(draft, number);
 	default:
 		return ram_read_server_name(draft, number);
 	}
 }
 
+/* Whether a ClientHello is over and no other message has begun. */
+static __always_inline bool ram_is_between_messages(const struct ram_beginning *draft)
+{
+	return draft->part == RAM_HELLO_NEXT && !draft->skip && draft->need == 4;
+}
+
 static __always_inline u32 ram_step_tls_record(struct ram_beginning *draft)
 {
 	u64 header = ram_word_at(draft, draft->at);
-	u32 length = (header >> 24) & 0xffff;
+	u32 length = (header >> 24) & 0xffff, kind = header >> 56;
+	bool between = ram_is_between_messages(draft), passed_over;
 
+	if (draft->held <= draft->at)
+		return between ? RAM_READ_PAUSE : RAM_READ_MORE;
+	if (between && kind == RAM_TLS_APPLICATION_DATA)
+		return RAM_READ_END;
+	passed_over = between && (kind == RAM_TLS_CHANGE_CIPHER_SPEC || kind == RAM_TLS_ALERT);
 	/* What is wrong shows before all of it is there. */
-	if (draft->held > draft->at && header >> 56 != RAM_TLS_HANDSHAKE)
+	if (kind != RAM_TLS_HANDSHAKE && !passed_over)
 		return RAM_READ_STRANGE;
 	if (draft->at + RAM_TLS_RECORD_HEADER > draft->held)
 		return RAM_READ_MORE;
 	if (((header >> 48) & 0xff) != 3 || length == 0 || length > RAM_TLS_RECORD_MAX)
 		return RAM_READ_STRANGE;
 	draft->record_left = length;
+	if (passed_over)
+		draft->skip = length;
 	draft->at += RAM_TLS_RECORD_HEADER;
 	return RAM_READ_ON;
 }

@@ -394,6 +394,8 @@ class Stage(IntEnum):
     UNNAMED = 2
     NAMED = 3
     CUT = 4
+    TUNNELLED = 5
+    DONE = 6
 
 
 class Connection(ctypes.Structure):
@@ -468,8 +470,13 @@ class Beginning(ctypes.Structure):
         ("name_length", ctypes.c_uint32),
         ("runs", ctypes.c_uint32),
         ("inner", ctypes.c_uint32),
+        ("hello", ctypes.c_uint32),
         ("tunnel_port", ctypes.c_uint16),
         ("connects", ctypes.c_uint16),
+        ("again", ctypes.c_uint8),
+        ("may_follow", ctypes.c_uint8),
+        ("early_data", ctypes.c_uint8),
+        ("zero", ctypes.c_uint8),
         ("event", Event),
         ("flow", Flow),
         ("bytes", ctypes.c_uint8 * BEGINNING_ROOM),

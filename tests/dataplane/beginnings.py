@@ -31,6 +31,7 @@ DENIED_NAMES = "  - denied.deep.test"
 
 THERE, PRIVATE = "198.51.100.7", "10.20.0.7"
 START = 1000
+DATA = b"\x17\3\3\0\x0fencrypted bytes"  # a record of application data
 
 
 def hello(name: str | None, **changes: object) -> bytes:
@@ -67,6 +68,7 @@ class Connection:
         self.bench = bench
         self.there = there
         self.port = port
+        self.source_port = 40000
         self.start = start
 
     def segment(self, payload: bytes, at: int = 0, flags: int = _PSH | _ACK) -> bytes:
@@ -75,7 +77,7 @@ class Connection:
         Put together by hand, since scapy takes most of the time of a test that sends thousands.
         """
         number = (self.start + 1 + at) % 2**32
-        tcp = struct.pack("!HHIIBBHHH", 40000, self.port, number, 8, 5 << 4, flags, 65535, 0, 0)
+        tcp = struct.pack("!HHIIBBHHH", self.source_port, self.port, number, 8, 5 << 4, flags, 65535, 0, 0)
         return _frame(CLIENT, self.there, tcp + payload)
 
     def syn(self, payload: bytes = b"") -> bool:
@@ -85,7 +87,9 @@ class Connection:
     def answer(self, ack: int | None = None) -> None:
         """The other end's SYN, which acknowledges the client's, or something else."""
         number = (self.start + 1) % 2**32 if ack is None else ack
-        tcp = struct.pack("!HHIIBBHHH", self.port, 40000, 7, number, 5 << 4, _SYN | _ACK, 65535, 0, 0)
+        tcp = struct.pack(
+            "!HHIIBBHHH", self.port, self.source_port, 7, number, 5 << 4, _SYN | _ACK, 65535, 0, 0
+        )
         assert self.bench.ingress(_frame(self.there, CLIENT, tcp))
 
     def open(self) -> Connection:
@@ -100,7 +104,7 @@ class Connection:
     @property
     def key(self) -> bytes:
         """Of it in `established`."""
-        return abi.flow(ip_address(CLIENT), 40000, ip_address(self.there), self.port, 6)
+        return abi.flow(ip_address(CLIENT), self.source_port, ip_address(self.there), self.port, 6)
 
     def forget(self) -> None:
         """Nothing of it is known any more."""
@@ -108,9 +112,15 @@ class Connection:
         self.bench.map("beginnings").discard(self.key[:-4] + b"\0\0\0\0")
 
     @property
-    def stage(self) -> Stage | None:
+    def exact_stage(self) -> Stage | None:
         raw = self.bench.map("established").get(self.key)
         return None if raw is None else Stage(abi.Connection.from_buffer_copy(raw).stage)
+
+    @property
+    def stage(self) -> Stage | None:
+        """NAMED: its name was let through, whatever is read behind that."""
+        exact = self.exact_stage
+        return Stage.NAMED if exact in (Stage.TUNNELLED, Stage.DONE) else exact
 
 
 def opened_at_device(bench: Bench) -> Bench:

@@ -57,6 +57,7 @@ _OF_ONE_KIND = frozenset(
         "test_devices",
         "test_device_attachments",
         "test_responder",
+        "test_wire_again",
         "test_wire_corpus",
         "test_wire_mutations",
         "test_wire_names",
