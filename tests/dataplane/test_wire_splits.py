@@ -23,10 +23,11 @@ NAME_ENDS = ALLOWED.index(b"registry.test") + len(b"registry.test")
 def test_every_split_of_what_is_allowed(opened: Bench) -> None:
     for cut in range(1, len(ALLOWED)):
         connection = fresh(opened)
-        assert connection.sends(ALLOWED[:cut]), cut
-        assert connection.stage is not Stage.NAMED, cut
-        assert connection.sends(ALLOWED[cut:], cut), cut
-        assert connection.stage is Stage.NAMED, cut
+        stages = []
+        for piece, at in ((ALLOWED[:cut], 0), (ALLOWED[cut:], cut)):
+            assert connection.sends(piece, at), cut
+            stages.append(connection.stage)
+        assert stages == [Stage.UNNAMED, Stage.NAMED], cut
 
 
 def test_every_split_of_what_is_refused(opened: Bench) -> None:
