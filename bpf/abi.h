@@ -184,6 +184,7 @@ struct ram_config {
 	__u64 grace_ns;
 	__u64 query_lifetime_ns; /* a reply later than this after its query is not learned */
 	__u64 hold_ns;		 /* how long replies over TCP wait for user space; 0: never */
+	__u64 lease_ns;		 /* how long user space may be gone before nothing is refused; 0: for ever */
 	__u64 identity_key[2];	 /* secret of this start; see lib/identity.h */
 	__u64 zero;		 /* always 0, which the verifier does not know; see ram_forget() */
 	__u32 mode;		 /* enum ram_mode */

@@ -21,6 +21,7 @@ done
 find "$tree" -name __pycache__ -type d -prune -exec rm -rf {} +
 cp -a "$tree/packaging/debian" "$tree/debian"
 cp "$tree/packaging/systemd/ram-ebpf.service" "$tree/debian/ram-ebpf.service"
+cp "$tree/packaging/systemd/ram-ebpf-boot.service" "$tree/debian/ram-ebpf.ram-ebpf-boot.service"
 cat >"$tree/debian/changelog" <<END
 ram-ebpf ($version~$release) $release; urgency=medium
 

@@ -14,7 +14,7 @@ units=${UNITS-$prefix/lib/systemd/system}
 application=$prefix/lib/ram-ebpf
 # Docker looks in lib and libexec, of /usr and of /usr/local (docker/cli, cli-plugins/manager/manager_unix.go).
 plugins=$prefix/libexec/docker/cli-plugins
-unit=ram-ebpf.service
+unit_names="ram-ebpf.service ram-ebpf-boot.service"
 
 # Whether this is about the running system.
 is_live() {
@@ -37,8 +37,10 @@ install() {
 	fi
 	if [ -n "$units" ]; then
 		mkdir -p "$destdir$units"
-		sed "s|/usr/bin/ram-ebpf|$prefix/bin/ram-ebpf|" "$here/systemd/$unit" >"$destdir$units/$unit"
-		chmod 644 "$destdir$units/$unit"
+		for unit in $unit_names; do
+			sed "s|/usr/bin/ram-ebpf|$prefix/bin/ram-ebpf|" "$here/systemd/$unit" >"$destdir$units/$unit"
+			chmod 644 "$destdir$units/$unit"
+		done
 	fi
 	[ -z "$destdir" ] || return 0
 	"$application/bin/python" -m compileall -q "$application/lib"
@@ -48,12 +50,14 @@ install() {
 }
 
 uninstall() {
-	if is_live; then systemctl disable --quiet --now "$unit" 2>/dev/null || true; fi
+	if is_live; then systemctl disable --quiet --now $unit_names 2>/dev/null || true; fi
 	if [ -z "$destdir" ] && [ -x "$prefix/bin/ram-ebpf" ]; then
 		if mountpoint -q /sys/fs/cgroup; then "$prefix/bin/ram-ebpf" detach; fi
 		"$prefix/bin/ram-ebpf" ca uninstall || true # where nothing is known of the system's store
 	fi
-	if [ -n "$units" ]; then rm -f "$destdir$units/$unit"; fi
+	for unit in ${units:+$unit_names}; do
+		rm -f "$destdir$units/$unit"
+	done
 	rm -f "$destdir$prefix/bin/ram-ebpf" "$destdir$plugins/docker-ram"
 	rm -rf "$destdir$application" "$destdir/var/cache/ram-ebpf"
 	for directory in "$plugins" ${units:+"$units"}; do

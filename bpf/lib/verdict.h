@@ -280,11 +280,25 @@ static __always_inline bool ram_is_unremarkable(u32 reason)
 	       reason == RAM_REASON_ALLOWED_OWN;
 }
 
+/* Whether user space is gone for so long that, as the policy says, nothing is to be refused any more. */
+static __always_inline bool ram_is_lease_expired(struct ram_config *cfg)
+{
+	u32 zero = 0;
+	u64 *seen;
+
+	if (!cfg->lease_ns)
+		return false;
+	seen = alive.lookup(&zero);
+	return seen && ram_is_past(ram_now(), *seen, cfg->lease_ns);
+}
+
 static __always_inline u32 ram_verdict_for(struct ram_config *cfg, u32 reason)
 {
 	if (!ram_is_denied(reason))
 		return RAM_VERDICT_ALLOW;
-	return cfg->mode == RAM_MODE_AUDIT ? RAM_VERDICT_WOULD_DENY : RAM_VERDICT_DENY;
+	if (cfg->mode == RAM_MODE_AUDIT || ram_is_lease_expired(cfg))
+		return RAM_VERDICT_WOULD_DENY;
+	return RAM_VERDICT_DENY;
 }
 
 /* The return value of a cgroup program: 1 lets pass, 0 refuses (EPERM at connect() and sendmsg()). */

@@ -26,16 +26,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ),
         epilog=_EPILOGUE,
     )
+    add_root(parser)
+    parser.set_defaults(run=run)
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says what is looked through."""
     parser.add_argument(
         "--cgroup-root",
         metavar="DIRECTORY",
         type=Path,
         help="what stands for the whole host (default: the root of the control groups)",
     )
-    parser.set_defaults(run=run)
 
 
-def _fail(status: int, text: str) -> int:
+def fail(status: int, text: str) -> int:
+    """Says why it cannot be done; the exit status."""
     print(f"ram-ebpf: {text}", file=sys.stderr)
     return status
 
@@ -43,30 +49,38 @@ def _fail(status: int, text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Detaches; the exit status."""
     if os.geteuid() != 0:
-        return _fail(os.EX_NOPERM, "needs root, to take programs off: run it with sudo")
-    # What follows needs Linux, and takes a while to import.
+        return fail(os.EX_NOPERM, "needs root, to take programs off: run it with sudo")
     from ram_ebpf.daemon.control import running
-    from ram_ebpf.dataplane import leftovers
-    from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount, resolve_root
 
     pids = running()
     if pids:
         names = ", ".join(map(str, pids))
-        return _fail(
-            os.EX_TEMPFAIL, f"an instance runs (pid {names}): stop it, which detaches all that it governs"
+        return fail(
+            os.EX_TEMPFAIL,
+            f"an instance runs (pid {names}): stop it, which detaches all that it governs, or write "
+            "ram-ebpf down",
         )
+    return remove_leftovers(args)
+
+
+def remove_leftovers(args: argparse.Namespace, silent: bool = False) -> int:
+    """Detaches what nobody governs any more; the exit status. `silent`: where there is nothing."""
+    # What follows needs Linux, and takes a while to import.
+    from ram_ebpf.dataplane import leftovers
+    from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount, resolve_root
+
     try:
         root = find_cgroup2_mount() if args.cgroup_root is None else resolve_root(args.cgroup_root)
     except ScopeError as error:
-        return _fail(os.EX_CONFIG, str(error))
+        return fail(os.EX_CONFIG, str(error))
     count = 0
     try:
         for line in leftovers.remove(root, _namespaces(root, whole=args.cgroup_root is None)):
             print(f"removed {line}")
             count += 1
     except OSError as error:
-        return _fail(os.EX_SOFTWARE, str(error))
-    if not count:
+        return fail(os.EX_SOFTWARE, str(error))
+    if not count and not silent:
         print("nothing was left")
     return 0
 

@@ -6,9 +6,22 @@ import argparse
 from collections.abc import Sequence
 
 from ram_ebpf import __version__
-from ram_ebpf.cli import ca, check, detach, docker_plugin, doctor, events, explain, reload, run, status
+from ram_ebpf.cli import (
+    boot,
+    ca,
+    check,
+    detach,
+    docker_plugin,
+    doctor,
+    down,
+    events,
+    explain,
+    reload,
+    run,
+    status,
+)
 
-_VERBS = (run, check, reload, status, explain, events, doctor, detach, ca, docker_plugin)
+_VERBS = (run, boot, down, check, reload, status, explain, events, doctor, detach, ca, docker_plugin)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

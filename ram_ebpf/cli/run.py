@@ -47,6 +47,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Enforces a policy in the kernel until SIGTERM or Ctrl-C, then detaches everything.",
         epilog=_EPILOGUE,
     )
+    add_options(parser)
+    parser.add_argument("--log-dns", action="store_true", help="also log lookups that changed nothing")
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds those that say what is enforced, where and how."""
     parser.add_argument(
         "--policy", metavar="FILE", help="the policy file (default: Docker Hub and nothing else)"
     )
@@ -73,7 +80,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what stands for the whole host (default: the root of the control groups)",
     )
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
-    parser.add_argument("--log-dns", action="store_true", help="also log lookups that changed nothing")
     parser.add_argument(
         "--cache",
         metavar="DIRECTORY",
@@ -81,7 +87,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=DEFAULT_DIRECTORY,
         help="where compiled programs are kept (default: %(default)s)",
     )
-    parser.set_defaults(run=run)
 
 
 def _fail(status: int, text: str) -> int:
@@ -91,14 +96,25 @@ def _fail(status: int, text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Enforces until a signal; the exit status."""
-    logging.basicConfig(level=logging.WARNING, format="ram-ebpf: %(message)s", stream=sys.stderr)
     catalogue = load_catalogue()
     try:
         with building_for_good():
-            policy, made = _read(args, catalogue)
+            policy, made = read(args, catalogue)
     except PolicyErrors as errors:
         print(errors, file=sys.stderr)
         return os.EX_CONFIG
+    return enforce(args, policy, made, catalogue)
+
+
+def enforce(
+    args: argparse.Namespace,
+    policy: Policy,
+    made: Mapping[Terms, RuleSet],
+    catalogue: Catalogue,
+    leave: bool = False,
+) -> int:
+    """Enforces what was read; the exit status. `leave`: returns when it is attached, and lets it be."""
+    logging.basicConfig(level=logging.WARNING, format="ram-ebpf: %(message)s", stream=sys.stderr)
     if os.geteuid() != 0:
         return _fail(os.EX_NOPERM, "needs root, to load programs into the kernel: run it with sudo")
 
@@ -110,7 +126,8 @@ def run(args: argparse.Namespace) -> int:
     from ram_ebpf.dataplane.devices import BusyDeviceError
     from ram_ebpf.dataplane.plane import BusyCgroupError
     from ram_ebpf.dataplane.syscall import VerifierError
-    from ram_ebpf.scopes.cgroup import ScopeError
+    from ram_ebpf.scopes.ahead import make_ahead
+    from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount
 
     if args.posture is not None and not args.scope:
         return _fail(os.EX_USAGE, "--posture is for the scopes of the command line; name one with --scope")
@@ -132,13 +149,19 @@ def run(args: argparse.Namespace) -> int:
                 _rules_for(selection, policy, catalogue, made),
                 RecordWriter(args.log_format == "json"),
                 Options(
-                    log_dns=args.log_dns,
+                    log_dns=not leave and args.log_dns,
                     cache_directory=args.cache,
                     policy_file=None if args.policy is None else Path(args.policy),
+                    stay=not leave,
                 ),
-                None if args.policy is None else partial(_load_again, args, [selection]),
+                None if args.policy is None or leave else partial(_load_again, args, [selection]),
                 manager,
             )
+        if leave:
+            for directory in make_ahead(selection.targets, selection.cgroup_root or find_cgroup2_mount()):
+                print(f"ram-ebpf: made {directory}, for what systemd is going to start", file=sys.stderr)
+            controller.attach_and_leave(selection.targets)
+            return 0
         controller.run(selection.targets, selection.watches(), selection.ports(), selection.has_containers())
     except PolicyErrors as errors:
         print(errors, file=sys.stderr)
@@ -154,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(args: argparse.Namespace, catalogue: Catalogue) -> tuple[Policy, dict[Terms, RuleSet]]:
+def read(args: argparse.Namespace, catalogue: Catalogue) -> tuple[Policy, dict[Terms, RuleSet]]:
     """The policy, or the one that was enforced last where the file is wrong: a typing error must not leave a
     host without enforcement when it is started again. Raises PolicyErrors when there is none of these."""
     if args.policy is None:

@@ -50,6 +50,8 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         places = [*scope["cgroups"], *(f"device {name}" for name in scope["devices"])]
         for place in places or ["nothing of it is there now"]:
             yield f"    {place}"
+    if answer.get("lease_seconds"):
+        yield f"  nothing is refused any more when the daemon is gone for {answer['lease_seconds']} s"
     if "responder" in answer:  # not of an instance of an older version
         yield f"  responder: {_responder(answer['responder'])}"
     denied = {name: count for name, count in answer["counters"].items() if name.startswith("denied-")}

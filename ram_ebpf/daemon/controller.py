@@ -82,6 +82,8 @@ class Options:
     cache_directory: Path = DEFAULT_DIRECTORY
     policy_file: Path | None = None
     """Which `load` reads."""
+    stay: bool = True
+    """Whether there will be somebody to tell those who are refused."""
 
 
 def settings_of(policy: Policy) -> Settings:
@@ -98,6 +100,7 @@ def settings_of(policy: Policy) -> Settings:
         read_names=policy.connections.read_names,
         cut_earlier=policy.connections.earlier is Earlier.CUT,
         keep_removed=policy.connections.on_removal is OnRemoval.KEEP,
+        lease=policy.lease or 0,
     )
 
 
@@ -185,6 +188,9 @@ class Controller:
 
     def _make_responder(self) -> Responder | None:
         """None where there is or can be none; then refusals are EPERM, and `_unanswered` says why."""
+        if not self._options.stay:
+            self._unanswered = ResponderState(Answered.OFF, why="as nobody stays, so refusals are EPERM")
+            return None
         if self._policy.refusals.responder is Switch.OFF:
             self._unanswered = ResponderState(Answered.OFF, why="as the policy says, so refusals are EPERM")
             return None
@@ -227,6 +233,27 @@ class Controller:
             ports_of(policy, rules()),
             signing,
         )
+
+    def attach_and_leave(self, targets: Sequence[Target]) -> None:
+        """Governs what is there of the targets, and lets it be: as an instance leaves it that is killed.
+
+        Raises what Plane.attach and Plane.attach_device raise, and OSError where nothing can be pinned;
+        nothing stays attached then.
+        """
+        following = Following(
+            self._plane, self._views, targets, self._say, lambda: self._trust.apply(self._plane)
+        )
+        try:
+            self._trust.apply(self._plane)
+            self._plane.pin()
+            following.begin()
+            self._plane.settle()
+            self._plane.remove_unused_pins()
+            self._ready()
+        except BaseException:
+            self._shut_down()
+            raise
+        self._events.close()
 
     def run(
         self,

@@ -70,6 +70,8 @@ class State:
             "policy": self.policy.file or "the built-in policy",
             "digest": self.policy.source.digest or None,
             "organization": self.policy.organization,
+            "fail": self.policy.fail.value,
+            "lease_seconds": self.policy.lease,
             "scopes": [self._describe(label) for label in self.following.labels()],
             "responder": self.responder().describe(),
             "counters": {

@@ -234,6 +234,7 @@ class Config(ctypes.Structure):
         ("grace_ns", ctypes.c_uint64),
         ("query_lifetime_ns", ctypes.c_uint64),
         ("hold_ns", ctypes.c_uint64),
+        ("lease_ns", ctypes.c_uint64),
         ("identity_key", ctypes.c_uint64 * 2),
         ("zero", ctypes.c_uint64),
         ("mode", ctypes.c_uint32),

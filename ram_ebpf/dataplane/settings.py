@@ -17,7 +17,8 @@ class Settings:
     loopback interface, 0 where there is no other one to tell it from (test runs). `unknown` and the ports, at
     most abi.SOME_PORTS_MAX each, matter in posture registries only. `read_names`: whether the name that a
     connection begins with must be allowed. `cut_earlier`: those that were there before are cut, as theirs is
-    not known. `keep_removed`: connections stay that were allowed by a rule which is no more.
+    not known. `keep_removed`: connections stay that were allowed by a rule which is no more. `lease`: how
+    long user space may be gone before nothing is refused any more; 0: for ever.
     """
 
     mode: abi.Mode = abi.Mode.ENFORCE
@@ -34,3 +35,4 @@ class Settings:
     read_names: bool = True
     cut_earlier: bool = False
     keep_removed: bool = False
+    lease: int = 0

@@ -139,6 +139,7 @@ class View:
             grace_ns=settings.grace * NANOSECONDS,
             query_lifetime_ns=settings.query_lifetime * NANOSECONDS,
             hold_ns=int(settings.hold * NANOSECONDS),
+            lease_ns=settings.lease * NANOSECONDS,
             identity_key=self._common.secret,
             mode=settings.mode,
             flags=flags,

@@ -11,6 +11,7 @@ from ram_ebpf.policy.authorization import DockerOptions
 from ram_ebpf.policy.base import PolicyModel
 from ram_ebpf.policy.connections import Connections
 from ram_ebpf.policy.denied import DeniedField
+from ram_ebpf.policy.fail import DEFAULT_LEASE, MOST, Fail
 from ram_ebpf.policy.fields import (
     AddressField,
     Boolean,
@@ -131,6 +132,9 @@ class Policy(PolicyModel):
     recognition: Recognition = Recognition()
     docker: DockerOptions = DockerOptions()
     refusals: Refusals = Refusals()
+    fail: Annotated[Fail, choice(Fail)] = Fail.CLOSED
+    """What it means that the daemon is gone for longer than `lease_seconds`."""
+    lease_seconds: Annotated[int | None, integer_between(10, MOST, "a number of seconds for this")] = None
     scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
 
     _source: PolicySource = PrivateAttr(default=PolicySource())
@@ -143,6 +147,20 @@ class Policy(PolicyModel):
                 "remove one of them: whom a proxy is asked for is in what the connection begins with",
             )
         return self
+
+    @model_validator(mode="after")
+    def _lease_means_something(self) -> Policy:
+        if self.lease_seconds is not None and self.fail is Fail.CLOSED:
+            refuse(
+                "lease_seconds is for fail: open, and without that enforcement stays for ever",
+                "remove it, or write fail: open",
+            )
+        return self
+
+    @property
+    def lease(self) -> int | None:
+        """Seconds without a daemon after which nothing is refused any more; None: for ever."""
+        return (self.lease_seconds or DEFAULT_LEASE) if self.fail is Fail.OPEN else None
 
     @property
     def source(self) -> PolicySource:

@@ -171,7 +171,7 @@ class EngineTarget(Target):
         self.label = f"engine {engine.value}"
         self._engine = engine
         self._mount = mount
-        self._units = [_UNITS[kind] for kind in _kinds(engine)]
+        self.units = tuple(_UNITS[kind] for kind in _kinds(engine))
         self._elsewhere: set[Path] = set()  # cgroups of these units that are not where they usually are
         self._next_walk = float("-inf")
 
@@ -181,7 +181,7 @@ class EngineTarget(Target):
         now = time.monotonic()
         if now >= self._next_walk:
             self._next_walk = now + _WALK
-            self._elsewhere = set(directories(self._units[0], self._mount, *self._units[1:]))
-        usual = {self._mount / parent / unit for unit in self._units for parent in ("", "system.slice")}
+            self._elsewhere = set(directories(self.units[0], self._mount, *self.units[1:]))
+        usual = {self._mount / parent / unit for unit in self.units for parent in ("", "system.slice")}
         cgroups.update(path for path in usual | self._elsewhere if path.is_dir())
         return Places(cgroups=frozenset(cgroups - {self._mount}))

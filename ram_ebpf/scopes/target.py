@@ -26,12 +26,13 @@ class Target(ABC):
     """One scope. `label` is how the policy or the command line names it, `terms` what applies there.
 
     `period`: seconds between two looks, 0 where looking is cheap. When a device comes or goes, it is looked
-    at once. `at_devices`: whether it may have devices among its places.
+    at once. `at_devices`: whether it may have devices among its places. `units`: of systemd, which it means.
     """
 
     label: str
     period: float = 0.0
     at_devices: bool = False
+    units: tuple[str, ...] = ()
     terms: Terms = STRICT
 
     @abstractmethod

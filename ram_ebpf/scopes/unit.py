@@ -31,6 +31,7 @@ class UnitTarget(Target):
 
     def __init__(self, unit: str, mount: Path) -> None:
         self.label = f"unit {unit}"
+        self.units = (unit,)
         self._unit = unit
         self._mount = mount
         self._found: frozenset[Path] = frozenset()

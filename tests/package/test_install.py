@@ -52,6 +52,7 @@ def test_installed_and_purged(package: Package, tmp_path: Path) -> None:
         assert "bcc" in layer.run(["/usr/lib/ram-ebpf/bin/python", "-c", "import bcc; print(bcc)"]).stdout
         enabled = layer.root / "etc/systemd/system/multi-user.target.wants/ram-ebpf.service"
         assert enabled.is_symlink()
+        assert (layer.root / "etc/systemd/system/basic.target.wants/ram-ebpf-boot.service").is_symlink()
 
         # What an administrator has changed is not touched by an upgrade or by a removal.
         policy = layer.root / "etc/ram-ebpf/policy.yaml"
