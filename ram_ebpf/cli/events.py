@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ram_ebpf.cli.filters import Filter, add_options
 from ram_ebpf.cli.instances import ask
 from ram_ebpf.cli.printing import print_lines, printable
 
@@ -19,6 +20,8 @@ MOST = 100
 _SHOWN = 10
 _PERIOD = 1.0  # seconds
 _INTERRUPTED = 130  # as shells say it
+
+_ALL = Filter()
 
 Pause = Callable[[float], bool]
 """Waits so many seconds; false: it is time to end."""
@@ -42,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help=f"so many of each instance, 0 to {MOST} (default: %(default)s)",
     )
     parser.add_argument("--follow", action="store_true", help="then go on, once a second, until Ctrl-C")
+    add_options(parser)
     parser.add_argument("--json", action="store_true", help="as JSON, one object a line")
     parser.set_defaults(run=run, pause=_wait)
 
@@ -63,14 +67,14 @@ def run(args: argparse.Namespace) -> int:
     answers = ask(_REQUEST)
     if isinstance(answers, int):
         return answers
-    news = News()
+    news, wanted = News(), Filter.of(args)
     for answer in answers:
         if "error" in answer:
             _note(f"pid {answer['instance']}: {answer['error']}")
     try:
-        _print(news.first(answers, args.last), args.json)
+        _print(news.first(answers, args.last, wanted), args.json)
         while args.follow and pause(_PERIOD):
-            _follow(news, args.json)
+            _follow(news, wanted, args.json)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:  # as of `| head`
@@ -81,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 _REQUEST = {"verb": "last", "count": MOST}
 
 
-def _follow(news: News, as_json: bool) -> None:
+def _follow(news: News, wanted: Filter, as_json: bool) -> None:
     from ram_ebpf.daemon.control import NotRunningError, ask_all
 
     try:
@@ -94,7 +98,7 @@ def _follow(news: News, as_json: bool) -> None:
     found = news.next(answers)
     for note in news.notes():
         _note(note)
-    _print(found, as_json)
+    _print(filter(wanted.matches, found), as_json)
 
 
 def _print(records: Iterable[dict[str, Any]], as_json: bool) -> None:
@@ -118,12 +122,12 @@ class News:
     """How many each instance had noted, by its process."""
     _notes: list[str] = field(default_factory=list)
 
-    def first(self, answers: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-        """The last ones, as many of each instance, in the order of their times."""
+    def first(self, answers: list[dict[str, Any]], count: int, wanted: Filter = _ALL) -> list[dict[str, Any]]:
+        """The last ones that are wanted, as many of each instance, in the order of their times."""
         found = []
         for answer in _good(answers):
             self._noted[answer["instance"]] = answer["noted"]
-            found += answer["refusals"][:count]
+            found += list(filter(wanted.matches, answer["refusals"]))[:count]
         return _sorted(found)
 
     def next(self, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:

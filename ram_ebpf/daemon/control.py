@@ -1,4 +1,5 @@
-"""How others on this host ask a running instance: a Unix socket of its own, for root alone.
+"""How others on this host ask a running instance: a Unix socket of its own, for root, and for a group where
+the policy names one.
 
 A request is one line of JSON, an object with the key `verb`; so is the answer, and then the connection ends.
 """
@@ -24,9 +25,16 @@ DIRECTORY = Path(os.environ.get("RAM_EBPF_RUN") or "/run/ram-ebpf")
 _log = logging.getLogger(__name__)
 
 _PATIENCE = 2.0  # seconds for a client to ask, or to take its answer
+_MOMENT = 0.1  # seconds for those who may not
 _LONGEST = 65536  # bytes of a request
 _LONGEST_ANSWER = 64 << 20
 _ANSWER_PATIENCE = 10.0
+
+_SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h, since Linux 4.13
+_GROUPS_ROOM = 1024  # bytes, the most that Python's getsockopt() takes: 256 groups
+
+READING = frozenset({"status", "explain", "last"})
+"""Verbs that change nothing, which the group may use too."""
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -53,10 +61,21 @@ class ControlSocket(News):
         finally:
             os.umask(before)
         self._listener.listen(8)
+        self._readers: int | None = None
         self._waiting: queue.SimpleQueue[tuple[dict[str, Any], queue.SimpleQueue[dict[str, Any]]]] = (
             queue.SimpleQueue()
         )
         threading.Thread(target=self._serve, name="control", daemon=True).start()
+
+    def admit(self, group: int | None) -> None:
+        """Has the members of a group ask as well; None: root alone. Raises OSError.
+
+        The files are then open to all, as to give them to a group takes a capability that is needed for
+        nothing else. Who may ask is decided by who connects.
+        """
+        self._readers = group
+        self._path.chmod(0o600 if group is None else 0o666)
+        self._path.parent.chmod(0o700 if group is None else 0o755)
 
     def answer_with(self, answer: Answer) -> None:
         """Answers all who wait."""
@@ -82,13 +101,19 @@ class ControlSocket(News):
                 self._talk(client)
 
     def _talk(self, client: socket.socket) -> None:
-        if _peer(client) not in (0, os.geteuid()):
+        is_root = _peer(client) in (0, os.geteuid())
+        if not is_root and (self._readers is None or self._readers not in _groups_of_peer(client)):
             _send(client, {"error": "only root may ask"})
+            client.settimeout(_MOMENT)
+            client.recv(_LONGEST)  # what was asked; the kernel would discard our answer as well
             return
         try:
             request = json.loads(_read_line(client, _LONGEST))
             if not isinstance(request, dict):
                 raise ValueError("not an object")
+            if not is_root and request.get("verb") not in READING:
+                _send(client, {"error": "only root may ask for that"})
+                return
         except (ValueError, RecursionError) as error:
             _send(client, {"error": f"the request is no JSON object in one line: {error}"})
             return
@@ -172,6 +197,16 @@ def _peer(client: socket.socket) -> int:
     """The user id of who is at the other end (unix(7), SO_PEERCRED)."""
     _, uid, _ = struct.unpack("=iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return int(uid)
+
+
+def _groups_of_peer(client: socket.socket) -> set[int]:
+    """All groups of who is at the other end; of more than 256, the one that counts for new files."""
+    _, _, group = struct.unpack("=iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    try:
+        raw = client.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_ROOM)
+    except OSError:
+        raw = b""
+    return {group, *struct.unpack(f"={len(raw) // 4}I", raw)}
 
 
 def _send(client: socket.socket, message: dict[str, Any]) -> None:

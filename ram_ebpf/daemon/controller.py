@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import importlib.util
 import logging
 import os
@@ -165,6 +166,7 @@ class Controller:
         self._authorizing: Authorizing | None = None
         self._responder = self._make_responder()
         self._responder_terms = self._depends_on()
+        self._control: ControlSocket | None = None
         self._load = load
         self._reloading = Reloading(self._policy_file(), self._prepare)
         self._unasked: list[Event] = []
@@ -268,7 +270,7 @@ class Controller:
         containers come that may belong to a target. `containers`: whether any are expected.
         Raises what Plane.attach and Plane.attach_device raise; nothing stays attached then either.
         """
-        control = self._open_control()
+        self._control = control = self._open_control()
         following = Following(
             self._plane, self._views, targets, self._say, lambda: self._trust.apply(self._plane)
         )
@@ -432,10 +434,21 @@ class Controller:
 
     def _open_control(self) -> ControlSocket | None:
         try:
-            return ControlSocket()
+            control = ControlSocket()
         except OSError as error:
             self._say("no-control", f"`ram-ebpf status` cannot ask this instance: {error}")
             return None
+        self._admit(control)
+        return control
+
+    def _admit(self, control: ControlSocket) -> None:
+        """Those who may ask, as the policy says."""
+        wanted = self._policy.control.group
+        try:
+            control.admit(None if wanted is None else grp.getgrnam(wanted).gr_gid)
+        except (KeyError, OSError) as error:
+            why = "there is no such group" if isinstance(error, KeyError) else str(error)
+            self._say("no-control-group", f"only root may ask this instance, and not group {wanted}: {why}")
 
     def _serve(
         self,
@@ -582,6 +595,8 @@ class Controller:
         self._plane.drop_older()
         self._describer.message = self._policy.message
         self._state.policy = self._policy
+        if self._control is not None:
+            self._admit(self._control)
         self._make_asker()
         self._renew_authorizing(following)
         self._renew_responder()

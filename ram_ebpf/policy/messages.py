@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from ram_ebpf.policy.authorization import DockerOptions
 from ram_ebpf.policy.connections import Connections
+from ram_ebpf.policy.control import ControlOptions
 from ram_ebpf.policy.document import PathPart
 from ram_ebpf.policy.fields import HOUSE_ERROR
 from ram_ebpf.policy.model import DnsOptions, Policy, Resolver
@@ -29,6 +30,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "recognition": Recognition,
     "docker": DockerOptions,
     "refusals": Refusals,
+    "control": ControlOptions,
     "host": HostOptions,
     "also": AlsoHost,
     "@list": Resolver,
@@ -39,6 +41,7 @@ _MAPPINGS = {
     "recognition": "recognition: { unknown: probe }",
     "docker": "docker: { authorization: true }",
     "refusals": "refusals: { responder: on }",
+    "control": "control: { group: ram-ebpf }",
     "host": "host: { posture: registries }",
     "also": "a host name",
 }

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Discriminator, PlainValidator, PrivateAttr
 from ram_ebpf.policy.authorization import DockerOptions
 from ram_ebpf.policy.base import PolicyModel
 from ram_ebpf.policy.connections import Connections
+from ram_ebpf.policy.control import ControlOptions
 from ram_ebpf.policy.denied import DeniedField
 from ram_ebpf.policy.fail import DEFAULT_LEASE, MOST, Fail
 from ram_ebpf.policy.fields import (
@@ -132,6 +133,7 @@ class Policy(PolicyModel):
     recognition: Recognition = Recognition()
     docker: DockerOptions = DockerOptions()
     refusals: Refusals = Refusals()
+    control: ControlOptions = ControlOptions()
     fail: Annotated[Fail, choice(Fail)] = Fail.CLOSED
     """What it means that the daemon is gone for longer than `lease_seconds`."""
     lease_seconds: Annotated[int | None, integer_between(10, MOST, "a number of seconds for this")] = None

@@ -19,6 +19,8 @@ from ram_ebpf.cli.main import main
 from ram_ebpf.daemon.control import ControlSocket
 from ram_ebpf.daemon.refusals import LastRefusals
 
+NO_FILTER: dict[str, list[str]] = {"name": [], "reason": [], "of_scope": [], "process": []}
+
 
 def record(number: int, host: str = "evil.example") -> dict[str, Any]:
     return {
@@ -161,7 +163,7 @@ def test_follow(kept: LastRefusals, capsys: pytest.CaptureFixture[str]) -> None:
         kept.note(record(left.pop(0)))
         return True
 
-    arguments = argparse.Namespace(last=0, follow=True, json=True, pause=pause)
+    arguments = argparse.Namespace(last=0, follow=True, json=True, pause=pause, **NO_FILTER)
     assert events.run(arguments) == 0
     assert times([json.loads(line) for line in capsys.readouterr().out.splitlines()]) == [2, 3]
 
@@ -170,7 +172,7 @@ def test_follow_until_interrupted(kept: LastRefusals) -> None:
     def pause(seconds: float) -> bool:
         raise KeyboardInterrupt
 
-    assert events.run(argparse.Namespace(last=0, follow=True, json=True, pause=pause)) == 130
+    assert events.run(argparse.Namespace(last=0, follow=True, json=True, pause=pause, **NO_FILTER)) == 130
 
 
 @pytest.mark.parametrize("count", ["-1", "101", "x", "1" * 5000])
