@@ -19,13 +19,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="show what is governed",
         description="Shows what the running instances govern. Exit status: 69 when none runs, 77 not root.",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON, a list with one object an instance")
+    parser.add_argument(
+        "--addresses",
+        action="store_true",
+        help="with each learned address and its name",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="as JSON, a list with one object an instance: docs/json.md"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Asks all instances; the exit status."""
-    answers = ask({"verb": "status"})
+    answers = ask({"verb": "status", "addresses": args.addresses})
     if isinstance(answers, int):
         return answers
     if args.json:
@@ -43,13 +50,26 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     whose = f" of {answer['organization']}" if answer.get("organization") else ""
     who = f"ram-ebpf {answer['version']} (pid {answer['instance']})"
     yield f"{who}: {answer['mode']}, {answer['policy']}{whose}"
+    if "kernel" in answer:  # not of an instance of an older version, nor the rest of these
+        digest = f"SHA-256 {answer['digest'][:12]}; " if answer["digest"] else ""
+        yield f"  {digest}resolvers: {', '.join(answer['resolvers']) or 'none'}"
+        kernel = answer["kernel"]
+        yield f"  Linux {kernel['release']}, which has: {', '.join(kernel['features']) or 'nothing extra'}"
+    for warning in answer.get("warnings", ()):
+        yield f"  warning, {warning['about']}: {warning['explanation']}"
     for scope in answer["scopes"]:
         more = f", {scope['registries']} more registries" if scope["registries"] else ""
         learned = plural(scope["learned"], "learned entry", "learned entries")
+        if scope.get("next_expiry_seconds") is not None:
+            learned += f", the first to go in {scope['next_expiry_seconds']} s"
         yield f"  {scope['scope']} ({scope['posture']}{more}): {learned}"
         places = [*scope["cgroups"], *(f"device {name}" for name in scope["devices"])]
         for place in places or ["nothing of it is there now"]:
             yield f"    {place}"
+        for item in scope.get("addresses", ()):
+            ports = ",".join(map(str, item["ports"]))
+            why = f"{item['name']}, " if item["name"] else ""
+            yield f"    {item['address']} port {ports}: {why}rule {item['rule']}, {item['seconds']} s"
     if answer.get("lease_seconds"):
         yield f"  nothing is refused any more when the daemon is gone for {answer['lease_seconds']} s"
     if "responder" in answer:  # not of an instance of an older version

@@ -34,11 +34,12 @@ from ram_ebpf.daemon.repeats import Repeats
 from ram_ebpf.daemon.responder_state import Answered, ResponderState
 from ram_ebpf.daemon.state import State
 from ram_ebpf.daemon.trust import Trust
+from ram_ebpf.daemon.warnings import Warnings
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.answering import Answering
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.events import Event, EventSource
-from ram_ebpf.dataplane.plane import Plane
+from ram_ebpf.dataplane.plane import Plane, TrustedResolver
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import Answer, read_message
@@ -105,6 +106,11 @@ def settings_of(policy: Policy) -> Settings:
     )
 
 
+def _endpoint_text(resolver: TrustedResolver) -> str:
+    address = f"[{resolver.address}]" if resolver.address.version == 6 else str(resolver.address)
+    return f"{address}:{resolver.port}"
+
+
 def posture_of(terms: Terms) -> abi.Posture:
     """As the programs know it."""
     return abi.Posture[terms.posture.name]
@@ -134,6 +140,7 @@ class Controller:
         self._writer = writer
         self._options = options or Options()
         self._settings = settings_of(policy)
+        self._warnings = Warnings()
         self._trust = Trust(policy, self._say)
         self._stop = threading.Event()
         self._history = NameHistory()
@@ -290,6 +297,9 @@ class Controller:
             self._responder_state,
             self._request_counters,
             refusals,
+            self._history,
+            self._warnings,
+            lambda: [_endpoint_text(each) for each in self._trust.resolvers],
         )
         state.reload = self._reload_on_request
         self._state = state
@@ -407,6 +417,7 @@ class Controller:
         ]
 
     def _say(self, event: str, explanation: str, **more: Any) -> None:
+        self._warnings.note(event, explanation)
         self._writer.write({"event": event, "explanation": explanation, **more})
 
     @contextlib.contextmanager
@@ -595,6 +606,7 @@ class Controller:
         self._plane.drop_older()
         self._describer.message = self._policy.message
         self._state.policy = self._policy
+        self._warnings.begin_again()
         if self._control is not None:
             self._admit(self._control)
         self._make_asker()

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ram_ebpf import __version__
+from ram_ebpf.daemon import learned
 from ram_ebpf.daemon.following import Following
+from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.reasons import explain
 from ram_ebpf.daemon.records import rule_text
 from ram_ebpf.daemon.refusals import MOST, LastRefusals
 from ram_ebpf.daemon.responder_state import ResponderState
-from ram_ebpf.dataplane import abi, clock
+from ram_ebpf.daemon.warnings import Warnings
+from ram_ebpf.dataplane import abi, clock, features
 from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.tables import refused_list
@@ -42,15 +45,18 @@ class State:
     request_counters: Callable[[], dict[str, int]] = dict
     """Of refused requests to Docker's API."""
     refusals: LastRefusals = field(default_factory=LastRefusals)
+    history: NameHistory = field(default_factory=NameHistory)
+    warnings: Warnings = field(default_factory=Warnings)
+    resolvers: Callable[[], list[str]] = list
     reload: Callable[[int | None], dict[str, Any]] = lambda number: {"error": "nothing can be reloaded"}
     """Begins a reload (None), or says what has become of one, by its number."""
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """`status`, `last` with `count`, `explain` with `host` and, if wanted, `port` and `pid`, or `reload`,
-        with the `number` of one that was begun so."""
+        """`status`, with `addresses: true` for what was learned; `last` with `count`; `explain` with `host`
+        and, if wanted, `port` and `pid`; or `reload`, with the `number` of one that was begun so."""
         try:
             if request.get("verb") == "status":
-                return self.status()
+                return self.status(request.get("addresses") is True)
             if request.get("verb") == "explain":
                 return self.explain(request)
             if request.get("verb") == "last":
@@ -62,8 +68,8 @@ class State:
             return {"error": str(error)}
         return {"error": f"no verb {str(request.get('verb'))[:40]!r}: write status, explain, last or reload"}
 
-    def status(self) -> dict[str, Any]:
-        """What is enforced where."""
+    def status(self, addresses: bool = False) -> dict[str, Any]:
+        """What is enforced where. `addresses`: also what was learned there, each with its end."""
         return {
             "version": __version__,
             "mode": self.policy.mode.value,
@@ -72,7 +78,10 @@ class State:
             "organization": self.policy.organization,
             "fail": self.policy.fail.value,
             "lease_seconds": self.policy.lease,
-            "scopes": [self._describe(label) for label in self.following.labels()],
+            "resolvers": self.resolvers(),
+            "kernel": {"release": os.uname().release, "features": features.names()},
+            "warnings": self._warnings(),
+            "scopes": [self._describe(label, addresses) for label in self.following.labels()],
             "responder": self.responder().describe(),
             "counters": {
                 **{reason.slug: count for reason, count in sorted(self.plane.counters().items())},
@@ -91,16 +100,28 @@ class State:
             "organization": self.policy.organization,
         }
 
-    def _describe(self, label: str) -> dict[str, Any]:
+    def _warnings(self) -> list[dict[str, str]]:
+        found = self.warnings.current()
+        for label in self.following.labels():
+            if not self.following.cgroups_of(label) and not self.following.devices_of(label):
+                found[f"scope {label}"] = "nothing of it is there now"
+        return [{"about": about, "explanation": text} for about, text in found.items()]
+
+    def _describe(self, label: str, addresses: bool) -> dict[str, Any]:
         scopes, terms = self.following.scopes_of(label), self.following.terms_of(label)
-        learned = {scope.maps["learned"].fd: scope.maps["learned"] for scope in scopes}
+        maps = {scope.maps["learned"].fd: scope.maps["learned"] for scope in scopes}.values()
+        tables = self.following.view_of(label).tables
+        found = learned.addresses(maps, tables, self.history, self.plane.settings.grace)
         return {
             "scope": label,
             "posture": terms.posture.value,
             "registries": len(terms.registries),
+            "rules": {"names": len(tables.rules.names), "addresses": len(tables.rules.addresses)},
             "cgroups": [str(path) for path in self.following.cgroups_of(label)],
             "devices": [str(device) for device in self.following.devices_of(label)],
-            "learned": sum(1 for item in learned.values() for _ in item),
+            "learned": len(found),
+            "next_expiry_seconds": found[0]["seconds"] if found else None,
+            **({"addresses": found} if addresses else {}),
         }
 
     def explain(self, request: dict[str, Any]) -> dict[str, Any]:

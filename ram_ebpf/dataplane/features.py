@@ -53,6 +53,11 @@ def has_helper(program_type: ProgramType, attach_type: AttachType | None, helper
     return True
 
 
+def names() -> list[str]:
+    """What is there of all that the programs do without elsewhere, such as `ktime-boot`."""
+    return [flag.removeprefix("-DRAM_HAVE_").lower().replace("_", "-") for flag in compiler_flags()]
+
+
 @lru_cache(maxsize=1)
 def has_boot_time() -> bool:
     """Whether all our programs may read CLOCK_BOOTTIME (Linux 5.8)."""

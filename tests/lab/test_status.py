@@ -26,6 +26,7 @@ from .test_responder_life import processes_of
 pytestmark = pytest.mark.root
 
 _ROOT = Path(__file__).parents[2]
+SCHEMA = (_ROOT / "docs" / "json.md").read_text(encoding="utf-8")
 POLICY = f"""\
 version: 1
 organization: lab
@@ -82,6 +83,8 @@ def test_status(lab: Lab, daemon: Daemon, root: Path) -> None:
     assert f"    {root}" in lines
     assert f"  cgroup {root}/strict (strict, 1 more registries): 0 learned entries" in lines
     assert f"    {root}/strict" in lines
+    assert lines[1].startswith("  SHA-256 ")
+    assert lines[1].endswith(f"; resolvers: {Lab.resolver}:53")
 
 
 def test_status_as_json(lab: Lab, daemon: Daemon, root: Path) -> None:
@@ -90,8 +93,16 @@ def test_status_as_json(lab: Lab, daemon: Daemon, root: Path) -> None:
         tcp_connect(actor, lab.allowed.address)
         with contextlib.suppress(PermissionError):  # or it is led to the responder, which may not be ready
             tcp_connect(actor, lab.blocked.address)
-    (answer,) = json.loads(ask(lab, "status", "--json").stdout)
+    (answer,) = json.loads(ask(lab, "status", "--json", "--addresses").stdout)
     assert answer["instance"] == daemon.pid
+    for each in (answer, answer["kernel"], *answer["scopes"], answer["responder"]):
+        assert [key for key in each if f"`{key}`" not in SCHEMA] == []
+    assert (answer["scopes"][1]["rules"], answer["warnings"]) == ({"names": 3, "addresses": 0}, [])
+    assert answer["resolvers"] == [f"{Lab.resolver}:53"]
+    (found,) = [item for item in answer["scopes"][1]["addresses"] if item["address"] == lab.allowed.address]
+    assert [key for key in found if f"`{key}`" not in SCHEMA] == []
+    assert (found["ports"], found["name"]) == ([443], "allowed.registry.test")
+    assert found["seconds"] <= 86400
     assert [scope["posture"] for scope in answer["scopes"]] == ["registries", "strict"]
     assert answer["scopes"][1]["learned"] >= 1
     assert answer["counters"]["denied-unknown-address"] >= 1
