@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from ram_ebpf.dataplane import clock
 from ram_ebpf.dataplane.abi import Reason, Stage
 from ram_ebpf.dataplane.settings import Settings
 
@@ -192,10 +193,11 @@ def test_ports_used_again(connection: Connection) -> None:
 
 def test_beginning_that_was_not_seen(opened: Bench) -> None:
     connection = Connection(opened)
+    earlier, key = opened.scope.view.device_side.maps["earlier"], struct.pack("=I", opened.scope.number)
+    earlier[key] = struct.pack("=Q", clock.now_ns() + clock.NANOSECONDS)
     assert connection.sends(b"in the middle")  # a device that has just been governed
     connection.forget()
-    earlier = opened.scope.view.device_side.maps["earlier"]
-    earlier[struct.pack("=I", opened.scope.number)] = struct.pack("=Q", 1)
+    earlier[key] = struct.pack("=Q", 1)
     assert not connection.sends(b"in the middle")
     assert connection.sends(b"")  # an acknowledgement alone says nothing, and is not remembered
     assert not connection.sends(ALLOWED)
