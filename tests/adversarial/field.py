@@ -25,6 +25,7 @@ from tests.adversarial.actor import Actor
 from tests.lab.daemon import COMMAND, Daemon
 from tests.lab.lab import Lab
 from tests.lab.node import Node
+from tests.lab.pace import PACE
 
 PORT = 443
 PATIENCE = 10.0  # seconds for a line of the log, or for a packet to arrive; a slow guest needs some
@@ -243,7 +244,7 @@ def attempt(actor: Actor, attack: Attack, target: Target) -> OSError | None:
 
 def eventually(condition: Callable[[], bool], patience: float = PATIENCE) -> bool:
     """Whether the condition holds soon."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + patience * PACE
     while not condition():
         if time.monotonic() > deadline:
             return False

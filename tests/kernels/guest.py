@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import IO
 
 from ram_ebpf.dataplane import cache
+from tests.lab import pace
 
 from . import probe, verifier
 from .exchange import JUNIT, Job, Outcome
 
 # What pytest gets to report in, when time is up, before the host ends the machine.
 _LAST_SECONDS = 8.0
+# How slow a guest without hardware acceleration is, with a second one or the rest of a host's work beside it.
+_PACE = "5"
 
 
 def main(share: Path) -> int:
@@ -86,7 +89,12 @@ def _start(arguments: Sequence[str], junit: Path, log: IO[str] | None) -> subpro
     # The first test of a run starts the lab, which takes minutes where another guest runs beside this one.
     patience = ["-o", "timeout=600"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={junit}", *patience]
-    return subprocess.Popen([*command, *arguments], stdout=log, stderr=subprocess.STDOUT if log else None)
+    return subprocess.Popen(
+        [*command, *arguments],
+        env={**os.environ, pace.VARIABLE: _PACE},
+        stdout=log,
+        stderr=subprocess.STDOUT if log else None,
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from .lab import Lab
+from .pace import PACE
 
 COMMAND = (sys.executable, "-m", "ram_ebpf")
 _ROOT = Path(__file__).parents[2]
@@ -149,7 +150,7 @@ class Daemon:
     def wait(self, condition: Callable[[list[dict[str, Any]]], bool], timeout: float = 10.0) -> None:
         """Wait until the lines so far meet a condition; TimeoutError, or RuntimeError at the daemon's end."""
         with self._changed:
-            if not self._changed.wait_for(lambda: condition(self._lines) or self._ended, timeout):
+            if not self._changed.wait_for(lambda: condition(self._lines) or self._ended, timeout * PACE):
                 raise TimeoutError(f"the daemon's log lacks what was waited for: {self._tail()}")
             if not condition(self._lines):
                 raise RuntimeError(f"the daemon ended early: {self._tail()}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from .namespaces import Namespace
+from .pace import PACE
 from .programs import find
 
 # One process all along: each program of the chain replaces the one before, so the pid that Popen knows
@@ -121,7 +122,7 @@ def run(
     stdin: str | None = None,
     timeout: float = 30.0,
 ) -> Finished:
-    """Run a program in its place to its end. On a timeout, kill it and raise TimeoutExpired."""
+    """Run a program in its place to its end. On a timeout (see pace.py) kill it and raise TimeoutExpired."""
     source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
     started = time.perf_counter()
     process = start(
@@ -129,7 +130,7 @@ def run(
     )
     with process:
         try:
-            stdout, stderr = process.communicate(stdin, timeout)
+            stdout, stderr = process.communicate(stdin, timeout * PACE)
         except BaseException:
             kill(process)
             raise

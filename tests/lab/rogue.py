@@ -15,6 +15,7 @@ from typing import Any
 
 from . import topology
 from .node import Node
+from .pace import PACE
 
 # The root of the project, where `python -m tests.lab…` and a script's imports find this package.
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,7 @@ class RogueDns:
 
         Events are ready, query, sent and error; an error of the script is raised.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PACE
         while True:
             try:
                 found = self._events.get(timeout=max(0.0, deadline - time.monotonic()))

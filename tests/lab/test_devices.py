@@ -17,11 +17,12 @@ from tests.adversarial.packets import ipv4, udp
 
 from . import topology
 from .lab import Lab
+from .pace import PACE
 from .switch import POLICY, SwitchDaemon, governed, programs_on
 
 pytestmark = pytest.mark.root
 
-AT_ONCE = 0.3  # seconds
+AT_ONCE = 0.3 * PACE  # seconds
 
 
 @pytest.fixture(scope="module", params=["device", "netns"])

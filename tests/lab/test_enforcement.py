@@ -16,11 +16,12 @@ from tests.adversarial.field import PORT, governed, tcp_connect, wait_denied, wa
 from . import topology
 from .daemon import Daemon
 from .lab import Lab
+from .pace import PACE
 
 UNKNOWN = "denied-unknown-address"
 MESSAGE = "Ask platform@registry.test to allow it."
 DNS_OVER_HTTPS = "a resolver that speaks DNS over HTTPS, and not one of the trusted ones"
-AT_ONCE = 2.0  # seconds; the aim is 0.2, most of which is the start of skopeo
+AT_ONCE = 2.0 * PACE  # seconds; the aim is 0.2, most of which is the start of skopeo
 
 POLICY = f"""\
 version: 1
