@@ -19,12 +19,15 @@ DEB_PACKAGES := build-essential debhelper python3-venv python3-cryptography pyth
 	python3-requests python3-yaml
 PACKAGE_PACKAGES := debian-archive-keyring debootstrap util-linux
 
+# Of soak.
+MINUTES ?= 60
+
 # Of install and uninstall; packaging/install.sh says what goes where.
 PREFIX ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit lint format test-kernel test-engines test-package refusals bench install uninstall deb clean
+.PHONY: help demo run test unit lint format test-kernel test-engines test-package test-faults soak refusals bench install uninstall deb clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -77,6 +80,14 @@ test-engines: $(VENV)/.ready ## run the tests with real engines of three Debian 
 	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(ENGINE_PACKAGES)
 	@$(PY) -m tests.engines.prepare
 	@$(PY) -m pytest tests/engines $(ARGS)
+
+test-faults: $(VENV)/.ready ## kill, starve, fill up and upgrade the daemon under traffic, in an hour (root)
+	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES)
+	@$(PY) -m pytest tests/faults --long $(ARGS)
+
+soak: $(VENV)/.ready ## all of these mixed for MINUTES=60, and whether memory stays as it is (root)
+	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES)
+	@$(PY) -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
 
 refusals: $(VENV)/.ready ## have real engines be refused, and write what each prints into docs/refusals.md (root)
 	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(ENGINE_PACKAGES)

@@ -31,6 +31,11 @@ _MARKERS = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Here, as pytest takes options from the top of what it is given alone."""
+    parser.addoption("--long", action="store_true", help="tests/faults in full, as `make test-faults` does")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Markers that are no concern of a run on a host, where their tests are left out."""
     for marker in _MARKERS:

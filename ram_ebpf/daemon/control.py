@@ -7,6 +7,7 @@ A request is one line of JSON, an object with the key `verb`; so is the answer, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import queue
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,9 @@ _MOMENT = 0.1  # seconds for those who may not
 _LONGEST = 65536  # bytes of a request
 _LONGEST_ANSWER = 64 << 20
 _ANSWER_PATIENCE = 10.0
+# Of descriptors or memory (accept(2)): the next one may find some again.
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
+_SHORTAGE_PAUSE = 0.1
 
 _SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h, since Linux 4.13
 _GROUPS_ROOM = 1024  # bytes, the most that Python's getsockopt() takes: 256 groups
@@ -94,8 +99,11 @@ class ControlSocket(News):
         while True:
             try:
                 client, _ = self._listener.accept()
-            except OSError:  # closed
-                return
+            except OSError as error:
+                if error.errno not in _SHORTAGES:  # closed
+                    return
+                time.sleep(_SHORTAGE_PAUSE)  # whoever asks waits with us
+                continue
             with client, contextlib.suppress(OSError):
                 client.settimeout(_PATIENCE)
                 self._talk(client)

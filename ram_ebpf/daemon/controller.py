@@ -310,6 +310,7 @@ class Controller:
                 self._wait_for_seeds()
                 if not self._stop.is_set():
                     self._pin()
+                    self._tell_of_strangers()
                     used = {self._views[item.terms] for item in targets if item.at_devices}
                     if containers or used:  # the first device that comes is not to wait for a compiler
                         self._plane.prepare_devices(used)
@@ -375,10 +376,26 @@ class Controller:
         try:
             self._plane.pin()
         except OSError as error:
+            self._say_unpinned(error)
+
+    def _say_unpinned(self, error: OSError) -> None:
+        self._say(
+            "unpinned",
+            f"if ram-ebpf is killed, everything in its scopes is refused until it is started again: {error}",
+        )
+
+    def _tell_unpinned(self) -> None:
+        problem = self._plane.pin_problem()
+        if problem is not None:
+            self._say_unpinned(problem)
+
+    def _tell_of_strangers(self) -> None:
+        if self._plane.has_strange_remains:
             self._say(
-                "unpinned",
-                "if ram-ebpf is killed, everything in its scopes is refused until it is started again: "
-                f"{error}",
+                "not-inherited",
+                "what a killed instance of another version knew is not understood: it is replaced without a "
+                "gap, but addresses count when they are looked up again, and open connections are taken for "
+                "older than the enforcement (`connections: { earlier: cut }` ends them)",
             )
 
     def _ready(self) -> None:
@@ -499,6 +516,7 @@ class Controller:
                 if control is not None and control.has_news():
                     control.answer_with(state.answer)
                 self._reload(following)
+                self._tell_unpinned()
                 self._trust.follow(self._plane)
                 self._manager.status(self._summary())
                 now = time.monotonic()

@@ -10,6 +10,7 @@ import ctypes
 import ipaddress
 import socket
 import zlib
+from collections.abc import Iterable
 from enum import IntEnum, IntFlag
 
 CLASS_COUNT = 40
@@ -547,5 +548,21 @@ _OUTLIVING = (
     *(Flow, Hold, Beginning),
     *(OpeningKey, Opening, Alias, QueryKey, Query),
 )
-LAYOUT = zlib.crc32("\n".join(map(_described, _OUTLIVING)).encode())
-"""Of the structures that one instance takes over from another one; in the `config` of both."""
+# What numbers in these structures mean. A stage of another name would let through what was cut.
+_OUTLIVING_NUMBERS: tuple[type[IntEnum | IntFlag], ...] = (Stage, RuleFlag, OpeningFlag, RefusedList)
+
+
+def _counted(numbers: type[IntEnum | IntFlag]) -> str:
+    return f"{numbers.__name__}:{','.join(f'{item.name}={int(item)}' for item in numbers)}"
+
+
+def layout_of(
+    structures: Iterable[type[ctypes.Structure]], numbers: Iterable[type[IntEnum | IntFlag]]
+) -> int:
+    """A number that is another one when a field has another place, or a name another number."""
+    return zlib.crc32("\n".join([*map(_described, structures), *map(_counted, numbers)]).encode())
+
+
+LAYOUT = layout_of(_OUTLIVING, _OUTLIVING_NUMBERS)
+"""Of the structures that one instance takes over from another one, and of the numbers in them; in the
+`config` of both."""

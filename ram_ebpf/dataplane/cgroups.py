@@ -7,13 +7,14 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ram_ebpf.dataplane import syscall
 from ram_ebpf.dataplane.programs import CGROUP_HOOKS, OBJECT_PREFIX, Hook, Programs
-from ram_ebpf.dataplane.syscall import AttachType
+from ram_ebpf.dataplane.syscall import AttachType, ProgramType
 
+_FIRST_OF_CONNECT = next(hook for hook in CGROUP_HOOKS if hook.program_type is ProgramType.CGROUP_SOCK_ADDR)
 _THROWAWAY = "ram-ebpf-try-"
 _DYING = 1.0  # seconds for which a cgroup may be busy with a process that has ended
 
@@ -32,15 +33,23 @@ def _open_directory(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def attach(programs: Programs, cgroup: Path, hooks: Sequence[Hook] = CGROUP_HOOKS) -> None:
+def attach(
+    programs: Programs,
+    cgroup: Path,
+    hooks: Sequence[Hook] = CGROUP_HOOKS,
+    before_connect: Callable[[], None] = lambda: None,
+) -> None:
     """Attaches the hooks to a cgroup2 directory, beside whatever others have attached there.
 
-    Raises OSError that names the cure where somebody's program refuses company.
+    `before_connect` is called when all packets pass these programs, and before any of them refuses a
+    connect(). Raises OSError that names the cure where somebody's program refuses company.
     """
     attached: list[Hook] = []
     with _open_directory(cgroup) as directory:
         try:
             for hook in hooks:
+                if hook is _FIRST_OF_CONNECT:
+                    before_connect()
                 syscall.program_attach(
                     directory, programs.fds[hook.function], _type(hook), syscall.F_ALLOW_MULTI
                 )
@@ -80,11 +89,14 @@ def ours_attached(cgroup: Path, hooks: Sequence[Hook] = CGROUP_HOOKS) -> dict[Ho
     return found
 
 
-def detach_leftovers(found: Mapping[Hook, list[int]], cgroup: Path) -> int:
-    """Detaches programs that an earlier, killed instance left; returns how many."""
+def detach_leftovers(found: dict[Hook, list[int]], cgroup: Path) -> int:
+    """Detaches programs that an earlier, killed instance left; returns how many.
+
+    Those go first that refuse: without the others they would learn nothing more, and refuse what is allowed.
+    """
     count = 0
     with _open_directory(cgroup) as directory:
-        for hook, identifiers in found.items():
+        for hook, identifiers in reversed(found.items()):
             for identifier in identifiers:
                 with contextlib.suppress(FileNotFoundError), syscall.opened_program(identifier) as fd:
                     syscall.program_detach(directory, fd, _type(hook))

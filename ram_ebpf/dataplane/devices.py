@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,16 +111,22 @@ class Attachment:
 
 
 def attach(
-    programs: Programs, device: Device, hooks: Sequence[Hook] = DEVICE_PROGRAMS.attached
+    programs: Programs,
+    device: Device,
+    hooks: Sequence[Hook] = DEVICE_PROGRAMS.attached,
+    before_outgoing: Callable[[], None] = lambda: None,
 ) -> list[Attachment]:
     """Attaches both programs, beside whatever others have attached. Raises OSError.
 
     What comes to the governed side is read first: a reply that is learned is never refused meanwhile.
+    `before_outgoing` is called between the two.
     """
     attached: list[Attachment] = []
     with namespaces.inside(device.namespace):
         try:
             for hook, way in zip(hooks, device.ways(), strict=True):
+                if hook is hooks[-1]:
+                    before_outgoing()
                 attached.append(_attach(hook, programs.fds[hook.function], device, way))
         except BaseException:
             for attachment in attached:
@@ -196,9 +202,13 @@ def attach_to_clsact(hook: Hook, fd: int, device: Device, way: AttachType) -> At
 
 
 def detach(device: Device, attachments: Iterable[Attachment]) -> None:
-    """Detaches what attach() attached, or an earlier instance; a device that is gone took it along."""
+    """Detaches what attach() attached, or an earlier instance; a device that is gone took it along.
+
+    What refuses goes first: without the others it would learn nothing more, and refuse what is allowed.
+    """
+    incoming, _ = device.ways()
     with contextlib.suppress(OSError), namespaces.inside(device.namespace):
-        for attachment in reversed(list(attachments)):
+        for attachment in sorted(attachments, key=lambda item: item.way is incoming):
             _detach(device, attachment)
 
 

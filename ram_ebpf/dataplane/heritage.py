@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.maps import Map
@@ -70,6 +70,8 @@ class Heritage:
     """Equal for the same older scope."""
     maps: Mapping[str, Map]
     translation: Translation
+    _copied: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    """What copy_to() has found before, by the name of the map: that is not looked at again."""
 
     def kept(self) -> dict[str, Map]:
         """Those to go on with, open for whoever takes them."""
@@ -78,15 +80,21 @@ class Heritage:
     def copy_to(self, maps: Mapping[str, Map]) -> None:
         """Adds what is not in the newer scope's maps, or is there for a shorter time."""
         translate = self.translation
+        # Queries first: what is answered behind that is learned by the newer programs, and what was answered
+        # before that is among what is copied then.
         for name, one in (
-            ("learned", translate.opening),
-            ("aliases", translate.alias),
             ("queries", translate.query),
             ("unlisted", translate.query),
+            ("learned", translate.opening),
+            ("aliases", translate.alias),
         ):
             if name not in self.maps or name not in maps:
                 continue
-            for key, value in self.maps[name].items():
+            before, now = self._copied.get(name, {}), dict(self.maps[name].snapshot())
+            self._copied[name] = now
+            for key, value in now.items():
+                if before.get(key) == value:
+                    continue
                 pair = one(key, value)
                 if pair is not None and _is_news(name, maps[name].get(pair[0]), pair[1]):
                     maps[name][pair[0]] = pair[1]

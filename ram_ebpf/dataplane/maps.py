@@ -103,6 +103,16 @@ class Map:
             if value is not None:
                 yield key, value
 
+    def snapshot(self) -> list[tuple[bytes, bytes]]:
+        """The pairs of a hash, by one system call where the kernel has it (5.6)."""
+        shape = self.shape
+        try:
+            return syscall.map_lookup_all(self.fd, shape.key_size, shape.value_size, shape.max_entries)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSPC):
+                raise
+        return list(self.items())
+
     def clear(self) -> None:
         """Removes every key."""
         for key in list(self):

@@ -73,9 +73,10 @@ class Pins:
                 syscall.object_pin(str(path), item.fd)
 
     def drop(self, prefix: str) -> None:
-        """Removes pins that were added with something in front."""
+        """Removes pins that were added with something in front, as far as that can be."""
         for path in self._directory.glob(f"{prefix}*"):
-            path.unlink()
+            with contextlib.suppress(OSError):  # close() tries again
+                path.unlink()
 
     def remove_unused(self) -> int:
         """Removes what dead instances left and nothing attached needs any more; returns how many."""

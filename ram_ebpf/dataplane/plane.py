@@ -150,6 +150,7 @@ class Plane:
         self._devices: dict[Device, DevicePlace] = {}
         self._watched: dict[Path, int] = {}
         self._pins: Pins | None = None
+        self._pin_problem: OSError | None = None
         self._bridges: Bridges | None = None
         self._views: list[View] = []
         self._older: list[View] = []  # of an earlier policy, in use as long as a scope of theirs is
@@ -216,7 +217,7 @@ class Plane:
 
     def take_policy(self, views: Sequence[View], settings: Settings) -> None:
         """From now on scopes are opened with these views. What is attached goes on by the older ones until
-        it is attached again with a scope of these. Raises OSError where nothing can be pinned."""
+        it is attached again with a scope of these."""
         before = self.shared
         self._older += self._views
         self._views, self._settings = list(views), settings
@@ -252,6 +253,11 @@ class Plane:
         """Whether a killed instance was found, from whom something is taken over."""
         return self._remains.newest is not None
 
+    @property
+    def has_strange_remains(self) -> bool:
+        """Whether one was found that had another layout, so that nothing is taken over from it."""
+        return self._remains.strange > 0
+
     def settle(self) -> None:
         """Whoever is to take something over has done so: of an earlier policy, or of a killed instance."""
         for scope in self._scopes.values():
@@ -277,8 +283,17 @@ class Plane:
             self._pins.add(view.prefix, view.arrays())
 
     def _pin_new(self) -> None:
+        """Where it cannot be, what follows is enforced all the same; see pin_problem()."""
         if self._pins is not None:
-            self.pin()
+            try:
+                self.pin()
+            except OSError as error:
+                self._pin_problem = error
+
+    def pin_problem(self) -> OSError | None:
+        """Why something could not be pinned since the last call."""
+        problem, self._pin_problem = self._pin_problem, None
+        return problem
 
     def remove_unused_pins(self) -> None:
         """Removes those of dead instances whose places others have taken over."""
@@ -439,7 +454,7 @@ class Plane:
                 loaded = chosen.programs_at(_depth(cgroup))
                 self._flag(abi.ConfigFlag.NESTED, _is_nested({*self._attached, cgroup}))
                 leftovers = cgroups.ours_attached(cgroup)
-                cgroups.attach(loaded, cgroup)
+                cgroups.attach(loaded, cgroup, before_connect=chosen.catch_up)
         except BlockingIOError as error:
             os.close(lock)
             raise BusyCgroupError(f"{cgroup} is already governed by another instance of ram-ebpf") from error
@@ -457,7 +472,7 @@ class Plane:
         if place.scope is scope:
             return
         loaded = scope.programs_at(_depth(cgroup))
-        cgroups.attach(loaded, cgroup)
+        cgroups.attach(loaded, cgroup, before_connect=scope.catch_up)
         scope.catch_up()
         cgroups.detach(place.programs, cgroup)
         scope.catch_up()
@@ -505,7 +520,7 @@ class Plane:
                 self._pin_new()
                 self._mark_governed(device, True)
                 leftovers = devices.ours_attached(device)
-                attached = devices.attach(loaded, device)
+                attached = devices.attach(loaded, device, before_outgoing=chosen.catch_up)
         except BaseException:
             self._mark_governed(device, False)
             lock.close()
@@ -522,7 +537,7 @@ class Plane:
             return
         loaded = scope.programs_for(device.flags)
         self._pin_new()
-        attached = devices.attach(loaded, device)
+        attached = devices.attach(loaded, device, before_outgoing=scope.catch_up)
         scope.catch_up()
         devices.detach(device, place.attached)
         scope.catch_up()

@@ -99,17 +99,25 @@ class Daemon:
         self._argv += words
 
     def __enter__(self) -> Daemon:
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def start(self) -> None:
+        """Start it without waiting for anything; __exit__ ends it."""
         self._process = self._lab.client.popen(
             self._argv, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        try:
-            self.wait(lambda lines: any(line.get("event") == "ready" for line in lines), self._patience)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
+
+    def wait_ready(self) -> None:
+        """Wait until it governs what it should."""
+        self.wait(lambda lines: any(line.get("event") == "ready" for line in lines), self._patience)
 
     def __exit__(
         self,
@@ -165,6 +173,10 @@ class Daemon:
             if found is not None or time.monotonic() > deadline or self._ended:
                 return found
             time.sleep(0.005)
+
+    def has_ended(self) -> bool:
+        """Whether its process is no more."""
+        return self._process.poll() is not None
 
     def terminate(self, timeout: float = 10.0) -> int:
         """Ask the daemon to end (SIGTERM) and return its exit status."""

@@ -160,6 +160,16 @@ class Docker:
         netns.remove(self.node.namespace.name)
         shutil.rmtree(self._directory)
 
+    def kill(self) -> None:
+        """End it at once, with all that it runs, and nothing else that lives in its control group."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.node.stop(self._process)
+
+    def start_again(self) -> None:
+        """Start it behind kill(). What it has on disk is still there."""
+        self._start()
+        self._wait()
+
     @property
     def pid(self) -> int:
         """The process."""

@@ -67,13 +67,17 @@ class SwitchDaemon(ScopedDaemon):
         self._address = addressed(lab)
 
     def __enter__(self) -> SwitchDaemon:
+        super().__enter__()
+        return self
+
+    def start(self) -> None:
+        """See Daemon."""
         self._address.__enter__()
         try:
-            super().__enter__()
+            super().start()
         except BaseException:
             self._address.__exit__(None, None, None)
             raise
-        return self
 
     def __exit__(
         self,

@@ -213,3 +213,25 @@ def test_ranges(number: int) -> None:
 def test_widest_ranges() -> None:
     for text, length in (("0.0.0.0/0", 32 + 96), ("::/0", 32), ("10.0.0.1/32", 32 + 128)):
         assert abi.RangeKey.from_buffer_copy(abi.range_key(ip_network(text), 443)).prefixlen == length
+
+
+def test_layout_of_what_outlives_an_instance() -> None:
+    """Another version that has one more field, or other numbers for the same names, is not misread."""
+
+    class Longer(ctypes.Structure):
+        _fields_ = (*abi.Connection._fields_, ("spare", ctypes.c_uint64))
+
+    class Swapped(IntEnum):
+        NAMED = abi.Stage.CUT
+        CUT = abi.Stage.NAMED
+
+    class Stage(IntEnum):
+        NAMED = abi.Stage.NAMED
+        CUT = abi.Stage.CUT
+
+    Longer.__name__, Swapped.__name__ = "Connection", "Stage"
+    ours = abi.layout_of([abi.Connection], [Stage])
+    assert ours == abi.layout_of([abi.Connection], [Stage])
+    assert ours != abi.layout_of([Longer], [Stage])
+    assert ours != abi.layout_of([abi.Connection], [Swapped])
+    assert abi.layout_of([abi.Connection], [abi.Stage]) != abi.layout_of([abi.Connection], [])

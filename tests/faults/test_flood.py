@@ -1,0 +1,49 @@
+"""Refusals without end: the log and the memory stay as they are."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.adversarial.actor import Actor
+from tests.lab import topology
+from tests.lab.lab import Lab
+
+from .conftest import Extent
+from .instances import Instances
+from .memory import measure
+from .traffic import PORT, FarEnds, Traffic
+
+_LINES_A_SECOND = 60  # of two floods, and of the stream
+_GROWTH = 4 << 20
+
+
+def test_refusals(
+    lab: Lab, ends: FarEnds, scope: Path, instances: Instances, tmp_path: Path, extent: Extent
+) -> None:
+    """Of connections and of datagrams; nothing of either comes to the target."""
+    daemon = instances.start()
+    done = tmp_path / "done"
+    wanted = extent.of(10_000, 1_000_000)
+    with Traffic(lab, ends, scope) as traffic:
+        with Actor(lab.client, scope) as connecting, Actor(lab.client, scope) as sending:
+            time.sleep(1.0)
+            before, lines, started = measure(daemon.pid), len(daemon.lines()), time.monotonic()
+            refused = {"EPERM": 0}
+            while refused["EPERM"] < wanted:
+                done.unlink(missing_ok=True)
+                connecting.start("hammer", topology.BLOCKED, PORT, str(done))
+                sending.start("batter", topology.BLOCKED, PORT, str(done))
+                time.sleep(extent.of(2.0, 30.0))
+                done.touch()
+                outcomes = connecting.finish()
+                assert set(outcomes) == {"EPERM"}, outcomes
+                refused["EPERM"] += outcomes["EPERM"]
+                assert sending.finish() > 0
+            seconds = time.monotonic() - started
+        time.sleep(1.0)
+        after, said = measure(daemon.pid), len(daemon.lines()) - lines
+        traffic.finish().assert_right()
+    assert said < _LINES_A_SECOND * seconds, (said, seconds)
+    assert after.resident < before.resident + _GROWTH, (str(before), str(after))
+    assert after.bpf <= before.bpf + (1 << 16), (str(before), str(after))
