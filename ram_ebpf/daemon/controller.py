@@ -166,7 +166,7 @@ class Controller:
         mount = find_cgroup2_mount()
         names = CgroupNames(mount)
         self._describer = Describer(self._plane.tables_of, self._history, names.path, policy.message)
-        self._ending = Ending(names.directory)
+        self._ending = Ending(names.directory, lambda: self._plane.settled_ns)
         self._learner = Learner(self._plane, self._settings, self._history, lambda: self._trust.resolvers)
         self._asker: Asker | None = None
         self._make_asker()

@@ -26,6 +26,8 @@ from ram_ebpf.scopes.neighbours import namespaces_of
 _log = logging.getLogger(__name__)
 _MOST_WAITING = 256
 _MOST_KNOWN = 4096
+# An address may be known a moment later.
+_UNTIL_LEARNED = frozenset({Reason.DENIED_UNKNOWN_ADDRESS, Reason.DENIED_EXPIRED, Reason.DENIED_PORT})
 
 
 def is_to_end(event: Event) -> bool:
@@ -52,9 +54,10 @@ def connection_of(event: Event) -> Connection | None:
 class Ending:
     """A thread that ends them; it steps into their network namespaces."""
 
-    def __init__(self, cgroup: Callable[[int], Path | None]) -> None:
-        """`cgroup`: the directory of a control group by its id, if it is known."""
-        self._cgroup = cgroup
+    def __init__(self, cgroup: Callable[[int], Path | None], settled: Callable[[], int] = lambda: 0) -> None:
+        """`cgroup`: the directory of a control group by its id, if it is known. `settled`: the time (ns) before
+        which programs may not have known yet what those in their place had learned."""
+        self._cgroup, self._settled = cgroup, settled
         self._known: OrderedDict[int, None] = OrderedDict()
         self._queue: queue.Queue[tuple[int, Path | None, Connection | None]] = queue.Queue(_MOST_WAITING)
         threading.Thread(target=self._work, name="ending", daemon=True).start()
@@ -63,6 +66,8 @@ class Ending:
         """Ends the connection of an event, if it is one to be ended and still there."""
         if not is_to_end(event) or event.socket_cookie in self._known:
             return
+        if event.reason in _UNTIL_LEARNED and event.time_ns < self._settled():
+            return  # TCP tries again, and is told of again if it is refused then
         directory = self._cgroup(event.cgroup_id) if event.cgroup_id else None
         with contextlib.suppress(queue.Full):  # TCP tries again, and with it comes the next event
             self._queue.put_nowait((event.socket_cookie, directory, connection_of(event)))

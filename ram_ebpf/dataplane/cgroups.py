@@ -14,7 +14,11 @@ from ram_ebpf.dataplane import syscall
 from ram_ebpf.dataplane.programs import CGROUP_HOOKS, OBJECT_PREFIX, Hook, Programs
 from ram_ebpf.dataplane.syscall import AttachType, ProgramType
 
-_FIRST_OF_CONNECT = next(hook for hook in CGROUP_HOOKS if hook.program_type is ProgramType.CGROUP_SOCK_ADDR)
+# The first ones that drop a packet, and that refuse a connect().
+_REFUSING = (
+    next(hook for hook in CGROUP_HOOKS if hook.attach_type is AttachType.INET_EGRESS),
+    next(hook for hook in CGROUP_HOOKS if hook.program_type is ProgramType.CGROUP_SOCK_ADDR),
+)
 _THROWAWAY = "ram-ebpf-try-"
 _DYING = 1.0  # seconds for which a cgroup may be busy with a process that has ended
 
@@ -37,19 +41,19 @@ def attach(
     programs: Programs,
     cgroup: Path,
     hooks: Sequence[Hook] = CGROUP_HOOKS,
-    before_connect: Callable[[], None] = lambda: None,
+    before_refusing: Callable[[], None] = lambda: None,
 ) -> None:
     """Attaches the hooks to a cgroup2 directory, beside whatever others have attached there.
 
-    `before_connect` is called when all packets pass these programs, and before any of them refuses a
-    connect(). Raises OSError that names the cure where somebody's program refuses company.
+    `before_refusing` is called before any of them drops a packet, and again before any refuses a connect(),
+    when all packets pass these. Raises OSError that names the cure where somebody's program refuses company.
     """
     attached: list[Hook] = []
     with _open_directory(cgroup) as directory:
         try:
             for hook in hooks:
-                if hook is _FIRST_OF_CONNECT:
-                    before_connect()
+                if hook in _REFUSING:
+                    before_refusing()
                 syscall.program_attach(
                     directory, programs.fds[hook.function], _type(hook), syscall.F_ALLOW_MULTI
                 )

@@ -151,6 +151,8 @@ class Plane:
         self._watched: dict[Path, int] = {}
         self._pins: Pins | None = None
         self._pin_problem: OSError | None = None
+        self.settled_ns = 0
+        """When (by clock.py) programs last knew what those in whose place they came had learned."""
         self._bridges: Bridges | None = None
         self._views: list[View] = []
         self._older: list[View] = []  # of an earlier policy, in use as long as a scope of theirs is
@@ -454,7 +456,7 @@ class Plane:
                 loaded = chosen.programs_at(_depth(cgroup))
                 self._flag(abi.ConfigFlag.NESTED, _is_nested({*self._attached, cgroup}))
                 leftovers = cgroups.ours_attached(cgroup)
-                cgroups.attach(loaded, cgroup, before_connect=chosen.catch_up)
+                cgroups.attach(loaded, cgroup, before_refusing=chosen.catch_up)
         except BlockingIOError as error:
             os.close(lock)
             raise BusyCgroupError(f"{cgroup} is already governed by another instance of ram-ebpf") from error
@@ -465,6 +467,7 @@ class Plane:
         chosen.catch_up()
         count = cgroups.detach_leftovers(leftovers, cgroup)
         chosen.catch_up()
+        self.settled_ns = clock.now_ns()
         return count
 
     def _move(self, cgroup: Path, scope: Scope) -> None:
@@ -472,10 +475,11 @@ class Plane:
         if place.scope is scope:
             return
         loaded = scope.programs_at(_depth(cgroup))
-        cgroups.attach(loaded, cgroup, before_connect=scope.catch_up)
+        cgroups.attach(loaded, cgroup, before_refusing=scope.catch_up)
         scope.catch_up()
         cgroups.detach(place.programs, cgroup)
         scope.catch_up()
+        self.settled_ns = clock.now_ns()
         self._attached[cgroup] = Place(scope, loaded, place.lock, alone=False)
 
     def is_current(self, cgroup: Path) -> bool:

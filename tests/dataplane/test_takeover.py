@@ -18,7 +18,10 @@ from ram_ebpf.dataplane.syscall import AttachType
 from ram_ebpf.dataplane.tables import identity_of
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount
 
+from .exchanges import DENIED_NAMES, REGISTRIES
 from .support import Bench
+
+__all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
 
 _FAR = 1 << 62
 _ADDRESS = ip_address("192.0.2.7")
@@ -38,9 +41,9 @@ def test_packets_are_seen_before_a_connect_is_refused(bench: Bench, cgroup: Path
     def look() -> None:
         seen.append({hook.label for hook in cgroups.ours_attached(cgroup)})
 
-    cgroups.attach(programs, cgroup, before_connect=look)
+    cgroups.attach(programs, cgroup, before_refusing=look)
     cgroups.detach(programs, cgroup)
-    assert seen == [{"in", "out"}]
+    assert seen == [{"in"}, {"in", "out"}]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import ssl
 import sys
 import threading
@@ -37,6 +38,7 @@ UNLISTED = "other.registry.test"
 
 FRESH_NETWORK = "10.78.0.0/16"
 _TTL = 5
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 _FRESH = re.compile(rf"(?:n(\d+)|([0-9a-f]{{16}}))\.{re.escape(FRESH)}")
 
 counted: Counter[str] = Counter()
@@ -130,7 +132,11 @@ def _report() -> None:
 async def _serve(role: str, arguments: list[str]) -> None:
     loop = asyncio.get_running_loop()
     if role == "names":
-        await loop.create_datagram_endpoint(Names, (arguments[0], 53))
+        waiting = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        waiting.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 8 << 20)  # no query is to be lost
+        waiting.setblocking(False)
+        waiting.bind((arguments[0], 53))
+        await loop.create_datagram_endpoint(Names, sock=waiting)
     elif role == "registry":
         port, chain, key = arguments
         await asyncio.start_server(_answer, "0.0.0.0", int(port), ssl=_context(chain, key), backlog=512)

@@ -31,7 +31,7 @@ from tests.lab.lab import Lab
 from .foreign import Firewall
 from .instances import Instances, at_cgroup, policy, take, wait_reloaded
 from .memory import Memory, measure
-from .traffic import FRESH, PORT, RESOLVER, Report, Traffic, far_ends
+from .traffic import FRESH, PORT, RESOLVER, FarEnds, Report, Traffic, far_ends
 
 _WARM = 0.25
 """The part of the time after which memory is to stay as it is: until then caches fill."""
@@ -51,8 +51,10 @@ class Governed:
 class Soak:
     """The instances, and what is done to them."""
 
-    def __init__(self, lab: Lab, lasting: Governed, mortal: Governed, chance: random.Random) -> None:
-        self._lab, self._chance = lab, chance
+    def __init__(
+        self, lab: Lab, ends: FarEnds, lasting: Governed, mortal: Governed, chance: random.Random
+    ) -> None:
+        self._lab, self._ends, self._chance = lab, ends, chance
         self._lasting, self._mortal = lasting.instances, mortal.instances
         self._scopes = (lasting.scope, mortal.scope)
         self._number = 0
@@ -144,8 +146,10 @@ class Soak:
         for scope in self._scopes:
             with Actor(self._lab.client, scope) as actor:
                 for _ in range(10):
+                    before = self._ends.queries()
                     actor.call("flood", RESOLVER, 100, FRESH)
-                    time.sleep(0.05)
+                    while self._ends.queries() < before + 100:
+                        time.sleep(0.01)
 
     def questions(self) -> None:
         """By the command line's socket."""
@@ -177,7 +181,7 @@ def _run(minutes: float, seed: int) -> list[str]:
         lasting.instances.start()
         mortal.instances.start()
         pid = lasting.instances.current.pid
-        soak = Soak(lab, lasting, mortal, random.Random(seed))
+        soak = Soak(lab, ends, lasting, mortal, random.Random(seed))
         streams = [stack.enter_context(Traffic(lab, ends, scope)) for scope in scopes]
         started, warm, next_line = time.monotonic(), None, 0.0
         while (passed := time.monotonic() - started) < minutes * 60:

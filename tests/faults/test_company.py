@@ -73,6 +73,7 @@ def test_other_filters_at_a_device(lab: Lab, ends: FarEnds, at_switch: Instances
     shaper.remove()
 
 
+@pytest.mark.long
 def test_second_copy(lab: Lab, ends: FarEnds, scope: Path, instances: Instances, extent: Extent) -> None:
     """Refused while the first one lives, and in its place when that is killed."""
     instances.start()

@@ -22,11 +22,13 @@ _LEARNED = 8192  # of dataplane/scope_maps.py
 _AT_ONCE = 100
 
 
-def _learn(flooding: Actor, count: int) -> None:
+def _learn(ends: FarEnds, flooding: Actor, count: int) -> None:
     """So many names of the policy's, each with an address of its own, as quickly as the resolver answers."""
     for _ in range(0, count, _AT_ONCE):
+        before = ends.queries()
         assert flooding.call("flood", RESOLVER, _AT_ONCE, FRESH) == _AT_ONCE
-        time.sleep(0.05)
+        while ends.queries() < before + _AT_ONCE:
+            time.sleep(0.01)
 
 
 def test_learned_addresses(
@@ -35,9 +37,9 @@ def test_learned_addresses(
     """The least recently used ones go. A killed instance leaves all of them, and the next one has them."""
     instances.start()
     with Traffic(lab, ends, scope) as traffic, Actor(lab.client, scope) as flooding:
-        _learn(flooding, extent.of(_LEARNED + 2000, 10 * _LEARNED))
+        _learn(ends, flooding, extent.of(_LEARNED + 2000, 10 * _LEARNED))
         instances.kill()
-        _learn(flooding, 1000)
+        _learn(ends, flooding, 1000)
         instances.start(policy(others=True))
         traffic.finish().assert_right()
 

@@ -17,6 +17,7 @@ from .stream import Settings
 from .traffic import FarEnds, Traffic
 
 _SEED = 7
+_RESPONDER = 30.0  # seconds in which it answers
 _START = 2.0  # seconds, up to which it is killed while it starts
 
 
@@ -51,10 +52,11 @@ def test_responder(lab: Lab, ends: FarEnds, scope: Path, instances: Instances, e
     with Traffic(lab, ends, scope) as traffic:
         instances.kill()
         _kill_often(instances, extent.of(2, 50), text)
-        time.sleep(1.0)
-        report = traffic.finish()
-    report.assert_right()
-    assert report.done["answered"] >= 1
+        before, deadline = traffic.so_far().done.get("answered", 0), time.monotonic() + _RESPONDER
+        while traffic.so_far().done.get("answered", 0) == before:
+            assert time.monotonic() < deadline, instances.current.lines()[-5:]
+            time.sleep(0.2)
+        traffic.finish().assert_right()
 
 
 @pytest.mark.long

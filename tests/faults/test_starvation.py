@@ -25,6 +25,7 @@ def _large() -> str:
     return policy().replace("registries:\n", f"registries:\n{rules}")
 
 
+@pytest.mark.long
 def test_out_of_memory(lab: Lab, ends: FarEnds, scope: Path, instances: Instances) -> None:
     """A policy for which there is no memory: the kernel kills the daemon, and what is enforced stays."""
     with limited("ramlab-tight", _ENOUGH) as group:
@@ -53,12 +54,15 @@ def test_no_descriptors(lab: Lab, ends: FarEnds, scope: Path, instances: Instanc
     before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
     with Traffic(lab, ends, scope) as traffic:
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (4, before[1]))
-        line = take(daemon, policy(others=True))
-        assert line["event"] == "reload-failed", line
-        with pytest.raises((OSError, ValueError)):
-            ask_all({"verb": "status"}, run, patience=1.0)
-        time.sleep(2.0)
-        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
+        try:
+            line = take(daemon, policy(others=True))
+            assert line["event"] == "reload-failed", line
+            with pytest.raises((OSError, ValueError)):
+                for _ in range(2):  # the first one gets a descriptor from before
+                    ask_all({"verb": "status"}, run, patience=1.0)
+            time.sleep(2.0)
+        finally:
+            resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
         assert take(daemon, policy(others=True, more="message: again\n"))["event"] == "reloaded"
         assert [answer["instance"] for answer in ask_all({"verb": "status"}, run)] == [daemon.pid]
         traffic.finish().assert_right()

@@ -17,7 +17,7 @@ from tests.lab.bpffs import VARIABLE
 from tests.lab.lab import Lab
 
 from .conftest import Extent
-from .instances import Instances, policy, take
+from .instances import Instances, policy, take, wait_for
 from .memory import measure
 from .traffic import FarEnds, Traffic
 from .volumes import fill, remount, tmpfs
@@ -33,6 +33,7 @@ def volume(lab: Lab) -> Iterator[Path]:
     (lab.directory / "volume").rmdir()
 
 
+@pytest.mark.long
 def test_full(lab: Lab, ends: FarEnds, scope: Path, instances: Instances, volume: Path) -> None:
     """No room for the policy and for compiled programs: it is said, and enforced all the same."""
     ballast = fill(volume)
@@ -40,7 +41,7 @@ def test_full(lab: Lab, ends: FarEnds, scope: Path, instances: Instances, volume
     options = ["--cache", str(volume / "cache")]
     daemon = instances.start(options=options, command=command)
     with Traffic(lab, ends, scope) as traffic:
-        assert "policy-not-kept" in {line["event"] for line in daemon.lines()}
+        wait_for(daemon, "policy-not-kept")
         assert "bytecode is not kept" in daemon.said()
         assert take(daemon, policy(others=True))["event"] == "reloaded"
         ballast.unlink()
@@ -94,7 +95,8 @@ def test_read_only(lab: Lab, ends: FarEnds, scope: Path, instances: Instances, v
     ]
     options = ["--cache", str(volume / "cache")]
     daemon = instances.start(options=options, command=command)
-    assert {"policy-not-kept", "no-control"} <= {line["event"] for line in daemon.lines()}
+    wait_for(daemon, "policy-not-kept")
+    wait_for(daemon, "no-control")
     with Traffic(lab, ends, scope) as traffic:
         assert take(daemon, policy(others=True))["event"] == "reloaded"
         instances.kill()
@@ -111,6 +113,7 @@ def _read_only(directory: Path) -> Iterator[None]:
         remount(directory, "rw")
 
 
+@pytest.mark.long
 def test_no_bpf_file_system(lab: Lab, ends: FarEnds, scope: Path, instances: Instances) -> None:
     """Nothing outlives a kill but the refusal of everything; it is said, and the next start sets it right."""
     command = ["env", f"{VARIABLE}=/proc/nowhere", *_COMMAND]

@@ -6,6 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.lab.lab import Lab
 
 from .conftest import Extent
@@ -13,6 +15,7 @@ from .instances import Instances, policy
 from .traffic import FarEnds, Traffic
 
 
+@pytest.mark.long
 def test_stopped(lab: Lab, ends: FarEnds, scope: Path, instances: Instances, extent: Extent) -> None:
     """SIGSTOP, SIGCONT. A resolver's answers are read in the kernel, and what is refused is refused there."""
     daemon = instances.start(policy(responder=True))

@@ -128,6 +128,11 @@ class FarEnds:
             name: count - before.get(name, 0) for name, count in now.items() if count > before.get(name, 0)
         }
 
+    def queries(self) -> int:
+        """How many the resolver has had."""
+        assert self._names is not None
+        return int(self._names.ask().get("queries", 0))
+
     def start_resolver(self) -> None:
         """Starts it (again)."""
         self._names = self._run(self._lab.dns.node, "names", RESOLVER)

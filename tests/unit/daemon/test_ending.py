@@ -61,7 +61,10 @@ class Ended:
         (mount / "docker").mkdir()
         (mount / "docker" / "cgroup.procs").write_text(f"{os.getpid()}\n{os.getppid()}\n", encoding="ascii")
         monkeypatch.setattr(sockets, "destroy", self._destroy)
-        self.ending = Ending(lambda identifier: mount / ("docker" if identifier == 77 else "gone"))
+        self.settled = 0
+        self.ending = Ending(
+            lambda identifier: mount / ("docker" if identifier == 77 else "gone"), lambda: self.settled
+        )
 
     def _destroy(self, connection: Connection, cookie: int, namespace: Path | None) -> None:
         self.calls.append((connection, cookie, namespace))
@@ -121,3 +124,17 @@ def test_connections_that_are_gone(ended: Ended, pair: socket.socket) -> None:
     ended.ending.take(event)
     assert ended.some.wait(5)
     assert {cookie for _, cookie, _ in ended.calls} == {event.socket_cookie}
+
+
+def test_what_is_not_settled_may_be_allowed_a_moment_later(ended: Ended) -> None:
+    """While one instance follows another: TCP sends again what was dropped then. A wrong name stays wrong."""
+    ended.settled = REFUSED.time_ns + 1
+    ended.ending.take(replace(REFUSED, socket_cookie=1, beginning=MISNAMED.beginning))
+    ended.ending.take(replace(MISNAMED, socket_cookie=2))
+    assert ended.some.wait(5)
+    assert [cookie for _, cookie, _ in ended.calls] == [2]
+    ended.some.clear()
+    ended.settled = REFUSED.time_ns
+    ended.ending.take(replace(REFUSED, socket_cookie=1, beginning=MISNAMED.beginning))
+    assert ended.some.wait(5)
+    assert [cookie for _, cookie, _ in ended.calls] == [2, 1]
