@@ -55,8 +55,8 @@ class Ending:
     """A thread that ends them; it steps into their network namespaces."""
 
     def __init__(self, cgroup: Callable[[int], Path | None], settled: Callable[[], int] = lambda: 0) -> None:
-        """`cgroup`: the directory of a control group by its id, if it is known. `settled`: the time (ns) before
-        which programs may not have known yet what those in their place had learned."""
+        """`cgroup`: the directory of a control group by its id, if it is known. `settled`: the time (ns)
+        before which programs may not have known yet what those in their place had learned."""
         self._cgroup, self._settled = cgroup, settled
         self._known: OrderedDict[int, None] = OrderedDict()
         self._queue: queue.Queue[tuple[int, Path | None, Connection | None]] = queue.Queue(_MOST_WAITING)

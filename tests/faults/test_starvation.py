@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
@@ -57,9 +58,10 @@ def test_no_descriptors(lab: Lab, ends: FarEnds, scope: Path, instances: Instanc
         try:
             line = take(daemon, policy(others=True))
             assert line["event"] == "reload-failed", line
+            with contextlib.suppress(OSError, ValueError):  # the first one gets a descriptor from before
+                ask_all({"verb": "status"}, run, patience=1.0)
             with pytest.raises((OSError, ValueError)):
-                for _ in range(2):  # the first one gets a descriptor from before
-                    ask_all({"verb": "status"}, run, patience=1.0)
+                ask_all({"verb": "status"}, run, patience=1.0)
             time.sleep(2.0)
         finally:
             resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
