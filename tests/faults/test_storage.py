@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ram_ebpf.daemon import last_good
+from tests.adversarial.field import eventually
 from tests.lab.bpffs import VARIABLE
 from tests.lab.lab import Lab
 
@@ -47,9 +48,11 @@ def test_full(lab: Lab, ends: FarEnds, scope: Path, instances: Instances, volume
         ballast.unlink()
         assert take(daemon, policy())["event"] == "reloaded"
         kept = last_good.place_of(str(daemon.policy_file), volume / "state")
-        assert kept.read_text(encoding="utf-8") == policy()
+        assert eventually(lambda: kept.exists() and kept.read_text(encoding="utf-8") == policy())
         fill(volume)
+        start = len(daemon.lines())
         assert take(daemon, policy(others=True))["event"] == "reloaded"
+        wait_for(daemon, "policy-not-kept", start)
         # What is kept is whole, whichever it is, and no pieces are left beside it.
         assert kept.read_text(encoding="utf-8") == policy()
         assert list((volume / "state").iterdir()) == [kept]

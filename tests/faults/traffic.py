@@ -12,6 +12,7 @@ import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ RESOLVER = "10.77.0.59"
 PORT = 8443
 _ROOT = Path(__file__).parents[2]
 _PATIENCE = 30.0
+_KINDS = ("exact", "fresh", "refused")  # of attempts, that every stream has
 _LOCAL_TABLE, _SCOPE_HOST = 255, 254  # include/uapi/linux/rtnetlink.h
 
 
@@ -191,7 +193,7 @@ class Report:
         """Nor was one wrongly refused, of at least so many of each kind."""
         self.assert_enforced(least)
         assert self.failures == 0, self
-        for kind in ("exact", "fresh"):
+        for kind in _KINDS:
             assert self.done.get(kind, 0) >= least, self
 
 
@@ -223,8 +225,15 @@ class Traffic:
         """What came of it until now. What has arrived is only said once."""
         return Report(**self._program.ask(), arrived=self._ends.news())
 
-    def finish(self) -> Report:
-        """Ends it. The daemon must still be there, or what is governed still governed."""
+    def finish(self, least: int = 10) -> Report:
+        """Ends it, when there were so many attempts of each kind, or one was wrong. The daemon must still be
+        there, or what is governed still governed."""
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            found = self._program.ask()
+            if found["failures"] or all(found["done"].get(kind, 0) >= least for kind in _KINDS):
+                break
+            time.sleep(0.1)
         return Report(**self._program.end(), arrived=self._ends.news())
 
 
