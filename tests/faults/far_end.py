@@ -116,7 +116,7 @@ def _context(chain: str, key: str) -> ssl.SSLContext:
     def note(connection: ssl.SSLObject, name: str | None, used: ssl.SSLContext) -> None:
         counted[f"hello {name if name in (EXACT, UNLISTED) else 'fresh' if name else 'without a name'}"] += 1
 
-    context.sni_callback = note  # type: ignore[assignment]
+    context.sni_callback = note
     return context
 
 
