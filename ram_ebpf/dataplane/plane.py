@@ -467,8 +467,12 @@ class Plane:
         chosen.catch_up()
         count = cgroups.detach_leftovers(leftovers, cgroup)
         chosen.catch_up()
-        self.settled_ns = clock.now_ns()
+        self._note_settled(chosen)
         return count
+
+    def _note_settled(self, scope: Scope) -> None:
+        if scope.has_heritage:
+            self.settled_ns = clock.now_ns()
 
     def _move(self, cgroup: Path, scope: Scope) -> None:
         place = self._attached[cgroup]
@@ -479,7 +483,7 @@ class Plane:
         scope.catch_up()
         cgroups.detach(place.programs, cgroup)
         scope.catch_up()
-        self.settled_ns = clock.now_ns()
+        self._note_settled(scope)
         self._attached[cgroup] = Place(scope, loaded, place.lock, alone=False)
 
     def is_current(self, cgroup: Path) -> bool:

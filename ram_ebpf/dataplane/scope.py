@@ -38,6 +38,11 @@ class Scope:
         self._heritages.append(heritage)
         heritage.copy_to(self.maps.maps)
 
+    @property
+    def has_heritage(self) -> bool:
+        """Whether it takes over from others, which still learn."""
+        return bool(self._heritages)
+
     def catch_up(self) -> None:
         """Copies it once more: both were learning for a while."""
         for heritage in self._heritages:
