@@ -2,6 +2,7 @@
 
 The kernel tells of a connection to an endpoint that was not asked yet. Where a registry answers, the name is
 refused from then on like those of the catalogue, and the connections that were let through meanwhile are cut.
+In audit mode nothing is cut.
 """
 
 from __future__ import annotations
@@ -194,11 +195,11 @@ class Asker:
                 subject.addresses = {a for a in subject.addresses if self._name_of(a) == name}
                 self._act_on(key, subject, subject.addresses)
             if found:
+                becomes = "it would be refused" if self._audits() else "it is refused from now on"
                 self._news.put(
                     (
                         name,
-                        f"a registry answers at {name}:{port}, and the policy does not allow it: "
-                        "it is refused from now on",
+                        f"a registry answers at {name}:{port}, and the policy does not allow it: {becomes}",
                     )
                 )
 
@@ -213,7 +214,7 @@ class Asker:
                 self._act(key, subject, address)
             if subject.registry:
                 self._refuse_name(key[0])
-        if subject.registry:
+        if subject.registry and not self._audits():
             for connection in subject.connections.values():
                 self._cut(connection)
         if subject.registry is not None:
@@ -246,6 +247,9 @@ class Asker:
 
     def _denies(self) -> bool:
         return self._plane.settings.unknown is abi.Unknown.DENY
+
+    def _audits(self) -> bool:
+        return self._plane.settings.mode is abi.Mode.AUDIT
 
     def _found_ports(self, name: str) -> set[int]:
         known = ((port, self._subjects.get((name, port))) for port in self._ports)

@@ -68,8 +68,10 @@ def packet(port: int, remote: IPAddress, remote_port: int) -> bytes:
 class Bench:
     """An asker, what it wrote, and what it said."""
 
-    def __init__(self, *ports: int, unknown: Unknown = Unknown.PROBE) -> None:
-        settings = Settings(unknown=unknown, asked_ports=ports)
+    def __init__(
+        self, *ports: int, unknown: Unknown = Unknown.PROBE, mode: abi.Mode = abi.Mode.ENFORCE
+    ) -> None:
+        settings = Settings(unknown=unknown, asked_ports=ports, mode=mode)
         self.ports = ports
         self.plane = FakePlane(RULES, settings, posture=Posture.REGISTRIES)
         self.view = self.plane.view
@@ -393,6 +395,26 @@ def test_they_are_cut(registry: Server, destroyed: list[tuple[Connection, int, P
             LOOPBACK,
             registry.port,
         )
+
+
+def test_nothing_is_cut_in_audit_mode(
+    registry: Server, destroyed: list[tuple[Connection, int, Path | None]]
+) -> None:
+    """The name is refused in the kernel, which says "would-deny" of it; but nobody's connection ends."""
+    bench = Bench(registry.port, mode=abi.Mode.AUDIT)
+    established = bench.scope.add_established()
+    established[flow_key(4001, registry.port)] = bytes(abi.Connection(1))
+    bench.look_up("new.example")
+    for cookie in (71, 0):
+        bench.connect(socket_cookie=cookie, packet=packet(4001, LOOPBACK, registry.port))
+    bench.wait()
+    bench.connect(socket_cookie=71, packet=packet(4001, LOOPBACK, registry.port))
+    assert bench.rule_of("new.example") == FoundRule(registry.port)
+    assert (bench.cut(), destroyed) == ([], [])
+    assert list(established.entries) == [flow_key(4001, registry.port)]
+    bench.asker.tell()
+    ((_, _, explanation),) = bench.said
+    assert explanation.endswith(": it would be refused")
 
 
 class Asked:
