@@ -19,9 +19,10 @@ from ram_ebpf.cli import (
     reload,
     run,
     status,
+    suggest,
 )
 
-_VERBS = (run, boot, down, check, reload, status, explain, events, doctor, detach, ca, docker_plugin)
+_VERBS = (run, boot, down, check, reload, status, explain, events, suggest, doctor, detach, ca, docker_plugin)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

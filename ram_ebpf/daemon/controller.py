@@ -27,12 +27,13 @@ from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
 from ram_ebpf.daemon.notify import ServiceManager
-from ram_ebpf.daemon.records import Describer, RecordWriter, event_name
+from ram_ebpf.daemon.records import REFUSING, Describer, RecordWriter, event_name
 from ram_ebpf.daemon.refusals import LastRefusals
 from ram_ebpf.daemon.reloading import Loaded, Prepared, Reloading
 from ram_ebpf.daemon.repeats import Repeats
 from ram_ebpf.daemon.responder_state import Answered, ResponderState
 from ram_ebpf.daemon.state import State
+from ram_ebpf.daemon.summing import Summing
 from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.daemon.warnings import Warnings
 from ram_ebpf.dataplane import abi
@@ -176,6 +177,7 @@ class Controller:
         self._control: ControlSocket | None = None
         self._load = load
         self._reloading = Reloading(self._policy_file(), self._prepare)
+        self._summing: Summing | None = None
         self._unasked: list[Event] = []
         self._told_lost = 0
         self._untold = 0
@@ -302,6 +304,8 @@ class Controller:
             lambda: [_endpoint_text(each) for each in self._trust.resolvers],
         )
         state.reload = self._reload_on_request
+        file = self._options.policy_file
+        self._summing = state.summing = summing = Summing(None if file is None else str(file), self._say)
         self._state = state
         with self._signals() as wake:
             try:
@@ -338,6 +342,7 @@ class Controller:
                 if self._responder is not None:
                     self._responder.stop()
                 self._shut_down()
+                summing.close()
 
     def _open_authorizing(self, following: Following) -> Authorizing | None:
         if not self._policy.docker.authorization:
@@ -518,6 +523,8 @@ class Controller:
                 self._reload(following)
                 self._tell_unpinned()
                 self._trust.follow(self._plane)
+                if self._summing is not None:
+                    self._summing.follow()
                 self._manager.status(self._summary())
                 now = time.monotonic()
                 if now >= next_cleaning:
@@ -675,6 +682,8 @@ class Controller:
     def _tell_of_requests(self) -> None:
         if self._authorizing is not None:
             for record in self._authorizing.records():
+                if self._summing is not None:
+                    self._summing.note(record)
                 self._writer.write(record)
 
     def _drain(self) -> None:
@@ -739,6 +748,8 @@ class Controller:
         wanted = self._options.log_dns or (
             event_name(event) != "dns" and event.reason is not abi.Reason.ALLOWED_UNASKED
         )
+        if self._summing is not None and event.verdict in REFUSING and not self._repeats.is_told(event):
+            self._summing.note(record)
         if wanted and self._repeats.passes(event, record):
             self._writer.write(record)
 

@@ -19,7 +19,7 @@ from ram_ebpf.dns.lookup import Answer, question_name
 
 _TCP = 6
 _PROTOCOLS = {_TCP: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}
-_REFUSING = frozenset({Verdict.DENY, Verdict.WOULD_DENY})
+REFUSING = frozenset({Verdict.DENY, Verdict.WOULD_DENY})
 _VERDICT_EVENTS = {Verdict.ALLOW: "allowed", Verdict.DENY: "denied", Verdict.WOULD_DENY: "would-deny"}
 NOT_UNDERSTOOD = frozenset(
     {
@@ -111,8 +111,8 @@ class Describer:
                 ),
             ),
         }
-        if event.verdict in _REFUSING and host is not None and listed is None:
-            record["hint"] = self._hint(host, tables)
+        if event.verdict in REFUSING and host is not None and listed is None:
+            record.update(self._hint(host, tables))
         if about_dns:
             record["resolver"] = f"{record.pop('address')}#{record.pop('port')}"
             if answer is not None and answer.addresses:
@@ -121,16 +121,17 @@ class Describer:
             record["message"] = self.message
         return {key: value for key, value in record.items() if value is not None}
 
-    def _hint(self, host: str, tables: Tables) -> str | None:
+    def _hint(self, host: str, tables: Tables) -> dict[str, str]:
         """Hosts of blobs move most often: then an allowed name was looked up just before."""
         for seconds, name in self.history.before(host):
             rule = tables.rules.match(name)
             if rule is not None and not rule.deny:
-                return (
+                hint = (
                     f"{host} was looked up {seconds:.0f} s after {name}, which {rule_text(rule)} allows: "
                     "it may be where that registry keeps its blobs now; if so, add it there under `also`"
                 )
-        return None
+                return {"hint": hint, "after": name, "after_rule": rule.pattern.text}
+        return {}
 
     @staticmethod
     def _dns_host(event: Event, answer: Answer | None) -> str | None:

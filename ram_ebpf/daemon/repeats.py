@@ -33,7 +33,7 @@ class Repeats:
 
     def passes(self, event: Event, record: dict[str, Any]) -> bool:
         """Whether to write the record; adds `repeated` to it where others were held back before it."""
-        if self._is_told(event):
+        if self.is_told(event):
             return False
         nameless = "pid" not in record and event.hook is not Hook.DEVICE_OUTGOING
         if nameless and record["event"] not in _BY_NETWORK:
@@ -52,7 +52,8 @@ class Repeats:
             self._seen.popitem(last=False)
         return True
 
-    def _is_told(self, event: Event) -> bool:
+    def is_told(self, event: Event) -> bool:
+        """Whether the decision was already told of when the connection was made."""
         key = (event.socket_cookie, event.address, event.port, event.verdict)
         if event.outgoing:
             return key in self._connected

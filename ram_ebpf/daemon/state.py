@@ -17,6 +17,7 @@ from ram_ebpf.daemon.reasons import explain
 from ram_ebpf.daemon.records import rule_text
 from ram_ebpf.daemon.refusals import MOST, LastRefusals
 from ram_ebpf.daemon.responder_state import ResponderState
+from ram_ebpf.daemon.summing import Summing
 from ram_ebpf.daemon.warnings import Warnings
 from ram_ebpf.dataplane import abi, clock, features
 from ram_ebpf.dataplane.plane import Plane
@@ -50,10 +51,11 @@ class State:
     resolvers: Callable[[], list[str]] = list
     reload: Callable[[int | None], dict[str, Any]] = lambda number: {"error": "nothing can be reloaded"}
     """Begins a reload (None), or says what has become of one, by its number."""
+    summing: Summing | None = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """`status`, with `addresses: true` for what was learned; `last` with `count`; `explain` with `host`
-        and, if wanted, `port` and `pid`; or `reload`, with the `number` of one that was begun so."""
+        and, if wanted, `port` and `pid`; `refused`; or `reload`, with the `number` of one that was begun so."""
         try:
             if request.get("verb") == "status":
                 return self.status(request.get("addresses") is True)
@@ -61,12 +63,15 @@ class State:
                 return self.explain(request)
             if request.get("verb") == "last":
                 return self.last(request)
+            if request.get("verb") == "refused" and self.summing is not None:
+                return self.summing.answer()
             if request.get("verb") == "reload":
                 number = request.get("number")
                 return self.reload(number if isinstance(number, int) else None)
         except OSError as error:
             return {"error": str(error)}
-        return {"error": f"no verb {str(request.get('verb'))[:40]!r}: write status, explain, last or reload"}
+        known = "status, explain, last, refused or reload"
+        return {"error": f"no verb {str(request.get('verb'))[:40]!r}: write {known}"}
 
     def status(self, addresses: bool = False) -> dict[str, Any]:
         """What is enforced where. `addresses`: also what was learned there, each with its end."""
@@ -83,10 +88,13 @@ class State:
             "warnings": self._warnings(),
             "scopes": [self._describe(label, addresses) for label in self.following.labels()],
             "responder": self.responder().describe(),
-            "counters": {
-                **{reason.slug: count for reason, count in sorted(self.plane.counters().items())},
-                **self.request_counters(),
-            },
+            "counters": self._counters(),
+        }
+
+    def _counters(self) -> dict[str, int]:
+        return {
+            **{reason.slug: count for reason, count in sorted(self.plane.counters().items())},
+            **self.request_counters(),
         }
 
     def last(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ram_ebpf.daemon.authorizing import Authorizing
 from ram_ebpf.daemon.controller import Controller, Options, settings_of
 from ram_ebpf.daemon.learning import HANDED_OVER
 from ram_ebpf.daemon.records import RecordWriter
+from ram_ebpf.daemon.summing import Summing
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import Event
@@ -319,6 +320,19 @@ def test_a_denied_name_is_told_with_its_rule(running: Running) -> None:
     running.take(EVENT)
     (denied,) = running.log
     assert denied["explanation"] == "denied.example is denied by denied.example (policy.yaml:3)"
+
+
+def test_all_that_is_refused_is_summed_up(running: Running, tmp_path: Path) -> None:
+    """Also what the log holds back, but no connection twice."""
+    running.controller._summing = summing = Summing(None, lambda *_: None, tmp_path)
+    for cookie in range(1, 6):
+        running.take(replace(EVENT, socket_cookie=cookie))
+        running.take(replace(EVENT, socket_cookie=cookie, hook=abi.Hook.INET_EGRESS, pid=None))
+    running.take(replace(EVENT, verdict=abi.Verdict.ALLOW, reason=Reason.ALLOWED_LEARNED))
+    assert [line["event"] for line in running.log] == ["denied", "allowed"]
+    (entry,) = summing.answer()["entries"]
+    assert (entry["address"], entry["count"], entry["process"]) == ("192.0.2.1", 5, "docker")
+    summing.close()
 
 
 def test_lookups_that_changed_nothing_are_told_on_demand(lookups: Lookups) -> None:

@@ -591,6 +591,7 @@ def test_hint_at_a_host_of_blobs_that_has_moved(monkeypatch: pytest.MonkeyPatch)
     assert record["hint"].startswith("cdn.moved.example was looked up 0 s after ghcr.io, which ")
     assert record["hint"].endswith("if so, add it there under `also`")
     assert record["hint"] in human_line(record)
+    assert (record["after"], record["after_rule"]) == ("ghcr.io", "ghcr.io")
 
 
 @pytest.mark.parametrize(
@@ -605,4 +606,4 @@ def test_hint_at_a_host_of_blobs_that_has_moved(monkeypatch: pytest.MonkeyPatch)
     ids=["alone", "afterwards", "after a denied one", "denied itself", "no name"],
 )
 def test_no_hint(names: dict[str, str]) -> None:
-    assert "hint" not in describer(**names).describe(EVENT, None)
+    assert not {"hint", "after", "after_rule"} & describer(**names).describe(EVENT, None).keys()

@@ -1,0 +1,1 @@
+"""From what was refused to lines for the policy; needs no kernel."""
