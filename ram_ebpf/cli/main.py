@@ -20,9 +20,25 @@ from ram_ebpf.cli import (
     run,
     status,
     suggest,
+    top,
 )
 
-_VERBS = (run, boot, down, check, reload, status, explain, events, suggest, doctor, detach, ca, docker_plugin)
+_VERBS = (
+    run,
+    boot,
+    down,
+    check,
+    reload,
+    status,
+    explain,
+    events,
+    suggest,
+    top,
+    doctor,
+    detach,
+    ca,
+    docker_plugin,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def one_cell_each(text: str) -> str:
+    """As printable(), and of ASCII alone, so that each character takes one cell of a terminal."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+
+
 def print_lines(lines: Iterable[str]) -> None:
     """To standard output, each at once; what its encoding cannot hold is written as its number."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ram_ebpf.daemon.kept_refusals import Kept
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_NEEDS_ROOT = "needs root, to see what was refused: run it with sudo"
 _EPILOGUE = """\
 exit status: 0 also when there is nothing to suggest, 64 several policies and none was chosen, 69 nothing is
 known of what was refused, 77 not root, 78 the policy is wrong
@@ -108,21 +109,24 @@ def _known(policy: str | None) -> list[Kept] | int:
     from ram_ebpf.daemon.control import NotRunningError, ask_all
     from ram_ebpf.daemon.kept_refusals import load_all, read
 
-    if os.geteuid() != 0:
-        return _fail(os.EX_NOPERM, "needs root, to see what was refused: run it with sudo")
     try:
         answers = ask_all({"verb": "refused"})
     except NotRunningError:
         answers = []
+    except PermissionError:
+        return _fail(os.EX_NOPERM, _NEEDS_ROOT)
     for answer in answers:
         if "error" in answer:
             _fail(0, f"pid {answer['instance']}: {answer['error']}")
     told = [kept for answer in answers if (kept := read(answer)) is not None]
     wanted = None if policy is None else str(Path(policy).absolute())
-    for found in (told, list(load_all())):
-        chosen = [kept for kept in found if wanted is None or kept.policy == wanted]
-        if chosen:
-            return chosen
+    chosen = [kept for kept in told if wanted is None or kept.policy == wanted]
+    try:
+        chosen = chosen or [kept for kept in load_all() if wanted is None or kept.policy == wanted]
+    except PermissionError:
+        return _fail(os.EX_NOPERM, _NEEDS_ROOT)
+    if chosen:
+        return chosen
     return _fail(
         os.EX_UNAVAILABLE,
         "nothing is known of what was refused"

@@ -38,7 +38,7 @@ _SHORTAGE_PAUSE = 0.1
 _SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h, since Linux 4.13
 _GROUPS_ROOM = 1024  # bytes, the most that Python's getsockopt() takes: 256 groups
 
-READING = frozenset({"status", "explain", "last"})
+READING = frozenset({"status", "explain", "last", "refused", "top"})
 """Verbs that change nothing, which the group may use too."""
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]

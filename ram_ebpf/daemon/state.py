@@ -13,6 +13,7 @@ from ram_ebpf import __version__
 from ram_ebpf.daemon import learned
 from ram_ebpf.daemon.following import Following
 from ram_ebpf.daemon.history import NameHistory
+from ram_ebpf.daemon.overview import overview
 from ram_ebpf.daemon.reasons import explain
 from ram_ebpf.daemon.records import rule_text
 from ram_ebpf.daemon.refusals import MOST, LastRefusals
@@ -55,7 +56,8 @@ class State:
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """`status`, with `addresses: true` for what was learned; `last` with `count`; `explain` with `host`
-        and, if wanted, `port` and `pid`; `refused`; or `reload`, with the `number` of one that was begun so."""
+        and, if wanted, `port` and `pid`; `refused`; `top`; or `reload`, with the `number` of one that was
+        begun so."""
         try:
             if request.get("verb") == "status":
                 return self.status(request.get("addresses") is True)
@@ -63,6 +65,8 @@ class State:
                 return self.explain(request)
             if request.get("verb") == "last":
                 return self.last(request)
+            if request.get("verb") == "top" and self.summing is not None:
+                return self.top(self.summing)
             if request.get("verb") == "refused" and self.summing is not None:
                 return self.summing.answer()
             if request.get("verb") == "reload":
@@ -70,7 +74,7 @@ class State:
                 return self.reload(number if isinstance(number, int) else None)
         except OSError as error:
             return {"error": str(error)}
-        known = "status, explain, last, refused or reload"
+        known = "status, explain, last, refused, top or reload"
         return {"error": f"no verb {str(request.get('verb'))[:40]!r}: write {known}"}
 
     def status(self, addresses: bool = False) -> dict[str, Any]:
@@ -89,6 +93,16 @@ class State:
             "scopes": [self._describe(label, addresses) for label in self.following.labels()],
             "responder": self.responder().describe(),
             "counters": self._counters(),
+        }
+
+    def top(self, summing: Summing) -> dict[str, Any]:
+        """What is shown live."""
+        return {
+            "version": __version__,
+            "mode": self.policy.mode.value,
+            "policy": self.policy.file or "the built-in policy",
+            "counters": self._counters(),
+            **overview(self.following, self.history, summing),
         }
 
     def _counters(self) -> dict[str, int]:

@@ -50,6 +50,14 @@ def entry_data(entry: RegistryEntry) -> str | dict[str, Any]:
     return data
 
 
+def _data(proposal: Proposal) -> str | dict[str, Any]:
+    """What is to be written; of a change, what is to be added to the entry, or to be there then."""
+    data = entry_data(proposal.entry)
+    if proposal.kind is Kind.ALSO and isinstance(data, dict):
+        data.pop("ports", None)  # they are there
+    return data
+
+
 def _network_text(network: IPNetwork) -> str:
     single = network.prefixlen == network.max_prefixlen
     return str(network.network_address if single else network)
@@ -112,10 +120,8 @@ def _change(proposal: Proposal, margin: str) -> Iterator[str]:
     evidence = proposal.evidence
     yield f"{margin}# {_shown(proposal.origin)}: {_times(evidence)}{_where(evidence)}: {_endpoints(evidence)}"
     yield f"{margin}# {_shown(proposal.note)}"
-    data = entry_data(proposal.entry)
+    data = _data(proposal)
     assert isinstance(data, dict)
-    if proposal.kind is Kind.ALSO:
-        data.pop("ports", None)
     for position, (key, value) in enumerate(data.items()):
         yield f"{margin}#   {'  ' if position else '- '}{key}: {_yaml(value)}"
 
@@ -178,7 +184,7 @@ def as_json(suggestions: Suggestions, forgotten: Sequence[Forgotten], since: int
         "suggestions": [
             {
                 "kind": its.kind.value,
-                "entry": entry_data(its.entry),
+                "entry": _data(its),
                 "origin": its.origin or None,
                 "note": its.note or None,
                 **_evidence_json(its.evidence),

@@ -26,8 +26,7 @@ DAY = 86400
 
 @pytest.fixture(autouse=True)
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """We are root, and nothing runs."""
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    """Nothing runs."""
     monkeypatch.setattr("ram_ebpf.daemon.control.ask_all.__defaults__", (tmp_path / "run", 5.0))
     monkeypatch.setattr(kept_refusals.load_all, "__defaults__", (tmp_path / "state",))
 
@@ -154,8 +153,14 @@ def test_wrong_policy(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err.startswith(f"{policy}:2: registries[0]: ")
 
 
-def test_not_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+@pytest.mark.parametrize("place", ["run", "state"])
+def test_who_may_not_ask(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError if path.name == place else FileNotFoundError
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
     assert main(["suggest"]) == os.EX_NOPERM
     assert "run it with sudo" in capsys.readouterr().err
 

@@ -209,6 +209,10 @@ def test_blobs_of_an_allowed_registry() -> None:
     assert "policy.yaml:4: would be refused 2 times" in text
     assert "#   - host: registry.corp.example\n" in text
     assert "#     also: [{ host: cdn.corp.example, ports: [443, 8443] }]\n" in text
+    assert as_json(made, [], NOW, NOW)["suggestions"][0]["entry"] == {
+        "host": "registry.corp.example",
+        "also": [{"host": "cdn.corp.example", "ports": [443, 8443]}],
+    }
     loads_with(text)
     # Changed as it says, it loads as well.
     whole = POLICY.replace("also: [s3", "also: [{ host: cdn.corp.example, ports: [443, 8443] }, s3")

@@ -1,0 +1,53 @@
+"""The screen of `ram-ebpf top`, by curses: the thinnest part of it."""
+
+from __future__ import annotations
+
+import contextlib
+import curses
+import time
+from collections.abc import Callable
+
+from ram_ebpf.cli.top_view import SORTS, Frame, lines
+
+_FOOTER = "q quit  p pause  sort by: r rate  c count  l last  n name"
+
+
+def show(look: Callable[[], Frame], period: float, sort: str) -> None:
+    """Shows what `look` finds, every so many seconds, until q or Ctrl-C. Raises what `look` raises, and
+    curses.error where the terminal cannot be used."""
+    with contextlib.suppress(KeyboardInterrupt):
+        curses.wrapper(lambda screen: _show(screen, look, period, sort))
+
+
+def _show(screen: curses.window, look: Callable[[], Frame], period: float, sort: str) -> None:
+    with contextlib.suppress(curses.error):  # a terminal that cannot hide it
+        curses.curs_set(0)
+    paused = False
+    frame = look()
+    while True:
+        _draw(screen, frame, sort, paused)
+        end = time.monotonic() + period
+        while (left := end - time.monotonic()) > 0:
+            screen.timeout(max(int(left * 1000), 1))
+            key = screen.getch()
+            pressed = chr(key) if 0 < key < 128 else ""
+            if pressed == "q":
+                return
+            if pressed == "p":
+                paused = not paused
+            if pressed in SORTS:
+                sort = pressed
+            if pressed or key == curses.KEY_RESIZE:
+                _draw(screen, frame, sort, paused)
+        if not paused:
+            frame = look()
+
+
+def _draw(screen: curses.window, frame: Frame, sort: str, paused: bool) -> None:
+    height, width = screen.getmaxyx()
+    screen.erase()
+    found = lines(frame, width - 1, height - 1, sort, paused)
+    for row, text in enumerate([*found, *[""] * (height - 1 - len(found)), _FOOTER[: width - 1]]):
+        with contextlib.suppress(curses.error):  # a terminal that has become smaller meanwhile
+            screen.addstr(row, 0, text, curses.A_REVERSE if row == height - 1 else curses.A_NORMAL)
+    screen.refresh()
