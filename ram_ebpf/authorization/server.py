@@ -1,26 +1,21 @@
 """The plugin's socket, which Docker Engine finds by where it is, and which only root may open.
 
 https://docs.docker.com/engine/extend/plugin_api/: HTTP over a Unix socket, POST alone, named by the plugin.
-Each connection has a thread and carries one request, so none waits for another, and what enforces in the
-kernel waits for none of them.
+bounded_http.py says how clients that are slow or many are borne.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.server
-import io
-import logging
 import os
 import socket
 import socketserver
 import struct
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ram_ebpf.authorization.messages import ACTIVATION
+from ram_ebpf.bounded_http import BoundedThreads, Handler
 
 # RAM_EBPF_DOCKER_PLUGINS moves it, for hosts whose /run is not ours to write and for tests.
 DIRECTORY = Path(os.environ.get("RAM_EBPF_DOCKER_PLUGINS") or "/run/docker/plugins")
@@ -31,9 +26,7 @@ MAX_MESSAGE = 8 << 20
 MAX_CONNECTIONS = 64
 _PATIENCE = 10.0  # seconds for a whole connection
 _BACKLOG = 128
-_LOOKING = 0.1  # seconds between looks at whether it is to end
 _MEDIA_TYPE = "application/vnd.docker.plugins.v1.1+json"
-_log = logging.getLogger(__name__)
 
 Answer = Callable[[bytes, int], bytes]
 """Of the body of AuthZPlugin.AuthZReq and the engine's process, 0 where that is not seen from here."""
@@ -63,10 +56,7 @@ class PluginServer:
             new.unlink(missing_ok=True)
             raise
         self._inode = self.path.stat().st_ino
-        serve = threading.Thread(
-            target=self._server.serve_forever, args=(_LOOKING,), name="docker-plugin", daemon=True
-        )
-        serve.start()
+        self._server.begin("docker-plugin")
 
     def close(self) -> None:
         """Ends it. An engine that is told to ask this plugin does nothing from then on."""
@@ -77,63 +67,22 @@ class PluginServer:
                 self.path.unlink()
 
 
-class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-    block_on_close = False
+class _Server(BoundedThreads, socketserver.UnixStreamServer):
     request_queue_size = _BACKLOG
+    most_connections = MAX_CONNECTIONS
 
     def __init__(self, path: str, answer: Answer) -> None:
         self.answer = answer
-        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
         super().__init__(path, _Handler)
 
-    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
-        # Those beyond wait to be accepted; each of the others has a bounded time.
-        self._free.acquire()
-        try:
-            super().process_request(request, client_address)
-        except BaseException:
-            self._free.release()
-            raise
 
-    def process_request_thread(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        _log.debug("a request to the authorization plugin ended early", exc_info=True)
-
-
-class _InTime(io.RawIOBase):
-    """Reads from a socket until a time, however the other side parts what it sends."""
-
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
-        self._connection, self._deadline = connection, deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("it took too long")
-        self._connection.settimeout(left)
-        return self._connection.recv_into(buffer)
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Handler):
     """One request of an engine."""
 
     server: _Server
-    protocol_version = "HTTP/1.1"
 
-    def setup(self) -> None:
-        super().setup()
-        self.rfile.close()
-        self.rfile = io.BufferedReader(_InTime(self.connection, time.monotonic() + _PATIENCE))
-        self.connection.settimeout(_PATIENCE)
+    def patience(self) -> float:
+        return _PATIENCE
 
     def handle(self) -> None:
         pid, uid = _peer(self.connection)
@@ -142,7 +91,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._pid = pid
         super().handle()
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the base class names it so
         """As the plugin API names its methods."""
         body = self._read()
         if body is None:
@@ -168,16 +117,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return body if len(body) == int(length) else None
 
     def _send(self, status: int, body: bytes) -> None:
-        self.send_response_only(status)
-        self.send_header("Content-Type", _MEDIA_TYPE)
-        self.send_header("Content-Length", str(len(body)))
-        # A connection that is kept would hold a thread, and to open one costs little.
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the base class names it so
-        """What matters is told by whoever decides."""
+        self.reply(status, _MEDIA_TYPE, body)
 
 
 def is_served(path: Path) -> bool:

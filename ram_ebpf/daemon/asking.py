@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ram_ebpf.daemon.ending import CAUSES, REGISTRY_FOUND
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.dataplane import abi, clock, sockets
 from ram_ebpf.dataplane.events import Event
@@ -32,6 +33,7 @@ from ram_ebpf.dataplane.view import View
 from ram_ebpf.dns.lookup import Answer
 from ram_ebpf.dns.streams import FlowKey, flow_of
 from ram_ebpf.oci.ping import ask
+from ram_ebpf.tally import Tally
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +85,16 @@ def _is_address(name: str) -> bool:
 class Asker:
     """Asks, and writes what it learns into the kernel. Events come from one thread, answers from its own."""
 
-    def __init__(self, plane: Plane, history: NameHistory, ports: Iterable[int], say: Say) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        history: NameHistory,
+        ports: Iterable[int],
+        say: Say,
+        cut: Tally | None = None,
+    ) -> None:
+        """`cut`: counts the connections that are cut, by cause."""
+        self._cuts = cut or Tally(*CAUSES)
         self._plane = plane
         self._history = history
         self._ports = tuple(ports)
@@ -265,6 +276,7 @@ class Asker:
 
     def _cut(self, connection: _Connection) -> None:
         """Nothing more leaves by it; where the kernel can end it, its owner knows at once."""
+        self._cuts.add(REGISTRY_FOUND)
         flow = flow_of(connection.packet)
         scope = self._plane.scope(connection.scope)
         if connection.cookie:

@@ -17,21 +17,24 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ram_ebpf.daemon import last_good
+from ram_ebpf.daemon import last_good, readings
 from ram_ebpf.daemon.asking import UNASKED, Asker
 from ram_ebpf.daemon.authorizing import Authorizing
 from ram_ebpf.daemon.control import ControlSocket
-from ram_ebpf.daemon.ending import Ending
+from ram_ebpf.daemon.decisions import Decisions
+from ram_ebpf.daemon.ending import CAUSES, Ending
 from ram_ebpf.daemon.following import Following, LinkWatch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
+from ram_ebpf.daemon.measuring import Measuring
 from ram_ebpf.daemon.notify import ServiceManager
 from ram_ebpf.daemon.records import REFUSING, Describer, RecordWriter, event_name
 from ram_ebpf.daemon.refusals import LastRefusals
+from ram_ebpf.daemon.reload_history import ReloadHistory
 from ram_ebpf.daemon.reloading import Loaded, Prepared, Reloading
 from ram_ebpf.daemon.repeats import Repeats
-from ram_ebpf.daemon.responder_state import Answered, ResponderState
+from ram_ebpf.daemon.responder_state import SERVED, Answered, ResponderState
 from ram_ebpf.daemon.state import State
 from ram_ebpf.daemon.summing import Summing
 from ram_ebpf.daemon.trust import Trust
@@ -45,6 +48,9 @@ from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.dns.resolvers import resolvers_of
+from ram_ebpf.dns.seeding import RESULTS
+from ram_ebpf.metrics.catalogue import Sample
+from ram_ebpf.metrics.scraping import Snapshot
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.connections import Earlier, OnRemoval
 from ram_ebpf.policy.model import Mode, Policy
@@ -55,6 +61,7 @@ from ram_ebpf.policy.scope import Posture
 from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
 from ram_ebpf.scopes.target import Target, Watch
+from ram_ebpf.tally import Tally
 
 if TYPE_CHECKING:
     from ram_ebpf.daemon.responding import Responder
@@ -167,8 +174,18 @@ class Controller:
         mount = find_cgroup2_mount()
         names = CgroupNames(mount)
         self._describer = Describer(self._plane.tables_of, self._history, names.path, policy.message)
-        self._ending = Ending(names.directory, lambda: self._plane.settled_ns)
-        self._learner = Learner(self._plane, self._settings, self._history, lambda: self._trust.resolvers)
+        self._cut, self._lookups, self._served = Tally(*CAUSES), Tally(*RESULTS), Tally(*SERVED)
+        self._decisions = Decisions()
+        self._reloads = ReloadHistory(successful=not last_good.is_kept(policy))
+        self._measuring = Measuring(self._say)
+        self._ending = Ending(names.directory, lambda: self._plane.settled_ns, self._cut)
+        self._learner = Learner(
+            self._plane,
+            self._settings,
+            self._history,
+            lambda: self._trust.resolvers,
+            lookups=self._lookups,
+        )
         self._asker: Asker | None = None
         self._make_asker()
         self._authorizing: Authorizing | None = None
@@ -190,7 +207,7 @@ class Controller:
         ):
             self._asker = None
         elif self._asker is None:
-            self._asker = Asker(self._plane, self._history, self._settings.asked_ports, self._say)
+            self._asker = Asker(self._plane, self._history, self._settings.asked_ports, self._say, self._cut)
         else:
             self._asker.renew(self._settings.asked_ports)
 
@@ -243,6 +260,7 @@ class Controller:
             lambda signer: Answers(policy, answering, rules, plane.tables_of, history, signer),
             ports_of(policy, rules()),
             signing,
+            self._served,
         )
 
     def attach_and_leave(self, targets: Sequence[Target]) -> None:
@@ -332,11 +350,13 @@ class Controller:
                     self._ready()
                     self._manager.ready(self._summary())
                     self._keep_policy()
+                    self._measuring.use(self._policy.metrics)
                     self._serve(wake, following, control, state)
             finally:
                 self._manager.stopping()
                 if control is not None:
                     control.close()
+                self._measuring.close()
                 if self._authorizing is not None:
                     self._authorizing.close()
                 if self._responder is not None:
@@ -495,7 +515,7 @@ class Controller:
             for descriptor in (wake, links.fileno(), *self._events.descriptors):
                 selector.register(descriptor, selectors.EVENT_READ)
             watched: list[Watch] = []
-            for other in (control, self._authorizing):
+            for other in (control, self._authorizing, self._measuring):
                 if other is not None:
                     selector.register(other, selectors.EVENT_READ)
             following.follow(hurry=True)  # what came before anybody watched
@@ -520,6 +540,7 @@ class Controller:
                 self._tell_of_requests()
                 if control is not None and control.has_news():
                     control.answer_with(state.answer)
+                self._measuring.follow(lambda: self._snapshot(following))
                 self._reload(following)
                 self._tell_unpinned()
                 self._trust.follow(self._plane)
@@ -560,6 +581,7 @@ class Controller:
                 why = str(error) or type(error).__name__
                 problem = f"the policy was taken in part only, start ram-ebpf again: {why}"
         self._reloading.conclude(problem)
+        self._reloads.note(problem)
         self._manager.ready(self._summary())
         if problem:
             self._say("reload-failed", problem)
@@ -605,6 +627,7 @@ class Controller:
                 self._history,
                 lambda: self._trust.resolvers if prepared.taken else resolvers,
                 views,
+                self._lookups,
             )
         except BaseException:
             self._plane.discard_policy(views)
@@ -617,13 +640,15 @@ class Controller:
     def _take_policy(self, new: Prepared, following: Following) -> None:
         """The moment in which one policy follows another. Each place has the programs of one, or of both."""
         self._drain()
-        before = self._learner
+        before, mode = self._learner, self._settings.mode
         self._policy, self._rules, self._settings = new.loaded.policy, new.loaded.rules, new.settings
         self._views = dict(new.views)
         self._plane.take_policy(list(new.views.values()), new.settings)
         self._learner, new.taken = new.learner, True
         self._trust.use(self._policy, self._plane)
         following.replace(new.loaded.targets, new.views)
+        if mode is not self._settings.mode:
+            self._decisions.end_mode(mode, self._plane.counters())
         self._renew_holding(new.loaded, following)
         self._plane.settle()
         self._drain()  # what is told by the numbers of the older one
@@ -637,6 +662,7 @@ class Controller:
         self._make_asker()
         self._renew_authorizing(following)
         self._renew_responder()
+        self._measuring.use(self._policy.metrics)
 
     def _renew_holding(self, loaded: Loaded, following: Following) -> None:
         self._watches += [watch for watch in loaded.watches if watch not in self._watches]
@@ -679,6 +705,33 @@ class Controller:
         if self._responder is not None:
             self._responder.follow(self._plane.attached)
 
+    def _snapshot(self, following: Following) -> Snapshot:
+        """For whoever asks for metrics."""
+        plane = self._plane
+        snapshot = Snapshot(rules=[view.tables.rules for view in plane.views])
+        snapshot.samples += [
+            *readings.of_policy(self._policy, self._reloads),
+            *readings.of_scopes(following, plane),
+            *self._decisions.samples(self._settings.mode, plane.counters()),
+            *readings.of_requests(self._request_counters()),
+            *readings.of_resolvers(self._trust, self._learner.states(), self._lookups.counts()),
+            *readings.of_responder(self._responder_state(), self._served.counts()),
+            *readings.of_room_for_scopes(plane),
+            *(Sample("ram_ebpf_connections_cut_total", n, (why,)) for why, n in self._cut.counts().items()),
+            Sample("ram_ebpf_events_lost_total", self._lost()),
+            Sample("ram_ebpf_log_lines_suppressed_total", self._repeats.suppressed),
+        ]
+        try:
+            for counted in readings.maps_of(plane):
+                snapshot.maps.append(counted)
+        except OSError:  # too many files are open
+            snapshot.close()
+            raise
+        return snapshot
+
+    def _lost(self) -> int:
+        return self._events.lost + self._events.malformed + self._untold
+
     def _tell_of_requests(self) -> None:
         if self._authorizing is not None:
             for record in self._authorizing.records():
@@ -700,7 +753,7 @@ class Controller:
         if self._responder is not None:
             self._responder.follow(self._plane.attached)
             self._responder.tell(self._say)
-        lost = self._events.lost + self._events.malformed + self._untold
+        lost = self._lost()
         if lost > self._told_lost:
             self._say(
                 "events-lost",

@@ -22,12 +22,16 @@ from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.sockets import Connection
 from ram_ebpf.dns.streams import flow_of
 from ram_ebpf.scopes.neighbours import namespaces_of
+from ram_ebpf.tally import Tally
 
 _log = logging.getLogger(__name__)
 _MOST_WAITING = 256
 _MOST_KNOWN = 4096
 # An address may be known a moment later.
 _UNTIL_LEARNED = frozenset({Reason.DENIED_UNKNOWN_ADDRESS, Reason.DENIED_EXPIRED, Reason.DENIED_PORT})
+REFUSED, REGISTRY_FOUND = "refused", "registry-found"
+CAUSES = (REFUSED, REGISTRY_FOUND)
+"""Why an open connection is cut by user space."""
 
 
 def is_to_end(event: Event) -> bool:
@@ -54,10 +58,17 @@ def connection_of(event: Event) -> Connection | None:
 class Ending:
     """A thread that ends them; it steps into their network namespaces."""
 
-    def __init__(self, cgroup: Callable[[int], Path | None], settled: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        cgroup: Callable[[int], Path | None],
+        settled: Callable[[], int] = lambda: 0,
+        cut: Tally | None = None,
+    ) -> None:
         """`cgroup`: the directory of a control group by its id, if it is known. `settled`: the time (ns)
-        before which programs may not have known yet what those in their place had learned."""
+        before which programs may not have known yet what those in their place had learned. `cut`: counts, by
+        cause."""
         self._cgroup, self._settled = cgroup, settled
+        self._cut = cut or Tally(*CAUSES)
         self._known: OrderedDict[int, None] = OrderedDict()
         self._queue: queue.Queue[tuple[int, Path | None, Connection | None]] = queue.Queue(_MOST_WAITING)
         threading.Thread(target=self._work, name="ending", daemon=True).start()
@@ -80,13 +91,15 @@ class Ending:
             cookie, cgroup, connection = self._queue.get()
             try:
                 places = namespaces_of([cgroup]).values() if cgroup is not None else ()
-                _end(cookie, [*places, None], connection)
+                if _end(cookie, [*places, None], connection):
+                    self._cut.add(REFUSED)
             except Exception:
                 _log.exception("a connection in %s could not be ended", cgroup)
 
 
-def _end(cookie: int, places: list[Path | None], connection: Connection | None) -> None:
-    """Where the socket is not known, it is looked for. `places`: network namespaces, None: this one."""
+def _end(cookie: int, places: list[Path | None], connection: Connection | None) -> bool:
+    """Whether it was ended. Where the socket is not known, it is looked for. `places`: network namespaces,
+    None: this one."""
     for namespace in places:
         try:
             found = connection or next(
@@ -94,6 +107,7 @@ def _end(cookie: int, places: list[Path | None], connection: Connection | None) 
             )
             if found is not None:
                 sockets.destroy(found, cookie, namespace)
-                return
+                return True
         except OSError as error:  # not there, gone, or a kernel that cannot: its packets are dropped
             _log.debug("a connection was not ended: %s", error)
+    return False

@@ -147,6 +147,19 @@ class Following:
         """Those that should be governed and could not be."""
         return {place for place in self._failed if isinstance(place, Device)}
 
+    def failed(self) -> int:
+        """How many places should be governed and could not be."""
+        return len(self._failed)
+
+    def kinds(self) -> list[tuple[str, Terms, int]]:
+        """Of each scope its kind, what applies there, and in how many places it is."""
+        found: dict[str, tuple[str, Terms, int]] = {}
+        for item in self._followed:
+            label, places = item.target.label, len(item.cgroups) + len(item.devices)
+            kind, terms, before = found.get(label, (item.target.kind, item.terms, 0))
+            found[label] = kind, terms, before + places
+        return list(found.values())
+
     def label_of(self, scope: int) -> str | None:
         """How the policy names the scope of a number."""
         for item in self._followed:

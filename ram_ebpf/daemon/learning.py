@@ -26,6 +26,7 @@ from ram_ebpf.dns.seeding import Seeder
 from ram_ebpf.dns.streams import FlowKey, QueryStreams, Question, flow_of
 from ram_ebpf.policy.names import PatternKind
 from ram_ebpf.policy.rules import NameRule
+from ram_ebpf.tally import Tally
 
 # Replies whose addresses are learned from what we are told ourselves, if the kernel found a rule for them.
 HANDED_OVER = frozenset(
@@ -90,8 +91,9 @@ class Learner:
         history: NameHistory,
         resolvers: Callable[[], Sequence[TrustedResolver]],
         views: Sequence[View] | None = None,
+        lookups: Tally | None = None,
     ) -> None:
-        """`views`: whose names are resolved ahead; None: those that the plane has now."""
+        """`views`: whose names are resolved ahead; None: those that the plane has now. `lookups`: counts."""
         self._plane = plane
         self._settings = settings
         self._history = history
@@ -110,6 +112,7 @@ class Learner:
             self._seed,
             longest=settings.maximum_ttl,
             unexpected=places.keys() - own,
+            lookups=lookups,
         )
         self._clients: dict[int, _Clients] = {}  # by scope
         self._lock = threading.Lock()  # the reader of events and the seeder meet in the connections
@@ -122,6 +125,10 @@ class Learner:
     def wait_first_round(self, seconds: float) -> bool:
         """Waits until each exact name was tried once; False when that took longer."""
         return self._seeder.wait_first_round(seconds)
+
+    def states(self) -> dict[str, int]:
+        """How many exact names are in which state; see seeding.py."""
+        return dict(self._seeder.states)
 
     def stop(self) -> None:
         """Ends the thread."""

@@ -30,6 +30,8 @@ class Repeats:
         self._clock = clock
         self._seen: OrderedDict[tuple[Any, ...], tuple[float, int]] = OrderedDict()
         self._connected: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+        self.suppressed = 0
+        """How many were held back in all."""
 
     def passes(self, event: Event, record: dict[str, Any]) -> bool:
         """Whether to write the record; adds `repeated` to it where others were held back before it."""
@@ -43,6 +45,7 @@ class Repeats:
         since, held_back = self._seen.get(key, (float("-inf"), 0))
         if now - since < _PERIOD:
             self._seen[key] = (since, held_back + 1)
+            self.suppressed += 1
             return False
         if held_back:
             record["repeated"] = held_back

@@ -23,6 +23,10 @@ class Answered(str, Enum):
     """By the policy."""
 
 
+SERVED = ("answered", "unanswered", "shed")
+"""What came of the connections that were led there: the fields of Served in responder/channel.py."""
+
+
 @dataclass(frozen=True)
 class ResponderState:
     """At one moment. `listens`: ADDRESS:PORT, the same in all network namespaces; `namespaces`: in how many

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.records import rule_text
 from ram_ebpf.daemon.responder_namespaces import Namespaces
-from ram_ebpf.daemon.responder_state import Answered, ResponderState
+from ram_ebpf.daemon.responder_state import SERVED, Answered, ResponderState
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.answering import Answering, Destination, Refused
 from ram_ebpf.dataplane.tables import Tables
@@ -34,6 +34,7 @@ from ram_ebpf.policy.names import normalise
 from ram_ebpf.policy.rules import RuleSet
 from ram_ebpf.responder import certificates, channel, listening, wording
 from ram_ebpf.responder.authority import Authority
+from ram_ebpf.tally import Tally
 
 # Where registries are, beside the ports of the policy. Those on which servers speak first (22, 25) are not
 # among them.
@@ -174,7 +175,11 @@ class Responder:
         answers: Callable[[Signer | None], Answers],
         ports: frozenset[int],
         authority: Authority | None,
+        served: Tally | None = None,
     ) -> None:
+        """`served`: counts connections by the fields of channel.Served."""
+        self._served = served or Tally(*SERVED)
+        self._before = channel.Served()  # of the process that runs
         key = certificates.new_key()
         name = wording.blocked_name(policy.organization, policy.message)
         shown = certificates.message_certificate(name, policy.organization, key)
@@ -310,6 +315,7 @@ class Responder:
 
     def _talk(self, end: socket.socket, listeners: listening.Listening) -> str:
         namespaces = Namespaces(end, listeners)
+        self._before = channel.Served()
         next_look = time.monotonic()
         while True:
             try:
@@ -322,7 +328,10 @@ class Responder:
                 return "its process has ended"
             if packet != channel.ALIVE:
                 try:
-                    end.send(self._answers.reply(channel.Question.unpack(packet)).pack())
+                    if (served := channel.Served.unpack(packet)) is not None:
+                        self._count(served)
+                    else:
+                        end.send(self._answers.reply(channel.Question.unpack(packet)).pack())
                 except channel.ChannelError as error:
                     return f"its process has sent nonsense: {error}"
             if time.monotonic() >= next_look:
@@ -330,6 +339,13 @@ class Responder:
                     self._notes.put(("no-responder", f"refused connections get EPERM in {problem}"))
                 self._note_places(listeners, namespaces)
                 next_look = time.monotonic() + _LOOK_PERIOD
+
+    def _count(self, served: channel.Served) -> None:
+        """Those of a process that has ended stay counted."""
+        for name in SERVED:
+            more = getattr(served, name) - getattr(self._before, name)
+            self._served.add(name, max(more, 0))
+        self._before = served
 
 
 def _begins(end: socket.socket) -> bool:

@@ -47,6 +47,11 @@ class Trust:
             self.resolvers = resolvers_of(policy)
         self.apply(plane)
 
+    @property
+    def unbelieved(self) -> int:
+        """How many trusted resolvers on this host have no process that could be believed."""
+        return sum(f"{its.address}#{its.port}" in self._unwatched for its in self.resolvers if its.local)
+
     def hurry(self) -> None:
         """A reply came that should have been a resolver's, and was not recognised: it may have restarted."""
         self._due = min(self._due, self._last + _SHORTEST_PERIOD)

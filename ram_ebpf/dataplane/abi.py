@@ -133,6 +133,16 @@ class Reason(IntEnum):
         """The spelling used in logs and metrics."""
         return self.name.lower().replace("_", "-")
 
+    @property
+    def is_denied(self) -> bool:
+        """Whether what it is given for is refused; ram_is_denied() in bpf/lib/verdict.h."""
+        return self.name.startswith("DENIED") or self is Reason.NAME_MISMATCH
+
+    @property
+    def is_decision(self) -> bool:
+        """Whether something passes or is refused for it; else it is about a DNS message."""
+        return self.is_denied or self.name.startswith("ALLOWED")
+
 
 REASON_COUNT = 64
 

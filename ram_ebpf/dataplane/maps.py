@@ -61,7 +61,9 @@ class Map:
 
     def twin(self) -> Map:
         """The same map, to be closed apart from this."""
-        return Map.opened(self.name, os.dup(self.fd))
+        found = Map.__new__(Map)
+        found.name, found.shape, found.fd = self.name, self.shape, os.dup(self.fd)
+        return found
 
     def _create(self, types: tuple[int, int, int] | None, inner_fd: int = 0) -> int:
         shape = self.shape
@@ -112,6 +114,25 @@ class Map:
             if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSPC):
                 raise
         return list(self.items())
+
+    def chunks(self) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of a hash, many of each in a row, in batches where the kernel has them (5.6)."""
+        shape = self.shape
+        room = min(shape.max_entries, _BATCH)
+        begun = False
+        try:
+            for chunk in syscall.map_lookup_batches(self.fd, shape.key_size, shape.value_size, room):
+                begun = True
+                yield chunk
+            return
+        except OSError as error:
+            if begun or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        yield from self.items()
+
+    def count(self) -> int:
+        """How many entries a hash has."""
+        return sum(len(keys) for keys, _ in self.chunks()) // self.shape.key_size
 
     def clear(self) -> None:
         """Removes every key."""

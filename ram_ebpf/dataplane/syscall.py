@@ -144,16 +144,21 @@ def _bpf(command: Command, attributes: bytes) -> int:
 
 def _bpf_with_answer(command: Command, attributes: bytes) -> tuple[int, bytes]:
     """The result, and the attributes as the kernel left them: some commands answer in there."""
+    result, number, answer = _call(command, attributes)
+    if result < 0:
+        raise OSError(number, f"bpf({command.name}): {os.strerror(number)}")
+    return result, answer
+
+
+def _call(command: Command, attributes: bytes) -> tuple[int, int, bytes]:
+    """The result, the error's number, and the attributes."""
     if _SYSCALL_NUMBER is None:
         raise OSError(f"bpf(2) on {platform.machine()} is not known to ram-ebpf")
     # The kernel answers some commands behind what it was told the size of, such as the revision of a query of
     # tcx (bpf_mprog_query in kernel/bpf/mprog.c): there must be room for the whole of union bpf_attr.
     buffer = ctypes.create_string_buffer(attributes, max(len(attributes), _ATTRIBUTES_ROOM))
     result: int = _libc.syscall(_SYSCALL_NUMBER, int(command), buffer, len(attributes))
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"bpf({command.name}): {os.strerror(number)}")
-    return result, buffer.raw
+    return result, ctypes.get_errno(), buffer.raw
 
 
 def _name(name: str) -> bytes:
@@ -207,6 +212,34 @@ def map_update_batch(fd: int, keys: bytes, values: bytes, count: int) -> None:
     """Sets many values at once (Linux 5.6; EINVAL before). `keys` and `values` lie in a row."""
     k, v = _Buffer(keys), _Buffer(values)
     _bpf(Command.MAP_UPDATE_BATCH, struct.pack("=QQQQIIQQ", 0, 0, k.address, v.address, count, fd, 0, 0))
+
+
+def map_lookup_batches(fd: int, key_size: int, value_size: int, count: int) -> Iterator[tuple[bytes, bytes]]:
+    """What is in a hash, up to `count` entries at a time: their keys, and their values, each in a row.
+
+    Linux 5.6; EINVAL before. What changes meanwhile may be missed. ENOSPC: more than that are in one bucket.
+    """
+    keys, values = _Buffer(key_size * count), _Buffer(value_size * count)
+    tokens = _Buffer(max(key_size, 8)), _Buffer(max(key_size, 8))
+    before = 0
+    while True:
+        where = tokens[0].address, tokens[1].address
+        attributes = struct.pack(
+            "=QQQQIIQQ", before, where[1], keys.address, values.address, count, fd, 0, 0
+        )  # fmt: skip
+        result, number, answer = _call(Command.MAP_LOOKUP_BATCH, attributes)
+        if result < 0 and number != errno.ENOENT:  # which is its end
+            raise OSError(number, f"bpf(MAP_LOOKUP_BATCH): {os.strerror(number)}")
+        (found,) = struct.unpack_from("=I", answer, 32)
+        if found:
+            yield (
+                ctypes.string_at(keys.address, found * key_size),
+                ctypes.string_at(values.address, found * value_size),
+            )
+        if result < 0:
+            return
+        tokens = tokens[1], tokens[0]
+        before = where[1]
 
 
 def map_delete(fd: int, key: bytes) -> bool:

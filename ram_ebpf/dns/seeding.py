@@ -19,6 +19,7 @@ from functools import partial
 from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError, look_up
 from ram_ebpf.dns.turns import Turns
+from ram_ebpf.tally import Tally
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,13 @@ _MOST_ONCE = 1024  # names that wait to be asked once for one asker: who makes m
 Learn = Callable[[Answer], None]
 Done = Callable[[], None]
 
+PENDING, RESOLVED, EMPTY, FAILED = "pending", "resolved", "empty", "failed"
+STATES = (RESOLVED, EMPTY, FAILED, PENDING)
+"""Of an exact name: by what came of it last; empty: it has no address; pending: it was not asked for yet."""
+ANSWERED, TURNED_AWAY = "answered", "turned-away"
+RESULTS = (ANSWERED, FAILED, TURNED_AWAY)
+"""Of a lookup; turned away: there were too many of one asker at a time."""
+
 
 @dataclass
 class _Name:
@@ -46,6 +54,7 @@ class _Name:
     expected: bool = True
     failures: int = 0
     tried: bool = False
+    state: str = PENDING
 
 
 @dataclass
@@ -69,11 +78,13 @@ class Seeder:
         learn: Callable[..., None],
         longest: int = _LONGEST_TTL,
         unexpected: Collection[str] = (),
+        lookups: Tally | None = None,
     ) -> None:
         """`names` with what `learn` is told of each; `longest`: seconds that an answer may be kept.
 
-        `unexpected`: names that need not exist.
+        `unexpected`: names that need not exist. `lookups`: counts by RESULTS.
         """
+        self._lookups = lookups or Tally(*RESULTS)
         self._resolvers = resolvers
         self._longest = longest
         self._order = itertools.count()
@@ -83,6 +94,9 @@ class Seeder:
         ]
         self._once = Turns[_Once](_MOST_ONCE, _CONCURRENT_OF_ONE)
         self.refused = 0  # names that found no room to be asked once
+        self.states = dict.fromkeys(STATES, 0)
+        """How many names are in each of STATES. The thread changes it, and others may read it."""
+        self.states[PENDING] = len(self._due)
         self._first_round = len(self._due)
         self._first_round_done = threading.Event()
         if not self._first_round:
@@ -109,6 +123,7 @@ class Seeder:
         """
         if not self._thread.is_alive() or not self._once.add(asker, _Once(name, types, learn, done)):
             self.refused += 1
+            self._lookups.add(TURNED_AWAY)
             done()
             return
         self._loop.call_soon_threadsafe(self._wake.set)
@@ -160,10 +175,11 @@ class Seeder:
     async def _ask(self, asker: int, item: _Once) -> None:
         try:
             answer = await look_up(item.name, self._resolvers(), types=item.types)
+            self._lookups.add(ANSWERED)
             if answer.addresses:
                 item.learn(answer)
         except LookupFailedError:
-            pass  # clients decide what is asked here: they do not decide what stands in the log
+            self._lookups.add(FAILED)  # clients decide what is asked here, and not what stands in the log
         except Exception:
             _log.exception("resolving %s failed", item.name)
         finally:
@@ -174,6 +190,8 @@ class Seeder:
         pause = _LONGEST_PAUSE
         try:
             answer = await look_up(item.name, self._resolvers(), types=ADDRESS_TYPES)
+            self._lookups.add(ANSWERED)
+            self._now(item, RESOLVED if answer.addresses else EMPTY)
             if answer.addresses:
                 item.learn(answer)
                 shortest = min(self._longest, *(seconds for _, seconds in answer.addresses))
@@ -187,6 +205,8 @@ class Seeder:
             if not item.failures and item.expected:
                 _log.warning("%s could not be resolved: %s", item.name, error)
             item.failures += 1
+            self._lookups.add(FAILED)
+            self._now(item, FAILED)
             pause = min(_FIRST_RETRY * 2 ** min(item.failures - 1, 10), _LAST_RETRY)
         except Exception:
             _log.exception("resolving %s failed", item.name)
@@ -197,3 +217,8 @@ class Seeder:
                 self._first_round -= 1
                 if not self._first_round:
                     self._first_round_done.set()
+
+    def _now(self, item: _Name, state: str) -> None:
+        self.states[item.state] -= 1
+        self.states[state] += 1
+        item.state = state

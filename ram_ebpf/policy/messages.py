@@ -12,6 +12,7 @@ from ram_ebpf.policy.connections import Connections
 from ram_ebpf.policy.control import ControlOptions
 from ram_ebpf.policy.document import PathPart
 from ram_ebpf.policy.fields import HOUSE_ERROR
+from ram_ebpf.policy.metrics import Metrics
 from ram_ebpf.policy.model import DnsOptions, Policy, Resolver
 from ram_ebpf.policy.proxies import PROXY_MODELS
 from ram_ebpf.policy.recognition import Recognition
@@ -31,6 +32,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "docker": DockerOptions,
     "refusals": Refusals,
     "control": ControlOptions,
+    "metrics": Metrics,
     "host": HostOptions,
     "also": AlsoHost,
     "@list": Resolver,
@@ -42,6 +44,7 @@ _MAPPINGS = {
     "docker": "docker: { authorization: true }",
     "refusals": "refusals: { responder: on }",
     "control": "control: { group: ram-ebpf }",
+    "metrics": "metrics: { port: 9469 }",
     "host": "host: { posture: registries }",
     "also": "a host name",
 }

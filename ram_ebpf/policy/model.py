@@ -24,6 +24,7 @@ from ram_ebpf.policy.fields import (
     refuse,
     text_between,
 )
+from ram_ebpf.policy.metrics import MetricsField
 from ram_ebpf.policy.proxies import Proxy
 from ram_ebpf.policy.recognition import Recognition
 from ram_ebpf.policy.refusals import Refusals
@@ -137,6 +138,8 @@ class Policy(PolicyModel):
     fail: Annotated[Fail, choice(Fail)] = Fail.CLOSED
     """What it means that the daemon is gone for longer than `lease_seconds`."""
     lease_seconds: Annotated[int | None, integer_between(10, MOST, "a number of seconds for this")] = None
+    metrics: MetricsField = None
+    """Where they are served; None: nowhere."""
     scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
 
     _source: PolicySource = PrivateAttr(default=PolicySource())

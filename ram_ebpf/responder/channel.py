@@ -112,6 +112,35 @@ class Change:
         return cls(found["place"])
 
 
+@dataclass(frozen=True)
+class Served:
+    """Of the process: how many connections have ended since its start, by what came of them."""
+
+    answered: int = 0
+    """They were told something."""
+    unanswered: int = 0
+    """They went away before, said nothing that could be understood, or took too long."""
+    shed: int = 0
+    """They had to give way, as there were too many."""
+
+    def pack(self) -> bytes:
+        """For the channel."""
+        return _pack({"served": [self.answered, self.unanswered, self.shed]})
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Served | None:
+        """The reverse; None for another packet. Raises ChannelError."""
+        found = _unpack(packet)
+        if "served" not in found:
+            return None
+        numbers = found["served"]
+        if not isinstance(numbers, list) or len(numbers) != 3:
+            raise ChannelError("no counts")
+        if not all(type(number) is int and 0 <= number < 2**53 for number in numbers):
+            raise ChannelError("counts with other numbers")
+        return cls(*numbers)
+
+
 MOST_LISTENERS = 2
 """Descriptors that come with one packet."""
 _OF_START = ("key_pem", "certificate")

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ram_ebpf.responder import http
 from ram_ebpf.responder.channel import (
@@ -27,6 +28,7 @@ from ram_ebpf.responder.channel import (
     ChannelError,
     Question,
     Reply,
+    Served,
     Start,
 )
 from ram_ebpf.responder.clienthello import ClientHelloError, ClientHelloReader, looks_like_tls
@@ -61,6 +63,8 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self._number = 0
+        self.served = Served()
+        self._told = self.served
         self.changes: list[tuple[int, list[socket.socket]]] = []
         """Places that have come, with their listeners, or gone."""
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
@@ -102,9 +106,12 @@ class Channel:
                     future.set_result(reply)
 
     def beat(self) -> bool:
-        """Says that this process is alive; False when nobody listens."""
+        """Says that this process is alive, and what it has done; False when nobody listens."""
         try:
             self._end.send(ALIVE)
+            if self.served != self._told:
+                self._end.send(self.served.pack())
+                self._told = self.served
         except BlockingIOError:
             return True
         except OSError:
@@ -126,6 +133,8 @@ class Connection:
         self._client = (str(address), int(port))
         self._tls: Tls | None = None
         self._reply: Reply | None = None
+        self.answered = False
+        """Whether something was said that a client can show."""
 
     async def serve(self) -> None:
         """Raises _HangUpError, TlsError, OSError or what parsers raise: then it is over as well."""
@@ -148,6 +157,7 @@ class Connection:
             first.append(await self._more())
         if hello.server_name is None:
             self._writer.write(ACCESS_DENIED)
+            self.answered = True
             await self._linger()
             raise _HangUpError
         with contextlib.suppress(_HangUpError):  # the message's certificate says it without the daemon
@@ -167,12 +177,14 @@ class Connection:
         finally:
             if outgoing := self._tls.outgoing():
                 self._writer.write(outgoing)
+                self.answered = True  # with the certificate, which has the message as its name
 
     def _send(self, data: bytes) -> None:
         if self._tls is not None:
             self._tls.send(data)
             data = self._tls.outgoing()
         self._writer.write(data)
+        self.answered = True
 
     async def _answer(self, data: bytes) -> None:
         for _ in range(_MOST_REQUESTS):
@@ -223,6 +235,7 @@ class Server:
         while len(self._tasks) > MOST_CONNECTIONS:
             oldest, _ = self._tasks.popitem(last=False)
             oldest.cancel()
+        connection: Connection | None = None
         try:
             connection = Connection(self._start, self._channel, reader, writer)
             await asyncio.wait_for(connection.serve(), PATIENCE)
@@ -231,8 +244,19 @@ class Server:
         except (OSError, asyncio.TimeoutError, asyncio.CancelledError):
             writer.transport.abort()  # it had its time: nothing waits until it reads
         finally:
+            shed = task not in self._tasks
             self._tasks.pop(task, None)
             writer.close()
+            self._count(connection, shed)
+
+    def _count(self, connection: Connection | None, shed: bool) -> None:
+        before = self._channel.served
+        if connection is not None and connection.answered:  # it was the oldest, but it has what it needs
+            self._channel.served = replace(before, answered=before.answered + 1)
+        elif shed:
+            self._channel.served = replace(before, shed=before.shed + 1)
+        else:
+            self._channel.served = replace(before, unanswered=before.unanswered + 1)
 
 
 class Places:

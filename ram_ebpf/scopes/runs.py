@@ -29,6 +29,7 @@ class RunsTarget(Target):
     """What the engines of one kind run, or those of all kinds."""
 
     period = 0.5
+    kind = "runs"
 
     def __init__(self, engine: Engine, mount: Path) -> None:
         self.label = f"what engine {engine.value} runs"

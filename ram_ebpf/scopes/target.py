@@ -35,6 +35,11 @@ class Target(ABC):
     units: tuple[str, ...] = ()
     terms: Terms = STRICT
 
+    @property
+    def kind(self) -> str:
+        """By which key the policy names it, with which its label begins."""
+        return self.label.partition(" ")[0]
+
     @abstractmethod
     def find(self) -> Places:
         """Its places now; none where there is nothing of it."""

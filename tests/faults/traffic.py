@@ -73,10 +73,10 @@ class _Program:
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], _PATIENCE)[0]:
-            raise TimeoutError(f"nothing is heard of {self._process.args}")
+            raise TimeoutError(f"nothing is heard of {self._process.args!r}")
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self._process.args} has ended")
+            raise RuntimeError(f"{self._process.args!r} has ended")
         found: dict[str, Any] = json.loads(line)
         return found
 

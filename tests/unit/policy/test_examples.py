@@ -32,6 +32,8 @@ def test_acme_uses_every_key() -> None:
     assert policy.docker.model_fields_set == set(type(policy.docker).model_fields)
     assert policy.recognition.model_fields_set == set(type(policy.recognition).model_fields)
     assert policy.refusals.model_fields_set == set(type(policy.refusals).model_fields)
+    assert policy.metrics is not None
+    assert policy.metrics.model_fields_set == {"socket", "mode", "group"}
     assert {scope.posture for scope in policy.scopes} == set(Posture)
     assert any(scope.registries for scope in policy.scopes)
     assert any(

@@ -1,0 +1,73 @@
+"""Serves the policy's `metrics:`, which the main loop has no other part in than to say what it knows."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from ram_ebpf.metrics.scraping import Scraping, Snapshot
+from ram_ebpf.metrics.server import MetricsServer
+from ram_ebpf.policy.metrics import Metrics
+
+_RETRY_PERIOD = 10.0  # seconds until it is tried again where it could not be served
+_log = logging.getLogger(__name__)
+
+Say = Callable[[str, str], None]
+
+
+class Measuring:
+    """Metrics, where a policy wants them. One thread calls all of this, and none of it raises."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._wanted: Metrics | None = None
+        self._server: MetricsServer | None = None
+        self._scraping = Scraping()
+        self._due = float("inf")
+        self._said = ""
+
+    def fileno(self) -> int:
+        """Readable when somebody asks."""
+        return self._scraping.fileno()
+
+    def use(self, wanted: Metrics | None) -> None:
+        """From now on they are served there; None: nowhere."""
+        if wanted == self._wanted:
+            return
+        before = self._server
+        self._wanted, self._server, self._said = wanted, None, ""
+        self._due = float("inf")
+        if wanted is not None:
+            self._try()  # before the other one goes, which may have the same path
+        if before is not None:
+            before.close()
+
+    def follow(self, read: Callable[[], Snapshot]) -> None:
+        """Answers those who ask, and tries again what could not be served."""
+        if self._scraping.has_news():
+            self._scraping.answer_with(read)
+        if time.monotonic() >= self._due:
+            self._try()
+
+    def _try(self) -> None:
+        assert self._wanted is not None
+        self._due = time.monotonic() + _RETRY_PERIOD
+        try:
+            # Not before it is wanted: it takes some memory.
+            from ram_ebpf.metrics.exposition import expose
+
+            self._server = MetricsServer(self._wanted, lambda accept: expose(self._scraping.scrape(), accept))
+        except Exception as error:  # of a library that nothing else needs, or of the operating system
+            if not isinstance(error, OSError):
+                _log.exception("metrics cannot be served")
+            if str(error) != self._said:
+                self._said = str(error)
+                self._say("no-metrics", f"metrics are not served, which is tried again: {error}")
+            return
+        self._due = float("inf")
+        self._say("metrics", f"metrics are served at {self._server.where}")
+
+    def close(self) -> None:
+        """Serves no longer."""
+        self.use(None)
