@@ -15,8 +15,8 @@ LINT_PACKAGES := vagrant
 KERNEL_PACKAGES := qemu-system-x86
 ENGINE_PACKAGES := debian-archive-keyring patch binutils
 DEB_PACKAGES := build-essential debhelper python3-venv python3-cryptography python3-dnspython python3-docker \
-	python3-grpcio python3-idna python3-openssl python3-protobuf python3-pydantic python3-pyroute2 \
-	python3-requests python3-yaml
+	python3-grpcio python3-idna python3-openssl python3-prometheus-client python3-protobuf python3-pydantic \
+	python3-pyroute2 python3-requests python3-yaml
 PACKAGE_PACKAGES := debian-archive-keyring debootstrap util-linux
 
 # Of soak.

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from ram_ebpf.daemon.ending import Ending, is_to_end
+from ram_ebpf.daemon.ending import CAUSES, Ending, is_to_end
 from ram_ebpf.dataplane import abi, sockets
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import Beginning
 from ram_ebpf.dataplane.sockets import Connection
+from ram_ebpf.tally import Tally
 
 from .samples import EVENT
 
@@ -62,8 +64,11 @@ class Ended:
         (mount / "docker" / "cgroup.procs").write_text(f"{os.getpid()}\n{os.getppid()}\n", encoding="ascii")
         monkeypatch.setattr(sockets, "destroy", self._destroy)
         self.settled = 0
+        self.cut = Tally(*CAUSES)
         self.ending = Ending(
-            lambda identifier: mount / ("docker" if identifier == 77 else "gone"), lambda: self.settled
+            lambda identifier: mount / ("docker" if identifier == 77 else "gone"),
+            lambda: self.settled,
+            self.cut,
         )
 
     def _destroy(self, connection: Connection, cookie: int, namespace: Path | None) -> None:
@@ -124,6 +129,10 @@ def test_connections_that_are_gone(ended: Ended, pair: socket.socket) -> None:
     ended.ending.take(event)
     assert ended.some.wait(5)
     assert {cookie for _, cookie, _ in ended.calls} == {event.socket_cookie}
+    deadline = time.monotonic() + 5
+    while not ended.cut.counts()["refused"] and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert ended.cut.counts() == {"refused": 1, "registry-found": 0}
 
 
 def test_what_is_not_settled_may_be_allowed_a_moment_later(ended: Ended) -> None:

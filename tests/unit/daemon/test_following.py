@@ -12,7 +12,9 @@ from ram_ebpf.dataplane.plane import BusyCgroupError, Plane
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.view import View
 from ram_ebpf.policy.rules import RuleSet
+from ram_ebpf.policy.scope import Engine
 from ram_ebpf.policy.terms import STRICT
+from ram_ebpf.scopes.runs import RunsTarget
 from ram_ebpf.scopes.target import Places, Target
 
 from .plane import FakePlane, FakeScopeMaps
@@ -273,3 +275,18 @@ def test_link_watch() -> None:
         assert watch.fileno() >= 0
     finally:
         watch.close()
+
+
+def test_kinds_of_scopes() -> None:
+    """Those of one label are one scope; of which nothing is there is known as well."""
+    scopes = (
+        Somewhere("cgroup a", ONE, VETH),
+        Somewhere("unit b"),
+        Somewhere("host", TWO),
+        Somewhere("cgroup a"),
+    )
+    made = Made(*scopes, RunsTarget(Engine.DOCKER, Path("/nowhere")))
+    made.following.begin()
+    found = [(kind, places) for kind, _, places in made.following.kinds()]
+    assert found == [("cgroup", 2), ("unit", 0), ("host", 1), ("runs", 0)]
+    assert made.following.failed() == 0

@@ -61,6 +61,7 @@ def test_one_a_second(gate: Repeats, clock: Clock) -> None:
         if passes(gate, line):
             passed.append((step, line.get("repeated")))
     assert passed == [(0, None), (10, 9), (20, 9), (30, 9)]
+    assert gate.suppressed == 31
 
 
 def test_what_passes_late_was_not_repeated(gate: Repeats, clock: Clock) -> None:

@@ -17,6 +17,7 @@ from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dns import seeding
 from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError
 from ram_ebpf.dns.seeding import Seeder
+from ram_ebpf.tally import Tally
 
 from .server import Server, knows
 
@@ -669,3 +670,35 @@ def test_stop_while_a_resolver_is_silent() -> None:
         before = time.monotonic()
         seeder.stop()
         assert time.monotonic() - before < 1
+
+
+def test_what_came_of_each_name(lookups: Lookups, pauses: Callable[..., None]) -> None:
+    """Counted, and a name that is resolved later is in its newer state alone."""
+    pauses(first_retry=0.01)
+    bad = True
+
+    def handle(name: str) -> Answer:
+        if name == "bad.example" and bad:
+            raise LookupFailedError("127.0.0.1: SERVFAIL")
+        return Answer(name, () if name == "empty.example" else answer(name).addresses)
+
+    lookups.handle = handle
+    tally = Tally(*seeding.RESULTS)
+    names = [("bad.example", 1), ("empty.example", 2), ("a.example", 3)]
+    seeder = Seeder(names, lambda: [RESOLVER], Learned(), lookups=tally)
+    assert seeder.states == {"resolved": 0, "empty": 0, "failed": 0, "pending": 3}
+    seeder.start()
+    try:
+        assert seeder.wait_first_round(5)
+        assert seeder.states == {"resolved": 1, "empty": 1, "failed": 1, "pending": 0}
+        bad = False
+        assert eventually(lambda: seeder.states["resolved"] == 2)
+        assert seeder.states["failed"] == 0
+    finally:
+        seeder.stop()
+    counts = tally.counts()
+    assert counts["answered"] >= 3
+    assert counts["failed"] >= 1
+    assert counts["turned-away"] == 0
+    seeder.ask_once(1, "late.example", [1], lambda answer: None, lambda: None)
+    assert tally.counts()["turned-away"] == 1

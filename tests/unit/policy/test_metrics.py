@@ -59,8 +59,8 @@ def test_at_a_socket(text: str, mode: int) -> None:
         ("{ port: }", "3: metrics.port: there is nothing behind the key"),
         (
             "{ address: 10.0.0.5, port: 9469 }",
-            "3: metrics.address: 10.0.0.5 is not this host's own loopback address, so others could read there, "
-            "write 127.0.0.1 or ::1",
+            "3: metrics.address: 10.0.0.5 is not this host's own loopback address, "
+            "so others could read there, write 127.0.0.1 or ::1",
         ),
         ("{ address: 0.0.0.0, port: 9469 }", "3: metrics.address: 0.0.0.0 is not this host's own loopback"),
         ('{ address: "::", port: 9469 }', "3: metrics.address: :: is not this host's own loopback"),
