@@ -18,6 +18,7 @@ from ram_ebpf.policy.metrics import Metrics
 
 PATH = "/metrics"
 _MOST_CONNECTIONS = 8
+_BACKLOG = 128  # that wait; who finds no room there tries again a second later
 _PATIENCE = 2.0  # seconds to ask, and again to take the answer
 _PAUSE = 0.02  # so that who connects as often as possible takes a twentieth of a processor
 _PLAIN = "text/plain; charset=utf-8"
@@ -27,6 +28,7 @@ Scrape = Callable[[str], tuple[str, bytes]]
 
 
 class _Bounded(BoundedThreads):
+    request_queue_size = _BACKLOG
     most_connections = _MOST_CONNECTIONS
     pause = _PAUSE
     scrape: Scrape

@@ -51,7 +51,7 @@ def numbered(maps: list[Map], kind: MapType, room: int, entries: int) -> Map:
 def test_all_entries(made: list[Map], kind: MapType, room: int, entries: int) -> None:
     item = numbered(made, kind, room, entries)
     assert item.count() == entries
-    found = {}
+    found: dict[int, int] = {}
     for keys, values in item.chunks():
         numbers, squares = (
             struct.unpack(f"={len(data) // size}{code}", data)

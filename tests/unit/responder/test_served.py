@@ -63,13 +63,16 @@ async def serve(end: socket.socket, other: socket.socket) -> list[bytes]:
         assert await first.read() == b""
     assert not second.at_eof()
     loop.remove_reader(end)
+    writer.close()
+    while not channel.served.answered:
+        await asyncio.sleep(0.005)
     assert channel.beat()
     assert channel.beat()
     said = [end.recv(LONGEST) for _ in range(3)]
     loop.remove_reader(other)
     listening.close()
-    for item in (_first, _second, writer):
-        item.close()
+    _first.close()
+    _second.close()
     return said
 
 
