@@ -132,12 +132,12 @@ class Authorizing(News):
         found = []
         while self._records:
             found.append(self._records.popleft())
-        with self._counting:
-            lost = self._counters.pop("unwritten", 0)
-        if lost:
-            explanation = f"{lost} refusals by the authorization plugin came too fast to be written"
-            found.append({"event": "events-lost", "explanation": explanation, "count": lost})
         return found
+
+    def lost(self) -> int:
+        """How many records came too fast to be taken, since the last call."""
+        with self._counting:
+            return self._counters.pop("unwritten", 0)
 
     def counters(self) -> dict[str, int]:
         """How many requests were refused, or would have been, by reason."""

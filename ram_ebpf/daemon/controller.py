@@ -29,14 +29,14 @@ from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
 from ram_ebpf.daemon.measuring import Measuring
 from ram_ebpf.daemon.notify import ServiceManager
-from ram_ebpf.daemon.records import REFUSING, Describer, RecordWriter, event_name
+from ram_ebpf.daemon.records import Describer, RecordWriter
 from ram_ebpf.daemon.refusals import LastRefusals
 from ram_ebpf.daemon.reload_history import ReloadHistory
 from ram_ebpf.daemon.reloading import Loaded, Prepared, Reloading
-from ram_ebpf.daemon.repeats import Repeats
 from ram_ebpf.daemon.responder_state import SERVED, Answered, ResponderState
 from ram_ebpf.daemon.state import State
 from ram_ebpf.daemon.summing import Summing
+from ram_ebpf.daemon.telling import Telling
 from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.daemon.warnings import Warnings
 from ram_ebpf.dataplane import abi
@@ -73,6 +73,10 @@ _CLEANING_PERIOD = 60.0
 _HTTPS = 443
 _LAST_WORDS = 2.0  # seconds in which events are still told after a signal
 _SEEDING_PATIENCE = 5.0  # seconds that the first round may take before enforcement begins anyway
+_EVENTS_LOST = "events came too fast to be read; enforcement is not affected"
+_EVENTS_MALFORMED = "events of the kernel's programs cannot be read; enforcement is not affected"
+_QUEUE_FULL = "times so many events came at once that older ones may be lost; the counters are right"
+_REQUESTS_LOST = "refusals by the authorization plugin came too fast to be written"
 # Replies from which it is known which name an address belongs to, whether or not it is allowed.
 _TELLING = frozenset(
     {
@@ -152,7 +156,6 @@ class Controller:
         self._trust = Trust(policy, self._say)
         self._stop = threading.Event()
         self._history = NameHistory()
-        self._repeats = Repeats()
         self._encrypted = load_encrypted_resolvers()
         (first, its_rules), *others = rules.items()
         self._plane = Plane(
@@ -186,6 +189,7 @@ class Controller:
             lambda: self._trust.resolvers,
             lookups=self._lookups,
         )
+        self._telling = Telling(self._describer, writer.write, policy.log, self._options.log_dns)
         self._asker: Asker | None = None
         self._make_asker()
         self._authorizing: Authorizing | None = None
@@ -196,8 +200,7 @@ class Controller:
         self._reloading = Reloading(self._policy_file(), self._prepare)
         self._summing: Summing | None = None
         self._unasked: list[Event] = []
-        self._told_lost = 0
-        self._untold = 0
+        self._lost = self._malformed = self._overruns = 0
         self._last_moment = float("inf")
         self._reload_wanted = False  # by a signal
 
@@ -324,6 +327,8 @@ class Controller:
         state.reload = self._reload_on_request
         file = self._options.policy_file
         self._summing = state.summing = summing = Summing(None if file is None else str(file), self._say)
+        self._telling.sum_up = summing.note
+        state.log_counters = self._telling.counters
         self._state = state
         with self._signals() as wake:
             try:
@@ -538,6 +543,7 @@ class Controller:
                     looking.act()
                 self._drain()
                 self._tell_of_requests()
+                self._telling.report()
                 if control is not None and control.has_news():
                     control.answer_with(state.answer)
                 self._measuring.follow(lambda: self._snapshot(following))
@@ -655,6 +661,7 @@ class Controller:
         before.stop()
         self._plane.drop_older()
         self._describer.message = self._policy.message
+        self._telling.use(self._policy.log)
         self._state.policy = self._policy
         self._warnings.begin_again()
         if self._control is not None:
@@ -707,7 +714,7 @@ class Controller:
 
     def _snapshot(self, following: Following) -> Snapshot:
         """For whoever asks for metrics."""
-        plane = self._plane
+        plane, log = self._plane, self._telling.counters()
         snapshot = Snapshot(rules=[view.tables.rules for view in plane.views])
         snapshot.samples += [
             *readings.of_policy(self._policy, self._reloads),
@@ -718,8 +725,8 @@ class Controller:
             *readings.of_responder(self._responder_state(), self._served.counts()),
             *readings.of_room_for_scopes(plane),
             *(Sample("ram_ebpf_connections_cut_total", n, (why,)) for why, n in self._cut.counts().items()),
-            Sample("ram_ebpf_events_lost_total", self._lost()),
-            Sample("ram_ebpf_log_lines_suppressed_total", self._repeats.suppressed),
+            Sample("ram_ebpf_events_lost_total", log["lost"]),
+            Sample("ram_ebpf_log_lines_suppressed_total", log["repeated"] + log["suppressed"]),
         ]
         try:
             for counted in readings.maps_of(plane):
@@ -729,15 +736,11 @@ class Controller:
             raise
         return snapshot
 
-    def _lost(self) -> int:
-        return self._events.lost + self._events.malformed + self._untold
-
     def _tell_of_requests(self) -> None:
         if self._authorizing is not None:
             for record in self._authorizing.records():
-                if self._summing is not None:
-                    self._summing.note(record)
-                self._writer.write(record)
+                self._telling.tell_request(record)
+            self._telling.losses.note("events-lost", _REQUESTS_LOST, self._authorizing.lost())
 
     def _drain(self) -> None:
         self._events.drain(self._take_in_time)
@@ -753,21 +756,23 @@ class Controller:
         if self._responder is not None:
             self._responder.follow(self._plane.attached)
             self._responder.tell(self._say)
-        lost = self._lost()
-        if lost > self._told_lost:
-            self._say(
-                "events-lost",
-                f"{lost - self._told_lost} events came too fast to be read; enforcement is not affected",
-                count=lost - self._told_lost,
-            )
-            self._told_lost = lost
+        self._note_losses()
+
+    def _note_losses(self) -> None:
+        losses = self._telling.losses
+        lost, malformed = self._events.lost, self._events.malformed
+        overruns = self._events.overruns
+        losses.note("events-lost", _EVENTS_LOST, lost - self._lost)
+        losses.note("events-lost", _EVENTS_MALFORMED, malformed - self._malformed)
+        losses.note("events-lost", _QUEUE_FULL, overruns - self._overruns)
+        self._lost, self._malformed, self._overruns = lost, malformed, overruns
 
     def _take_in_time(self, event: Event) -> None:
         """At the end whoever has asked for it does not wait until thousands of events are told."""
         if self._stop.is_set():
             self._last_moment = min(self._last_moment, time.monotonic() + _LAST_WORDS)
             if time.monotonic() > self._last_moment:
-                self._untold += 1
+                self._telling.losses.note("events-lost", _EVENTS_LOST, 1)
                 return
         self._take(event)
 
@@ -793,18 +798,13 @@ class Controller:
             self._unasked.append(event)
         self._ending.take(event)
         event = self._with_encrypted(event)
-        record = self._describer.describe(event, answer)
-        if event.reason in HANDED_OVER and event.rule and record.get("host"):
-            self._learner.ask_again(record["host"], event)
-            if event.reason is abi.Reason.DNS_UNTRUSTED_SENDER:
-                self._trust.hurry()
-        wanted = self._options.log_dns or (
-            event_name(event) != "dns" and event.reason is not abi.Reason.ALLOWED_UNASKED
-        )
-        if self._summing is not None and event.verdict in REFUSING and not self._repeats.is_told(event):
-            self._summing.note(record)
-        if wanted and self._repeats.passes(event, record):
-            self._writer.write(record)
+        if event.reason in HANDED_OVER and event.rule:
+            name = self._describer.asked_name(event, answer)
+            if name:
+                self._learner.ask_again(name, event)
+                if event.reason is abi.Reason.DNS_UNTRUSTED_SENDER:
+                    self._trust.hurry()
+        self._telling.tell(event, answer)
 
     def _note_encrypted(self, answer: Answer) -> None:
         """Who resolves the name of such a resolver is about to turn to it."""
@@ -830,10 +830,14 @@ class Controller:
             self._tell_of_requests()
             counters = {reason.slug: count for reason, count in sorted(self._plane.counters().items())}
             counters |= self._request_counters()
+        self._telling.report(at_once=True)
         self._events.close()
         self._plane.close()
         if attached:
             where = ", ".join(attached)
             self._say(
-                "stopped", f"detached from {where}; nothing is enforced there any more", counters=counters
+                "stopped",
+                f"detached from {where}; nothing is enforced there any more",
+                counters=counters,
+                log=self._telling.counters(),
             )

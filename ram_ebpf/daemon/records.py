@@ -79,7 +79,7 @@ class Describer:
         about_dns = event.verdict is Verdict.NONE
         host = self.history.name_of(event.address)
         if about_dns or event.dns_message:
-            host = self._dns_host(event, answer)
+            host = self.asked_name(event, answer)
         name_sent = event.beginning.name if event.beginning is not None else None
         tables = self.tables_of(event.scope)
         rule = rule_text(tables.rule(event.rule))
@@ -134,7 +134,8 @@ class Describer:
         return {}
 
     @staticmethod
-    def _dns_host(event: Event, answer: Answer | None) -> str | None:
+    def asked_name(event: Event, answer: Answer | None) -> str | None:
+        """The name that an event about DNS is about."""
         if answer is not None:
             return answer.name
         if not event.dns_message:
@@ -163,6 +164,8 @@ def human_line(record: dict[str, Any]) -> str:
         words.append(" ".join(record["addresses"]))
     if record.get("pid"):
         words.append(f"by {record.get('process', '?')}[{record['pid']}]")
+    elif record.get("process"):
+        words.append(f"by {record['process']}")
     if record.get("cgroup"):
         words.append(f"in {record['cgroup']}")
     line = " ".join(words)

@@ -34,9 +34,11 @@ class Repeats:
         """How many were held back in all."""
 
     def passes(self, event: Event, record: dict[str, Any]) -> bool:
+        """Both of the following."""
+        return not self.is_told(event) and self.is_news(event, record)
+
+    def is_news(self, event: Event, record: dict[str, Any]) -> bool:
         """Whether to write the record; adds `repeated` to it where others were held back before it."""
-        if self.is_told(event):
-            return False
         nameless = "pid" not in record and event.hook is not Hook.DEVICE_OUTGOING
         if nameless and record["event"] not in _BY_NETWORK:
             return True

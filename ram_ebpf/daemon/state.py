@@ -53,6 +53,8 @@ class State:
     reload: Callable[[int | None], dict[str, Any]] = lambda number: {"error": "nothing can be reloaded"}
     """Begins a reload (None), or says what has become of one, by its number."""
     summing: Summing | None = None
+    log_counters: Callable[[], dict[str, int]] = dict
+    """Of decisions that have no line of their own."""
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """`status`, with `addresses: true` for what was learned; `last` with `count`; `explain` with `host`
@@ -93,6 +95,7 @@ class State:
             "scopes": [self._describe(label, addresses) for label in self.following.labels()],
             "responder": self.responder().describe(),
             "counters": self._counters(),
+            "log": self.log_counters(),
         }
 
     def top(self, summing: Summing) -> dict[str, Any]:

@@ -120,6 +120,8 @@ class EventSource:
             raise
         self._queue = plane.maps["connect_events"]
         self.malformed = 0
+        self.overruns = 0
+        """How often the queue was full, so that its oldest events may be gone: nobody counts those."""
 
     @property
     def descriptors(self) -> list[int]:
@@ -144,8 +146,7 @@ class EventSource:
         """Hands over all waiting events, by their time, and in between those that somebody waits for."""
         waiting: list[bytes] = []
         self._perf.drain(waiting.append)
-        while (raw := self._queue.pop()) is not None:
-            waiting.append(raw)
+        self._pop(waiting)
         taken = 0
 
         def take_in_turn(event: Event) -> None:
@@ -157,6 +158,15 @@ class EventSource:
 
         self.drain_questions(take)
         self._hand_over(waiting, take_in_turn)
+
+    def _pop(self, waiting: list[bytes]) -> None:
+        """What is in the queue, which may be filled as quickly: then the rest is for the next time."""
+        for _ in range(self._queue.shape.max_entries):
+            raw = self._queue.pop()
+            if raw is None:
+                return
+            waiting.append(raw)
+        self.overruns += 1
 
     def _hand_over(self, waiting: list[bytes], take: Callable[[Event], None]) -> None:
         parsed = []

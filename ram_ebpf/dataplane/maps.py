@@ -162,6 +162,10 @@ class Map:
         for key, value in chunk:
             self[key] = value
 
+    def push(self, value: bytes) -> None:
+        """Adds a value to a queue. Raises OSError E2BIG when it is full."""
+        syscall.map_push(self.fd, value)
+
     def pop(self) -> bytes | None:
         """Takes the oldest value of a queue."""
         return syscall.map_pop(self.fd, self.shape.value_size)

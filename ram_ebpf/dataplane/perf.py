@@ -17,6 +17,7 @@ _SYSCALL = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "s390x": 331, "ppc64l
 _TYPE_SOFTWARE = 1
 _COUNT_SW_BPF_OUTPUT = 10
 _SAMPLE_RAW = 1 << 10
+_FORMAT_LOST = 1 << 4
 _FLAG_FD_CLOEXEC = 8
 _FLAG_WATERMARK = 1 << 14
 _RECORD_LOST = 2
@@ -24,16 +25,27 @@ _RECORD_SAMPLE = 9
 _HEAD = 1024  # offsets in struct perf_event_mmap_page
 _TAIL = 1032
 _HEADER = struct.Struct("=IHH")
+_COUNTS = struct.Struct("=QQ")  # what is read where FORMAT_LOST is set: a value, and how many were lost
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _open_event(cpu: int, watermark: int) -> int:
+def _open_event(cpu: int, watermark: int) -> tuple[int, bool]:
+    """The descriptor, and whether it can be read how many records were lost, as from Linux 6.0 on."""
+    try:
+        return _open_event_as(cpu, watermark, _FORMAT_LOST), True
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return _open_event_as(cpu, watermark, 0), False
+
+
+def _open_event_as(cpu: int, watermark: int, read_format: int) -> int:
     # struct perf_event_attr up to wakeup_events or wakeup_watermark: type, size, config, period, sample_type,
     # read_format, flags.
     flags, wakeup = (_FLAG_WATERMARK, watermark) if watermark else (0, 1)
     attributes = struct.pack(
-        "=IIQQQQQI", _TYPE_SOFTWARE, 112, _COUNT_SW_BPF_OUTPUT, 0, _SAMPLE_RAW, 0, flags, wakeup
+        "=IIQQQQQI", _TYPE_SOFTWARE, 112, _COUNT_SW_BPF_OUTPUT, 0, _SAMPLE_RAW, read_format, flags, wakeup
     ).ljust(112, b"\0")
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     number = _SYSCALL[platform.machine()]
@@ -49,7 +61,8 @@ class _Ring:
 
     def __init__(self, cpu: int, pages: int, watermark: int) -> None:
         self.cpu = cpu
-        self.fd = _open_event(cpu, watermark)
+        self.fd, self._counts = _open_event(cpu, watermark)
+        self._told_lost = 0  # by records in the ring, which come when there is room again
         self._size = pages * mmap.PAGESIZE
         try:
             self._memory = mmap.mmap(self.fd, mmap.PAGESIZE + self._size)
@@ -75,10 +88,19 @@ class _Ring:
             if size < _HEADER.size:  # cannot be; but a loop that never ends would be worse
                 tail = head
                 break
-            yield kind, self._bytes(tail + _HEADER.size, size - _HEADER.size)
+            body = self._bytes(tail + _HEADER.size, size - _HEADER.size)
+            if kind == _RECORD_LOST:
+                (count,) = struct.unpack_from("=Q", body, 8)
+                self._told_lost += count
+            yield kind, body
             tail += size
             self._tail.value = tail
         self._tail.value = tail
+
+    @property
+    def lost(self) -> int:
+        """How many records found no room; before Linux 6.0 those that came last are not known yet."""
+        return int(_COUNTS.unpack(os.read(self.fd, _COUNTS.size))[1]) if self._counts else self._told_lost
 
     def close(self) -> None:
         del self._head, self._tail
@@ -97,7 +119,6 @@ class PerfReader:
         """
         watermark = pages * mmap.PAGESIZE // 2 if patient else 0
         self._rings: list[_Ring] = []
-        self.lost = 0
         try:
             for cpu in range(events.shape.max_entries):
                 try:
@@ -117,16 +138,18 @@ class PerfReader:
         """What to wait on."""
         return [ring.fd for ring in self._rings]
 
+    @property
+    def lost(self) -> int:
+        """How many events the kernel had to drop as a ring was full, since the start."""
+        return sum(ring.lost for ring in self._rings)
+
     def drain(self, take: Callable[[bytes], None]) -> None:
-        """Hands every waiting sample to `take`, its padding included; counts what the kernel had to drop."""
+        """Hands every waiting sample to `take`, its padding included."""
         for ring in self._rings:
             for kind, body in ring.records():
                 if kind == _RECORD_SAMPLE:
                     (size,) = struct.unpack_from("=I", body)
                     take(body[4 : 4 + size])
-                elif kind == _RECORD_LOST:
-                    (count,) = struct.unpack_from("=Q", body, 8)
-                    self.lost += count
 
     def close(self) -> None:
         """Gives the rings back."""

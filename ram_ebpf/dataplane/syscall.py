@@ -276,6 +276,12 @@ def map_lookup_all(fd: int, key_size: int, value_size: int, room: int) -> list[t
     ]
 
 
+def map_push(fd: int, value: bytes) -> None:
+    """Adds a value to a queue. Raises OSError E2BIG when it is full."""
+    v = _Buffer(value)
+    _bpf(Command.MAP_UPDATE_ELEM, _element(fd, 0, v.address))
+
+
 def map_pop(fd: int, value_size: int) -> bytes | None:
     """Takes the oldest value from a queue; None when it is empty."""
     v = _Buffer(value_size)

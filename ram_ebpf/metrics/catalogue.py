@@ -104,7 +104,7 @@ METRICS = (
     Metric(
         "ram_ebpf_log_lines_suppressed_total",
         _C,
-        "Lines that were not written since an equal one was a moment before.",
+        "Lines that were not written: an equal one was a moment before, or there were too many.",
     ),
     Metric(
         "ram_ebpf_learned_addresses",

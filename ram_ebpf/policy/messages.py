@@ -12,6 +12,7 @@ from ram_ebpf.policy.connections import Connections
 from ram_ebpf.policy.control import ControlOptions
 from ram_ebpf.policy.document import PathPart
 from ram_ebpf.policy.fields import HOUSE_ERROR
+from ram_ebpf.policy.log import LogOptions
 from ram_ebpf.policy.metrics import Metrics
 from ram_ebpf.policy.model import DnsOptions, Policy, Resolver
 from ram_ebpf.policy.proxies import PROXY_MODELS
@@ -33,6 +34,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "refusals": Refusals,
     "control": ControlOptions,
     "metrics": Metrics,
+    "log": LogOptions,
     "host": HostOptions,
     "also": AlsoHost,
     "@list": Resolver,
@@ -45,6 +47,7 @@ _MAPPINGS = {
     "refusals": "refusals: { responder: on }",
     "control": "control: { group: ram-ebpf }",
     "metrics": "metrics: { port: 9469 }",
+    "log": "log: { lines_per_minute: 60 }",
     "host": "host: { posture: registries }",
     "also": "a host name",
 }

@@ -24,6 +24,7 @@ from ram_ebpf.policy.fields import (
     refuse,
     text_between,
 )
+from ram_ebpf.policy.log import LogOptions
 from ram_ebpf.policy.metrics import MetricsField
 from ram_ebpf.policy.proxies import Proxy
 from ram_ebpf.policy.recognition import Recognition
@@ -140,6 +141,7 @@ class Policy(PolicyModel):
     lease_seconds: Annotated[int | None, integer_between(10, MOST, "a number of seconds for this")] = None
     metrics: MetricsField = None
     """Where they are served; None: nowhere."""
+    log: LogOptions = LogOptions()
     scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
 
     _source: PolicySource = PrivateAttr(default=PolicySource())

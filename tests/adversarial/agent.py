@@ -113,6 +113,24 @@ class Agent:
                     outcomes["connected"] += 1
         return dict(outcomes)
 
+    def scatter(self, network: str, names: int, count: int) -> int:
+        """Connects to as many addresses, one after the other; how many were refused at once.
+
+        `network`: the first two bytes of the addresses, as in 198.18. `names`: how many names the process
+        takes in turn.
+        """
+        refused = 0
+        for number in range(count):
+            if names:
+                Path("/proc/self/comm").write_text(f"n{number % names}", encoding="ascii")
+            with socket.socket() as item:
+                item.settimeout(PATIENCE)
+                try:
+                    item.connect((f"{network}.{number >> 8 & 255}.{number & 255}", 1024 + number % 60000))
+                except PermissionError:
+                    refused += 1
+        return refused
+
     def greet(self, address: str, port: int, most: int, until: str) -> int:
         """Opens connections and begins TLS on each, with another name, until a file is there; how many.
 

@@ -13,16 +13,10 @@ from ram_ebpf.daemon.repeats import Repeats
 from ram_ebpf.dataplane.abi import Hook, Verdict
 from ram_ebpf.dataplane.events import Event
 
+from .clock import Clock
 from .samples import EVENT
 
 EGRESS = replace(EVENT, hook=Hook.INET_EGRESS, pid=None)
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

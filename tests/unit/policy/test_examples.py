@@ -34,6 +34,7 @@ def test_acme_uses_every_key() -> None:
     assert policy.refusals.model_fields_set == set(type(policy.refusals).model_fields)
     assert policy.metrics is not None
     assert policy.metrics.model_fields_set == {"socket", "mode", "group"}
+    assert policy.log.model_fields_set == set(type(policy.log).model_fields)
     assert {scope.posture for scope in policy.scopes} == set(Posture)
     assert any(scope.registries for scope in policy.scopes)
     assert any(

@@ -213,7 +213,7 @@ def test_unreadable(text: str | bytes, message: str) -> None:
             HEAD + "  - ghcr\nxyzzy: 1\n",
             "4: xyzzy: 'xyzzy' is not a known key, the keys known here: "
             "version, organization, mode, message, registries, denied, proxies, resolvers, dns, "
-            "connections, recognition, docker, refusals, control, fail, lease_seconds, metrics, scopes",
+            "connections, recognition, docker, refusals, control, fail, lease_seconds, metrics, log, scopes",
             id="unknown-key-far",
         ),
         pytest.param(
@@ -236,7 +236,7 @@ def test_unreadable(text: str | bytes, message: str) -> None:
             HEAD + "  - ghcr\n'a b': 1\n",
             "4: 'a b': 'a b' is not a known key, the keys known here: "
             "version, organization, mode, message, registries, denied, proxies, resolvers, dns, "
-            "connections, recognition, docker, refusals, control, fail, lease_seconds, metrics, scopes",
+            "connections, recognition, docker, refusals, control, fail, lease_seconds, metrics, log, scopes",
             id="unknown-key-with-space",
         ),
         pytest.param(
