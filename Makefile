@@ -9,7 +9,7 @@ C_SOURCES := $(wildcard bpf/*.c bpf/*.h bpf/lib/*.h bpf/include/*/*.h bpf/includ
 RUN_PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev libc6-dev
 LAB_PACKAGES := iproute2 util-linux dnsmasq-base docker-registry skopeo containerd ca-certificates
 TEST_PACKAGES := gcc musl-tools libc-ares-dev bind9-dnsutils curl iptables tinyproxy-bin procps \
-	containernetworking-plugins
+	containernetworking-plugins systemd
 BENCH_PACKAGES := dnsperf nftables
 LINT_PACKAGES := vagrant
 KERNEL_PACKAGES := qemu-system-x86

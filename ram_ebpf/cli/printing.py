@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
+from ram_ebpf.printable import printable
 
-def printable(text: str) -> str:
-    """One line. Names come from the network: no control character of theirs may reach a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+__all__ = ["print_lines", "printable"]
 
 
 def one_cell_each(text: str) -> str:

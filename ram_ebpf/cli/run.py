@@ -120,6 +120,7 @@ def enforce(
 
     # Behind the checks: what follows needs Linux, and takes a while to import.
     from ram_ebpf.daemon.controller import Controller, Options
+    from ram_ebpf.daemon.journal import journal_of
     from ram_ebpf.daemon.notify import ServiceManager
     from ram_ebpf.daemon.records import RecordWriter
     from ram_ebpf.dataplane.compiler import CompileError
@@ -147,7 +148,7 @@ def enforce(
             controller = Controller(
                 policy,
                 _rules_for(selection, policy, catalogue, made),
-                RecordWriter(args.log_format == "json"),
+                RecordWriter(args.log_format == "json", journal=journal_of(sys.stdout)),
                 Options(
                     log_dns=not leave and args.log_dns,
                     cache_directory=args.cache,

@@ -11,11 +11,13 @@ from datetime import datetime, timezone
 from typing import Any, TextIO
 
 from ram_ebpf.daemon.history import NameHistory
+from ram_ebpf.daemon.journal import Journal
 from ram_ebpf.daemon.reasons import explain
 from ram_ebpf.dataplane.abi import Reason, Verdict
 from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.tables import Rule, Tables
 from ram_ebpf.dns.lookup import Answer, question_name
+from ram_ebpf.printable import printable
 
 _TCP = 6
 _PROTOCOLS = {_TCP: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}
@@ -183,20 +185,24 @@ def human_line(record: dict[str, Any]) -> str:
 class RecordWriter:
     """Writes lines, each at once; a log that cannot be written is not a reason to stop enforcing."""
 
-    def __init__(self, as_json: bool, stream: TextIO | None = None) -> None:
+    def __init__(self, as_json: bool, stream: TextIO | None = None, journal: Journal | None = None) -> None:
+        """`journal`: where the stream leads to, if it is one; it is then told the fields as well."""
         self._json = as_json
         self._stream = stream or sys.stdout
+        self._journal = journal
         self.note: Callable[[dict[str, Any]], None] = lambda record: None
         """Is called with each line's record, which has its time then."""
 
     def write(self, record: dict[str, Any]) -> None:
         """One record, with the time of now (UTC, RFC 3339)."""
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self.note({"time": now, **record})
-        text = json.dumps({"time": now, **record}) if self._json else f"{now} {human_line(record)}"
-        # Names come from the network: no control character of theirs may reach a terminal.
+        timed = {"time": now, **record}
+        self.note(timed)
+        text = json.dumps(timed) if self._json else printable(human_line(record))
+        if self._journal is not None and self._journal.send(record, text):
+            return
         if not self._json:
-            text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+            text = f"{now} {text}"
         # A stream of another encoding must lose no line: what it cannot hold is written as its number.
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         text = text.encode(encoding, "backslashreplace").decode(encoding)

@@ -113,6 +113,10 @@ class Agent:
                     outcomes["connected"] += 1
         return dict(outcomes)
 
+    def rename(self, name: str) -> None:
+        """Takes another name, of which the kernel keeps 15 bytes."""
+        Path("/proc/self/comm").write_bytes(name.encode())
+
     def scatter(self, network: str, names: int, count: int) -> int:
         """Connects to as many addresses, one after the other; how many were refused at once.
 
