@@ -23,6 +23,7 @@ from ram_ebpf.daemon.authorizing import Authorizing
 from ram_ebpf.daemon.control import ControlSocket
 from ram_ebpf.daemon.decisions import Decisions
 from ram_ebpf.daemon.ending import CAUSES, Ending
+from ram_ebpf.daemon.exporting import Exports
 from ram_ebpf.daemon.following import Following, LinkWatch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
@@ -190,6 +191,7 @@ class Controller:
             lookups=self._lookups,
         )
         self._telling = Telling(self._describer, writer.write, policy.log, self._options.log_dns)
+        self._exports = Exports(self._say)
         self._asker: Asker | None = None
         self._make_asker()
         self._authorizing: Authorizing | None = None
@@ -311,7 +313,13 @@ class Controller:
         self._describer.scope_label = following.label_of
         self._authorizing = self._open_authorizing(following)
         refusals = LastRefusals()
-        self._writer.note = refusals.note
+
+        def note(record: dict[str, Any]) -> None:
+            refusals.note(record)
+            self._exports.put(record)
+
+        self._writer.note = note
+        self._exports.use(self._policy.export)
         state = State(
             self._policy,
             self._plane,
@@ -368,6 +376,9 @@ class Controller:
                     self._responder.stop()
                 self._shut_down()
                 summing.close()
+                self._exports.close()
+                self._exports.tell(self._telling.losses)
+                self._telling.report(at_once=True)
 
     def _open_authorizing(self, following: Following) -> Authorizing | None:
         if not self._policy.docker.authorization:
@@ -543,6 +554,7 @@ class Controller:
                     looking.act()
                 self._drain()
                 self._tell_of_requests()
+                self._exports.tell(self._telling.losses)
                 self._telling.report()
                 if control is not None and control.has_news():
                     control.answer_with(state.answer)
@@ -662,6 +674,7 @@ class Controller:
         self._plane.drop_older()
         self._describer.message = self._policy.message
         self._telling.use(self._policy.log)
+        self._exports.use(self._policy.export)
         self._state.policy = self._policy
         self._warnings.begin_again()
         if self._control is not None:

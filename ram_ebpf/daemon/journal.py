@@ -7,7 +7,6 @@ headers where ram-ebpf is installed, and what it cannot send it gives nobody bac
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from ram_ebpf.daemon.fields import fields_of, priority_of
 from ram_ebpf.printable import printable
 
 SOCKET = Path("/run/systemd/journal/socket")
@@ -23,28 +23,6 @@ _IDENTIFIER = "ram-ebpf"
 _FIELD = re.compile("[A-Z][A-Z0-9_]{0,63}")
 _PREFIX = "RAM_"
 
-# Of syslog(3).
-_WARNING, _NOTICE, _INFO, _DEBUG = 4, 5, 6, 7
-_PRIORITIES = {
-    "denied": _WARNING,
-    "suppressed": _WARNING,
-    "events-lost": _WARNING,
-    "export-lost": _WARNING,
-    "no-export": _WARNING,
-    "would-deny": _NOTICE,
-    "registry-found": _NOTICE,
-    "reload-failed": _WARNING,
-    "policy-not-kept": _WARNING,
-    "unpinned": _WARNING,
-    "no-control": _WARNING,
-    "no-responder": _WARNING,
-    "no-plugin": _WARNING,
-    "no-authority": _WARNING,
-    "scope-failed": _WARNING,
-    "scope-gone": _NOTICE,
-    "learned": _DEBUG,
-    "dns": _DEBUG,
-}
 MESSAGE_IDS = {
     "denied": "b7e7a5a264dc4f9ebbb1cae74d416363",
     "would-deny": "2907dbee87894c0182e6840342c32aa1",
@@ -56,11 +34,6 @@ MESSAGE_IDS = {
     "stopped": "7d2cb767034e49519cbc50973f74111a",
 }
 """What such lines are found by, whatever their words; never to be changed."""
-
-
-def priority_of(event: str) -> int:
-    """Of syslog(3), from 4, a warning, to 7."""
-    return _PRIORITIES.get(event, _INFO)
 
 
 class Journal:
@@ -104,10 +77,8 @@ def _fields(record: Mapping[str, Any], text: str) -> Iterator[bytes]:
     yield _field("SYSLOG_IDENTIFIER", _IDENTIFIER)
     if event in MESSAGE_IDS:
         yield _field("MESSAGE_ID", MESSAGE_IDS[event])
-    for key, value in record.items():
-        name = _PREFIX + key.upper().replace("-", "_")
-        for item in value if isinstance(value, list | tuple) else (value,):
-            yield _field(name, json.dumps(item) if isinstance(item, dict | bool) else str(item))
+    for key, value in fields_of(record):
+        yield _field(_PREFIX + key.upper(), value)
 
 
 def _field(name: str, value: str) -> bytes:

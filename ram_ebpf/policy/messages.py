@@ -11,6 +11,7 @@ from ram_ebpf.policy.authorization import DockerOptions
 from ram_ebpf.policy.connections import Connections
 from ram_ebpf.policy.control import ControlOptions
 from ram_ebpf.policy.document import PathPart
+from ram_ebpf.policy.export import ExportOptions, OtlpExport, SyslogExport
 from ram_ebpf.policy.fields import HOUSE_ERROR
 from ram_ebpf.policy.log import LogOptions
 from ram_ebpf.policy.metrics import Metrics
@@ -35,6 +36,9 @@ _MODELS: dict[str, type[BaseModel]] = {
     "control": ControlOptions,
     "metrics": Metrics,
     "log": LogOptions,
+    "export": ExportOptions,
+    "syslog": SyslogExport,
+    "otlp": OtlpExport,
     "host": HostOptions,
     "also": AlsoHost,
     "@list": Resolver,
@@ -48,6 +52,9 @@ _MAPPINGS = {
     "control": "control: { group: ram-ebpf }",
     "metrics": "metrics: { port: 9469 }",
     "log": "log: { lines_per_minute: 60 }",
+    "export": "export: { syslog: { unix: /dev/log } }",
+    "syslog": "syslog: { unix: /dev/log }",
+    "otlp": "otlp: { endpoint: http://10.0.0.9:4318/v1/logs }",
     "host": "host: { posture: registries }",
     "also": "a host name",
 }
@@ -57,6 +64,7 @@ _EXAMPLES = {
     "address": "address: 10.0.0.53",
     "host": "host: and a host name",
     "ports": "ports: [3128]",
+    "endpoint": "endpoint: http://10.0.0.9:4318/v1/logs",
 }
 
 

@@ -12,6 +12,7 @@ from ram_ebpf.policy.base import PolicyModel
 from ram_ebpf.policy.connections import Connections
 from ram_ebpf.policy.control import ControlOptions
 from ram_ebpf.policy.denied import DeniedField
+from ram_ebpf.policy.export import ExportOptions
 from ram_ebpf.policy.fail import DEFAULT_LEASE, MOST, Fail
 from ram_ebpf.policy.fields import (
     AddressField,
@@ -142,6 +143,7 @@ class Policy(PolicyModel):
     metrics: MetricsField = None
     """Where they are served; None: nowhere."""
     log: LogOptions = LogOptions()
+    export: ExportOptions = ExportOptions()
     scopes: Annotated[tuple[Scope, ...], listed("[{ engine: docker }]")] = (EngineScope(engine=Engine.ALL),)
 
     _source: PolicySource = PrivateAttr(default=PolicySource())

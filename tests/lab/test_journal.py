@@ -6,13 +6,15 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from ram_ebpf.daemon.journal import MESSAGE_IDS
 from tests.adversarial.actor import Actor
-from tests.adversarial.field import DAEMON_PATIENCE, tcp_connect
+from tests.adversarial.field import DAEMON_PATIENCE, eventually, tcp_connect
+from tests.unit.daemon.receivers import Syslog
 
 from . import topology
 from .daemon import COMMAND
@@ -48,7 +50,15 @@ def test_refusal(lab: Lab, scope: Path, journald: Journald, tmp_path: Path) -> N
             actor.call("rename", FORGED)
             with pytest.raises(PermissionError):
                 tcp_connect(actor, topology.BLOCKED)
-        entry = journald.wait(lambda entry: entry.get("RAM_EVENT") == "denied")
+            entry = journald.wait(lambda entry: entry.get("RAM_EVENT") == "denied")
+            # From a reload on they go elsewhere as well.
+            with closing(Syslog("unix", tmp_path)) as syslog:
+                file.write_text(f"{POLICY}export: {{ syslog: {syslog.options} }}\n", encoding="utf-8")
+                daemon.send_signal(signal.SIGHUP)
+                journald.wait(lambda entry: entry.get("RAM_EVENT") == "reloaded", DAEMON_PATIENCE)
+                with pytest.raises(PermissionError):
+                    tcp_connect(actor, topology.BLOCKED, 444)
+                assert eventually(lambda: any(message.event == "denied" for message in syslog.received))
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(10) == 0
         assert daemon.stdout is not None
@@ -67,9 +77,11 @@ def test_refusal(lab: Lab, scope: Path, journald: Journald, tmp_path: Path) -> N
         "RAM_ADDRESS": topology.BLOCKED,
         "RAM_PORT": "443",
         "RAM_PROTOCOL": "tcp",
-        "RAM_SCOPE": f"cgroup:{scope}",
+        "RAM_SCOPE": f"cgroup {scope}",
     }
     assert {key: entry.get(key) for key in wanted} == wanted
     assert "RAM_HOST" not in entry
     assert entry["MESSAGE"].startswith(f"DENIED {topology.BLOCKED}:443 tcp by x")
-    assert json.loads(stopped["RAM_COUNTERS"])["denied-unknown-address"] == 1
+    assert json.loads(stopped["RAM_COUNTERS"])["denied-unknown-address"] == 2
+    exported = [(message.event, message.fields.get("port")) for message in syslog.received]
+    assert exported == [("reloaded", None), ("denied", ["444"])]

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from ram_ebpf.daemon.journal import MESSAGE_IDS, Journal, journal_of, priority_of
+from ram_ebpf.daemon.fields import priority_of
+from ram_ebpf.daemon.journal import MESSAGE_IDS, Journal, journal_of
 from ram_ebpf.daemon.records import RecordWriter
 
 RECORD: dict[str, Any] = {

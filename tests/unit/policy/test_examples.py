@@ -35,6 +35,7 @@ def test_acme_uses_every_key() -> None:
     assert policy.metrics is not None
     assert policy.metrics.model_fields_set == {"socket", "mode", "group"}
     assert policy.log.model_fields_set == set(type(policy.log).model_fields)
+    assert policy.export.model_fields_set == set(type(policy.export).model_fields)
     assert {scope.posture for scope in policy.scopes} == set(Posture)
     assert any(scope.registries for scope in policy.scopes)
     assert any(

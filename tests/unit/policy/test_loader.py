@@ -213,7 +213,8 @@ def test_unreadable(text: str | bytes, message: str) -> None:
             HEAD + "  - ghcr\nxyzzy: 1\n",
             "4: xyzzy: 'xyzzy' is not a known key, the keys known here: "
             "version, organization, mode, message, registries, denied, proxies, resolvers, dns, "
-            "connections, recognition, docker, refusals, control, fail, lease_seconds, metrics, log, scopes",
+            "connections, recognition, docker, refusals, control, fail, lease_seconds, metrics, log, export, "
+            "scopes",
             id="unknown-key-far",
         ),
         pytest.param(
@@ -236,7 +237,8 @@ def test_unreadable(text: str | bytes, message: str) -> None:
             HEAD + "  - ghcr\n'a b': 1\n",
             "4: 'a b': 'a b' is not a known key, the keys known here: "
             "version, organization, mode, message, registries, denied, proxies, resolvers, dns, "
-            "connections, recognition, docker, refusals, control, fail, lease_seconds, metrics, log, scopes",
+            "connections, recognition, docker, refusals, control, fail, lease_seconds, metrics, log, export, "
+            "scopes",
             id="unknown-key-with-space",
         ),
         pytest.param(
