@@ -28,6 +28,7 @@ from ram_ebpf.daemon.following import Following, LinkWatch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
 from ram_ebpf.daemon.learning import HANDED_OVER, Learner
+from ram_ebpf.daemon.losses import Losses
 from ram_ebpf.daemon.measuring import Measuring
 from ram_ebpf.daemon.notify import ServiceManager
 from ram_ebpf.daemon.records import Describer, RecordWriter
@@ -190,7 +191,10 @@ class Controller:
             lambda: self._trust.resolvers,
             lookups=self._lookups,
         )
-        self._telling = Telling(self._describer, writer.write, policy.log, self._options.log_dns)
+        self._losses = Losses(self._say)
+        self._telling = Telling(
+            self._describer, writer.write, self._losses, policy.log, self._options.log_dns
+        )
         self._exports = Exports(self._say)
         self._asker: Asker | None = None
         self._make_asker()
@@ -377,7 +381,7 @@ class Controller:
                 self._shut_down()
                 summing.close()
                 self._exports.close()
-                self._exports.tell(self._telling.losses)
+                self._exports.tell(self._losses)
                 self._telling.report(at_once=True)
 
     def _open_authorizing(self, following: Following) -> Authorizing | None:
@@ -554,7 +558,7 @@ class Controller:
                     looking.act()
                 self._drain()
                 self._tell_of_requests()
-                self._exports.tell(self._telling.losses)
+                self._exports.tell(self._losses)
                 self._telling.report()
                 if control is not None and control.has_news():
                     control.answer_with(state.answer)
@@ -674,9 +678,9 @@ class Controller:
         self._plane.drop_older()
         self._describer.message = self._policy.message
         self._telling.use(self._policy.log)
-        self._exports.use(self._policy.export)
         self._state.policy = self._policy
         self._warnings.begin_again()
+        self._exports.use(self._policy.export)
         if self._control is not None:
             self._admit(self._control)
         self._make_asker()
@@ -753,7 +757,7 @@ class Controller:
         if self._authorizing is not None:
             for record in self._authorizing.records():
                 self._telling.tell_request(record)
-            self._telling.losses.note("events-lost", _REQUESTS_LOST, self._authorizing.lost())
+            self._losses.note("events-lost", _REQUESTS_LOST, self._authorizing.lost())
 
     def _drain(self) -> None:
         self._events.drain(self._take_in_time)
@@ -772,12 +776,11 @@ class Controller:
         self._note_losses()
 
     def _note_losses(self) -> None:
-        losses = self._telling.losses
         lost, malformed = self._events.lost, self._events.malformed
         overruns = self._events.overruns
-        losses.note("events-lost", _EVENTS_LOST, lost - self._lost)
-        losses.note("events-lost", _EVENTS_MALFORMED, malformed - self._malformed)
-        losses.note("events-lost", _QUEUE_FULL, overruns - self._overruns)
+        self._losses.note("events-lost", _EVENTS_LOST, lost - self._lost)
+        self._losses.note("events-lost", _EVENTS_MALFORMED, malformed - self._malformed)
+        self._losses.note("queue-full", _QUEUE_FULL, overruns - self._overruns)
         self._lost, self._malformed, self._overruns = lost, malformed, overruns
 
     def _take_in_time(self, event: Event) -> None:
@@ -785,7 +788,7 @@ class Controller:
         if self._stop.is_set():
             self._last_moment = min(self._last_moment, time.monotonic() + _LAST_WORDS)
             if time.monotonic() > self._last_moment:
-                self._telling.losses.note("events-lost", _EVENTS_LOST, 1)
+                self._losses.note("events-lost", _EVENTS_LOST, 1)
                 return
         self._take(event)
 

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
-Write = Callable[[dict[str, Any]], None]
+
+class Say(Protocol):
+    """Writes a line."""
+
+    def __call__(self, event: str, explanation: str, *, count: int) -> None: ...
 
 
 class Losses:
     """Counts by what was lost. One thread calls this."""
 
-    def __init__(self, write: Write, clock: Callable[[], float] = time.monotonic) -> None:
-        self._write = write
+    def __init__(self, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
+        self._say = say
         self._clock = clock
         self._counts: dict[tuple[str, str], int] = {}
         self._next = float("-inf")
-        self.total = 0
-        """Since the start, all kinds together."""
+        self.totals: Counter[str] = Counter()
+        """Since the start, by event."""
 
     def note(self, event: str, what: str, count: int) -> None:
         """So many more were lost. `event`: of the line; `what`: the rest of the sentence after the number,
         one of a few."""
         if count > 0:
-            self.total += count
+            self.totals[event] += count
             self._counts[event, what] = self._counts.get((event, what), 0) + count
 
     def tell(self, pause: float, at_once: bool = False) -> None:
@@ -36,4 +41,4 @@ class Losses:
         self._next = now + pause
         counts, self._counts = self._counts, {}
         for (event, what), count in counts.items():
-            self._write({"event": event, "explanation": f"{count} {what}", "count": count})
+            self._say(event, f"{count} {what}", count=count)

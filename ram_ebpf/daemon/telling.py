@@ -25,6 +25,7 @@ class Telling:
         self,
         describer: Describer,
         write: Write,
+        losses: Losses,
         options: LogOptions,
         log_dns: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -35,7 +36,7 @@ class Telling:
         self._log_dns = log_dns
         self._repeats = Repeats(clock)
         self._limits = LineLimits(options, clock)
-        self.losses = Losses(write, clock)
+        self._losses = losses
         self.sum_up: Write = lambda record: None
         """Is called with each refusal, whether or not it has a line."""
 
@@ -89,7 +90,7 @@ class Telling:
         """Says what was left out and lost, when it is time or `at_once`."""
         for record in self._limits.report(at_once):
             self._write(record)
-        self.losses.tell(self._limits.options.report_seconds, at_once)
+        self._losses.tell(self._limits.options.report_seconds, at_once)
 
     def counters(self) -> dict[str, int]:
         """How many decisions have no line of their own, since the start: `repeated` as the same had one just
@@ -97,5 +98,5 @@ class Telling:
         return {
             "repeated": self._repeats.suppressed,
             "suppressed": self._limits.left_out,
-            "lost": self.losses.total,
+            "lost": self._losses.totals["events-lost"],
         }

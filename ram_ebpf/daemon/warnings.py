@@ -12,9 +12,23 @@ _UNTIL = {
     "scope-failed": "",
     "policy-not-kept": "",
     "events-lost": "",
+    "queue-full": "",
+    "export-lost": "",
+    "no-export": "",
     "reload-failed": "reloaded",
 }
 """Events that stay true, and the one that says that they no longer are, if any does."""
+
+
+_SAID_AGAIN = (
+    "no-control-group",
+    "no-responder",
+    "no-authority",
+    "no-plugin",
+    "policy-not-kept",
+    "no-export",
+    "export-lost",
+)
 
 
 class Warnings:
@@ -33,7 +47,15 @@ class Warnings:
 
     def begin_again(self) -> None:
         """Another policy is enforced: what is still wrong will be said again."""
-        for event in ("no-control-group", "no-responder", "no-authority", "no-plugin", "policy-not-kept"):
+        for event in (
+            "no-control-group",
+            "no-responder",
+            "no-authority",
+            "no-plugin",
+            "policy-not-kept",
+            "no-export",
+            "export-lost",
+        ):
             self._found.pop(event, None)
 
     def current(self) -> dict[str, str]:

@@ -85,7 +85,11 @@ def options(text: str) -> ExportOptions:
 
 def lost(exports: Exports) -> list[dict[str, Any]]:
     lines = list[dict[str, Any]]()
-    losses = Losses(lines.append)
+
+    def say(event: str, explanation: str, *, count: int) -> None:
+        lines.append({"event": event, "explanation": explanation, "count": count})
+
+    losses = Losses(say)
     exports.tell(losses)
     losses.tell(0)
     return lines

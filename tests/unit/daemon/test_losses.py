@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ram_ebpf.daemon.losses import Losses
 
 from .clock import Clock
 
 
 def test_losses() -> None:
-    clock, lines = Clock(), list[dict[str, Any]]()
-    losses = Losses(lines.append, clock)
+    clock, lines = Clock(), list[tuple[str, int]]()
+    losses = Losses(lambda event, explanation, *, count: lines.append((explanation, count)), clock)
     losses.tell(60)
     losses.note("events-lost", "events came too fast", 0)
     losses.tell(60)
@@ -22,10 +20,10 @@ def test_losses() -> None:
         clock.now += 1
     losses.note("events-lost", "refusals", 7)
     losses.tell(60, at_once=True)
-    assert [(line["explanation"], line["count"]) for line in lines] == [
+    assert lines == [
         ("3 events came too fast", 3),
         ("180 events came too fast", 180),
         ("117 events came too fast", 117),
         ("7 refusals", 7),
     ]
-    assert losses.total == 307
+    assert losses.totals == {"events-lost": 307}

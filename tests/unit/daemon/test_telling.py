@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ram_ebpf.daemon.history import NameHistory
+from ram_ebpf.daemon.losses import Losses
 from ram_ebpf.daemon.records import Describer
 from ram_ebpf.daemon.telling import Telling
 from ram_ebpf.dataplane.abi import Hook, Reason, Verdict
@@ -39,7 +40,8 @@ def make(clock: Clock, lines: list[dict[str, Any]]) -> Make:
     def made(log_dns: bool = False, **options: Any) -> Telling:
         describer = Describer(lambda number: TABLES, NameHistory(), lambda identifier: f"/c{identifier}")
         describer.scope_label = lambda number: f"scope{number}"
-        return Telling(describer, lines.append, LogOptions(**options), log_dns, clock)
+        losses = Losses(lambda event, explanation, *, count: None, clock)
+        return Telling(describer, lines.append, losses, LogOptions(**options), log_dns, clock)
 
     return made
 
