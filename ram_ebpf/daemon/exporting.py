@@ -169,5 +169,6 @@ def _sink_of(options: SyslogExport | OtlpExport) -> Sink:
     try:
         from ram_ebpf.daemon.otlp import OtlpSink
     except ImportError as error:
-        raise ImportError(f"install OpenTelemetry with pip install 'ram-ebpf[otlp]' ({error})") from error
+        cure = "install opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http where ram-ebpf is"
+        raise ImportError(f"{cure} (the extra otlp): {error}") from error
     return OtlpSink(options)
