@@ -108,3 +108,17 @@ def test_requests(make: Make, lines: list[dict[str, Any]]) -> None:
     assert len(lines) == 2
     telling.report()
     assert (lines[-1]["count"], lines[-1]["scope"]) == (8, "engine:docker")
+
+
+def test_each_refusal_is_summed_up(make: Make, lines: list[dict[str, Any]]) -> None:
+    """`ram-ebpf suggest` is to know of those that have no line as well."""
+    telling = make(burst=1)
+    summed: list[dict[str, Any]] = []
+    telling.sum_up = summed.append
+    for number in range(50):
+        telling.tell(replace(EVENT, address=address(number)), None)
+        telling.tell(replace(DNS_EVENT, cgroup_id=number), None)
+    telling.tell_request({"event": "denied", "reason": "denied-image"})
+    telling.tell_request({"event": "denied", "reason": "denied-image"})
+    assert [line["event"] for line in lines].count("denied") == 2
+    assert [record["event"] for record in summed] == ["denied"] * 52
