@@ -122,7 +122,16 @@ def test_from_one_policy_to_the_next(lab: Lab, metrics: Metrics, scope: Path, in
         assert labels["mode"] == "audit"
         assert re.fullmatch("[0-9a-f]{64}", labels["digest"])
 
-        assert running.takes(POLICY)["event"] == "reloaded"
+        answering = POLICY.replace("refusals: { responder: off }\n", "")
+        assert running.takes(answering + at_port)["event"] == "reloaded"
         assert not place.exists()
+
+        def responder(name: str, **labels: str) -> float:
+            return value(parsed(metrics.at_port()), f"ram_ebpf_responder_{name}", **labels)
+
+        assert eventually(lambda: responder("state", state="on") == 1)
+        argv = ["curl", "--silent", "--insecure", f"http://{topology.BLOCKED}/v2/x/manifests/y"]
+        assert "blocked" in lab.client.run(argv, cgroup=scope).stdout
+        assert eventually(lambda: responder("connections_total", result="answered") >= 1)
         said = [line["event"] for line in daemon.lines() if "metrics" in line["event"]]
-        assert said == ["metrics", "metrics"]
+        assert said == ["metrics", "metrics", "metrics"]
