@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import curses
+import select
+import sys
 import time
 from collections.abc import Callable
 
@@ -30,6 +32,8 @@ def _show(screen: curses.window, look: Callable[[], Frame], period: float, sort:
         while (left := end - time.monotonic()) > 0:
             screen.timeout(max(int(left * 1000), 1))
             key = screen.getch()
+            if key == -1 and _is_hung_up():
+                return
             pressed = chr(key) if 0 < key < 128 else ""
             if pressed == "q":
                 return
@@ -41,6 +45,13 @@ def _show(screen: curses.window, look: Callable[[], Frame], period: float, sort:
                 _draw(screen, frame, sort, paused)
         if not paused:
             frame = look()
+
+
+def _is_hung_up() -> bool:
+    """Whether the terminal is gone. Nobody presses a key there any more, and getch() does not wait for one."""
+    poll = select.poll()
+    poll.register(sys.stdin, select.POLLIN)
+    return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
 
 def _draw(screen: curses.window, frame: Frame, sort: str, paused: bool) -> None:

@@ -278,7 +278,21 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-        os.close(self._ours)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """As if its window were closed."""
+        ours, self._ours = self._ours, -1
+        if ours >= 0:
+            os.close(ours)
+
+
+def test_terminal_that_is_closed(directory: Path) -> None:
+    """Nobody is there any more to press q."""
+    with Terminal(directory, "xterm") as terminal:
+        terminal.wait("q quit")
+        terminal.hang_up()
+        assert terminal.process.wait(20) == 0
 
 
 def test_screen(directory: Path) -> None:
