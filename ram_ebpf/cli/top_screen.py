@@ -17,8 +17,13 @@ _FOOTER = "q quit  p pause  sort by: r rate  c count  l last  n name"
 def show(look: Callable[[], Frame], period: float, sort: str) -> None:
     """Shows what `look` finds, every so many seconds, until q or Ctrl-C. Raises what `look` raises, and
     curses.error where the terminal cannot be used."""
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         curses.wrapper(lambda screen: _show(screen, look, period, sort))
+    except KeyboardInterrupt:
+        return
+    except curses.error:
+        if not _is_hung_up():  # else it cannot be put back as it was either
+            raise
 
 
 def _show(screen: curses.window, look: Callable[[], Frame], period: float, sort: str) -> None:
@@ -48,7 +53,7 @@ def _show(screen: curses.window, look: Callable[[], Frame], period: float, sort:
 
 
 def _is_hung_up() -> bool:
-    """Whether the terminal is gone. Nobody presses a key there any more, and getch() does not wait for one."""
+    """Whether the terminal is gone. Nobody presses a key there, and getch() does not wait for one."""
     poll = select.poll()
     poll.register(sys.stdin, select.POLLIN)
     return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
