@@ -25,7 +25,7 @@ SYN = ip("203.0.113.9") / TCP(dport=443, flags="S")
 @contextmanager
 def seen(bench: Bench, seconds_ago: float) -> Iterator[None]:
     """User space was, so long ago."""
-    then = clock.now_ns() - int(seconds_ago * NANOSECONDS)
+    then = max(0, clock.now_ns() - int(seconds_ago * NANOSECONDS))  # the host may have started since
     bench.plane.maps["alive"][bytes(4)] = then.to_bytes(8, "little")
     try:
         yield

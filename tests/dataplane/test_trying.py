@@ -19,6 +19,7 @@ from ram_ebpf.dataplane.programs import CGROUP_HOOKS, PROGRAM_SETS, Hook, Progra
 from ram_ebpf.dataplane.syscall import AttachType, MapType, ProgramType
 from ram_ebpf.doctor.kernel import HELPERS
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount
+from tests.lab.pace import PACE
 
 MOUNT = find_cgroup2_mount()
 
@@ -108,7 +109,7 @@ def test_child_ends_when_the_wait_is_interrupted(tmp_path: Path) -> None:
         return 0
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    signal.setitimer(signal.ITIMER_REAL, 0.3 * PACE)
     try:
         with pytest.raises(KeyboardInterrupt):
             child.status_of(sleep)
