@@ -55,7 +55,7 @@ def test_full(lab: Lab, ends: FarEnds, scope: Path, instances: Instances, volume
         wait_for(daemon, "policy-not-kept", start)
         # What is kept is whole, whichever it is, and no pieces are left beside it.
         assert kept.read_text(encoding="utf-8") == policy()
-        assert list((volume / "state").iterdir()) == [kept]
+        assert list((volume / "state").glob("tmp*")) == []
         instances.kill()
         instances.start(options=options, command=command)
         traffic.finish().assert_right()
