@@ -108,6 +108,8 @@ class Bench:
         for scope in self._scopes:
             for item in scope.maps.maps.values():
                 item.clear()
+            if self.device is not None:
+                scope.programs_for(self.device)  # now, as it takes longer than a reply would wait
         self.plane.show_alive()
         self._counted = Counter(self.plane.counters())
 
