@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -93,6 +94,7 @@ def test_end(lab: Lab, scope: Path, inside: Actor, number: signal.Signals) -> No
 @pytest.mark.core
 def test_killed(lab: Lab, scope: Path, inside: Actor, tmp_path: Path) -> None:
     """Enforcement outlives the daemon, and the next one takes it over without a gap."""
+    forget_pins(lab)
     wild = '  - host: "*.wild.registry.test"\n    private: true\n'
     policy = POLICY.replace("registries:\n", f"registries:\n{wild}")
     with ScopedDaemon(lab, policy, scopes=[scope]) as first:
@@ -133,8 +135,15 @@ def pins(lab: Lab) -> list[Path]:
     return list((lab.directory / "bpf").glob("ram-ebpf/*"))
 
 
+def forget_pins(lab: Lab) -> None:
+    """Those of daemons that other tests have killed."""
+    for directory in pins(lab):
+        shutil.rmtree(directory)
+
+
 def test_killed_on_one_scope_and_started_on_another(lab: Lab, scope: Path, inside: Actor) -> None:
     """What still governs is not pulled from under it."""
+    forget_pins(lab)
     other = lab.new_cgroup("another-scope")
     with ScopedDaemon(lab, POLICY, scopes=[scope]) as first:
         first.signal(signal.SIGKILL)
