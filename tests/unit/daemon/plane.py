@@ -89,6 +89,7 @@ class FakePlane(Plane):
         self._bridges = None
         self._attached = {}
         self._flags = ConfigFlag(0)
+        self.settled_ns = 0
 
     def open_view(self, rules: RuleSet, posture: Posture) -> FakeView:
         made = FakeView(rules, posture, self._settings.asked_ports)

@@ -325,7 +325,8 @@ def test_a_denied_name_is_told_with_its_rule(running: Running) -> None:
 
 def test_all_that_is_refused_is_summed_up(running: Running, tmp_path: Path) -> None:
     """Also what the log holds back, but no connection twice."""
-    running.controller._summing = summing = Summing(None, lambda *_: None, tmp_path)
+    summing = Summing(None, lambda *_: None, tmp_path)
+    running.controller._telling.sum_up = summing.note
     for cookie in range(1, 6):
         running.take(replace(EVENT, socket_cookie=cookie))
         running.take(replace(EVENT, socket_cookie=cookie, hook=abi.Hook.INET_EGRESS, pid=None))
