@@ -319,8 +319,8 @@ def test_the_end_does_not_wait_for_long() -> None:
 
 def test_the_last_lines_are_sent(exports: Exports, syslog: Syslog) -> None:
     exports.use(options(f"{{ syslog: {syslog.options} }}"))
-    for record in numbered(200):
+    for record in numbered(50):  # as many as a UDP receiver has room for that is not quick
         exports.put(record)
     exports.close()
-    assert eventually(lambda: len(syslog.received) == 200)
+    assert eventually(lambda: len(syslog.received) == 50)
     assert lost(exports) == []
