@@ -20,6 +20,10 @@ def object_name(name: str) -> str:
     return f"ram_{name}"[: syscall.OBJECT_NAME_MAX]
 
 
+def _pieces(row: bytes, size: int) -> list[bytes]:
+    return [row[at : at + size] for at in range(0, len(row), size)]
+
+
 class Map:
     """One map: bytes in, bytes out. Closes its descriptor when told to."""
 
@@ -106,14 +110,9 @@ class Map:
                 yield key, value
 
     def snapshot(self) -> list[tuple[bytes, bytes]]:
-        """The pairs of a hash, by one system call where the kernel has it (5.6)."""
-        shape = self.shape
-        try:
-            return syscall.map_lookup_all(self.fd, shape.key_size, shape.value_size, shape.max_entries)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSPC):
-                raise
-        return list(self.items())
+        """The pairs of a hash, by few system calls where the kernel has batches; see chunks()."""
+        sizes = self.shape.key_size, self.shape.value_size
+        return [pair for rows in self.chunks() for pair in zip(*map(_pieces, rows, sizes), strict=True)]
 
     def chunks(self) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values of a hash, many of each in a row, in batches where the kernel has them (5.6)."""
@@ -126,7 +125,7 @@ class Map:
                 yield chunk
             return
         except OSError as error:
-            if begun or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            if begun or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSPC):
                 raise
         yield from self.items()
 

@@ -252,30 +252,6 @@ def map_delete(fd: int, key: bytes) -> bool:
     return True
 
 
-def map_lookup_all(fd: int, key_size: int, value_size: int, room: int) -> list[tuple[bytes, bytes]]:
-    """All pairs of a hash of at most `room` entries, at once. Raises OSError EINVAL before Linux 5.6."""
-    if _SYSCALL_NUMBER is None:
-        raise OSError(errno.EINVAL, f"bpf(2) on {platform.machine()} is not known to ram-ebpf")
-    keys, values, place = _Buffer(key_size * room), _Buffer(value_size * room), _Buffer(max(key_size, 4))
-    attributes = struct.pack(
-        "=QQQQIIQQ", 0, place.address, keys.address, values.address, room, fd, 0, 0
-    ).ljust(_ATTRIBUTES_ROOM, b"\0")  # fmt: skip
-    buffer = ctypes.create_string_buffer(attributes, _ATTRIBUTES_ROOM)
-    if _libc.syscall(_SYSCALL_NUMBER, int(Command.MAP_LOOKUP_BATCH), buffer, 56) < 0:
-        number = ctypes.get_errno()
-        if number != errno.ENOENT:  # which says that there are no more than these
-            raise OSError(number, f"bpf({Command.MAP_LOOKUP_BATCH.name}): {os.strerror(number)}")
-    (count,) = struct.unpack_from("=I", buffer.raw, 32)
-    found_keys, found_values = keys.memory.raw, values.memory.raw
-    return [
-        (
-            found_keys[index * key_size : (index + 1) * key_size],
-            found_values[index * value_size : (index + 1) * value_size],
-        )
-        for index in range(count)
-    ]
-
-
 def map_push(fd: int, value: bytes) -> None:
     """Adds a value to a queue. Raises OSError E2BIG when it is full."""
     v = _Buffer(value)

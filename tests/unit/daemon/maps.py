@@ -32,6 +32,9 @@ class FakeMap(Map):
         assert len(key) == self.shape.key_size
         return self.entries.get(key)
 
+    def chunks(self) -> Iterator[tuple[bytes, bytes]]:
+        yield from self.items()
+
     def __setitem__(self, key: bytes, value: bytes) -> None:
         assert (len(key), len(value)) == (self.shape.key_size, self.shape.value_size)
         if key not in self.entries and len(self.entries) >= self.shape.max_entries:
