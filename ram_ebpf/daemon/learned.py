@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
 
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.records import rule_text
 from ram_ebpf.dataplane import abi, clock
 from ram_ebpf.dataplane.maps import Map
+from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.tables import Tables
 
 MOST = 1000
-"""Of a scope, in one answer; those that last longest are left out."""
+"""Of a scope, that are described in one answer; those that last longest are left out."""
 
 
-def addresses(
-    learned: Iterable[Map], tables: Tables, history: NameHistory, grace: int
-) -> list[dict[str, Any]]:
-    """Address, ports, seconds left (0: in its time of grace, so many seconds), the rule that opened it, and
-    the name that was last looked up for it, if any; the first to go first."""
-    now = clock.now_ns()
+class Opened(NamedTuple):
+    """An address that is open on some ports; the first to go is the least."""
+
+    expires_ns: int
+    packed: bytes
+    ports: tuple[int, ...]
+    rule: int
+
+    @property
+    def address(self) -> abi.IPAddress:
+        """Which one it is."""
+        return abi.unpack_address(self.packed)
+
+    @property
+    def seconds(self) -> float:
+        """That it has left; less than 0 in its time of grace."""
+        return (self.expires_ns - clock.now_ns()) / clock.NANOSECONDS
+
+
+def maps_of(scopes: Iterable[Scope]) -> list[Map]:
+    """Where these learn; two may share one."""
+    return list({scope.maps["learned"].fd: scope.maps["learned"] for scope in scopes}.values())
+
+
+def openings(learned: Iterable[Map], tables: Tables, grace: int, most: int | None = None) -> Iterator[Opened]:
+    """What is open now, in no order. `grace`: seconds after its time. `most`: entries of a map to look at."""
+    gone = clock.now_ns() - grace * clock.NANOSECONDS
     lists = tables.rules.port_lists()
-    found = []
     for item in learned:
-        for key, value in item.items():
+        for key, value in item.snapshot() if most is None else islice(item.items(), most):
             place, opening = abi.OpeningKey.from_buffer_copy(key), abi.Opening.from_buffer_copy(value)
-            over = opening.expires_ns + grace * clock.NANOSECONDS < now
-            if over or opening.flags or place.port_list >= len(lists):
-                continue  # it opens nothing
-            address = abi.unpack_address(bytes(place.address))
-            found.append((opening.expires_ns, address, lists[place.port_list], opening.rule))
-    found.sort(key=lambda each: (each[0], str(each[1])))
+            if opening.expires_ns >= gone and not opening.flags and place.port_list < len(lists):
+                yield Opened(opening.expires_ns, bytes(place.address), lists[place.port_list], opening.rule)
+
+
+def describe(found: Iterable[Opened], tables: Tables, history: NameHistory) -> list[dict[str, Any]]:
+    """Address, ports, seconds left (0: in its time of grace), the rule that opened it, and the name that was
+    last looked up for it, if any; the first to go first."""
     return [
         {
-            "address": str(address),
-            "ports": sorted(ports),
-            "seconds": max(0, (expires - now) // clock.NANOSECONDS),
-            "rule": rule_text(tables.rule(rule)) or None,
-            "name": history.name_of(address),
+            "address": str(each.address),
+            "ports": sorted(each.ports),
+            "seconds": max(0, int(each.seconds)),
+            "rule": rule_text(tables.rule(each.rule)) or None,
+            "name": history.name_of(each.address),
         }
-        for expires, address, ports, rule in found[:MOST]
+        for each in sorted(found)[:MOST]
     ]

@@ -105,7 +105,7 @@ class State:
             "mode": self.policy.mode.value,
             "policy": self.policy.file or "the built-in policy",
             "counters": self._counters(),
-            **overview(self.following, self.history, summing),
+            **overview(self.following, self.plane.settings.grace, self.history, summing),
         }
 
     def _counters(self) -> dict[str, int]:
@@ -134,9 +134,8 @@ class State:
 
     def _describe(self, label: str, addresses: bool) -> dict[str, Any]:
         scopes, terms = self.following.scopes_of(label), self.following.terms_of(label)
-        maps = {scope.maps["learned"].fd: scope.maps["learned"] for scope in scopes}.values()
         tables = self.following.view_of(label).tables
-        found = learned.addresses(maps, tables, self.history, self.plane.settings.grace)
+        found = list(learned.openings(learned.maps_of(scopes), tables, self.plane.settings.grace))
         return {
             "scope": label,
             "posture": terms.posture.value,
@@ -145,8 +144,8 @@ class State:
             "cgroups": [str(path) for path in self.following.cgroups_of(label)],
             "devices": [str(device) for device in self.following.devices_of(label)],
             "learned": len(found),
-            "next_expiry_seconds": found[0]["seconds"] if found else None,
-            **({"addresses": found} if addresses else {}),
+            "next_expiry_seconds": max(0, int(min(found).seconds)) if found else None,
+            **({"addresses": learned.describe(found, tables, self.history)} if addresses else {}),
         }
 
     def explain(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -199,7 +198,7 @@ class State:
                     "scope": label,
                     "place": where,
                     "posture": terms.posture.value,
-                    "allowed": not reason.name.startswith("DENIED"),
+                    "allowed": not reason.is_denied,
                     "reason": reason.slug,
                     "rule": rule or None,
                     "explanation": explain(
