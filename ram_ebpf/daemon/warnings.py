@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-_UNTIL = {
-    "unpinned": "",
-    "no-control": "",
-    "no-control-group": "",
-    "no-responder": "",
-    "no-authority": "",
-    "no-plugin": "",
-    "scope-failed": "",
-    "policy-not-kept": "",
-    "events-lost": "",
-    "queue-full": "",
-    "export-lost": "",
-    "no-export": "",
-    "reload-failed": "reloaded",
-}
-"""Events that stay true, and the one that says that they no longer are, if any does."""
-
-
-_SAID_AGAIN = (
-    "no-control-group",
-    "no-responder",
-    "no-authority",
-    "no-plugin",
-    "policy-not-kept",
-    "no-export",
-    "export-lost",
+_SAID_AGAIN = frozenset(
+    {
+        "no-control-group",
+        "no-responder",
+        "no-authority",
+        "no-plugin",
+        "policy-not-kept",
+        "no-export",
+        "export-lost",
+    }
 )
+"""What is still wrong with another policy is said again."""
+_LASTING = {"unpinned", "no-control", "scope-failed", "events-lost", "queue-full", *_SAID_AGAIN}
+_UNTIL = {"reloaded": "reload-failed"}
+"""Events that end what another one said."""
 
 
 class Warnings:
@@ -39,23 +27,14 @@ class Warnings:
 
     def note(self, event: str, explanation: str) -> None:
         """Looks at what is said in the log."""
-        if event in _UNTIL:
+        if event in _LASTING or event in _UNTIL.values():
             self._found[event] = explanation
-        for warning, end in _UNTIL.items():
-            if end == event:
-                self._found.pop(warning, None)
+        elif event in _UNTIL:
+            self._found.pop(_UNTIL[event], None)
 
     def begin_again(self) -> None:
-        """Another policy is enforced: what is still wrong will be said again."""
-        for event in (
-            "no-control-group",
-            "no-responder",
-            "no-authority",
-            "no-plugin",
-            "policy-not-kept",
-            "no-export",
-            "export-lost",
-        ):
+        """Another policy is enforced."""
+        for event in _SAID_AGAIN:
             self._found.pop(event, None)
 
     def current(self) -> dict[str, str]:
