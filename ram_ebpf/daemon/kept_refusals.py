@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ram_ebpf.daemon.last_good import DIRECTORY
+from ram_ebpf.daemon import kept_files
+from ram_ebpf.daemon.kept_files import DIRECTORY
 from ram_ebpf.suggestions.refused import Refused, from_json
 from ram_ebpf.suggestions.summary import Forgotten
 
@@ -41,7 +40,7 @@ class Keeper:
     def __init__(self, policy: str | None, directory: Path = DIRECTORY) -> None:
         """`policy`: the name of its file. Raises OSError, or BusyError where another instance keeps it."""
         self._policy = None if policy is None else str(Path(policy).absolute())
-        name = hashlib.sha256(os.fsencode(self._policy or "")).hexdigest()[:16]
+        name = kept_files.key_of(policy)
         self.path = directory / f"refused-{name}.json"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = os.open(
@@ -61,14 +60,7 @@ class Keeper:
         """Writes it anew, for root alone to read. Raises OSError."""
         data = json.dumps(told(self._policy, entries, forgotten))
         # Not synced: after a power cut there is what was there before, or nothing, and neither does harm.
-        with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False) as aside:
-            try:
-                aside.write(data)
-                aside.flush()
-                Path(aside.name).replace(self.path)
-            except BaseException:
-                Path(aside.name).unlink(missing_ok=True)
-                raise
+        kept_files.write(self.path, data.encode(), sync=False)
 
     def close(self) -> None:
         """Lets others write."""
@@ -79,12 +71,8 @@ def load(path: Path) -> Kept | None:
     """What is in one file; None where there is none, it is not root's alone to write, or it is not such a
     file."""
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
-                return None
-            data = file.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
+        data = kept_files.read(path, _LARGEST + 1)
+        if data is None or len(data) > _LARGEST:
             return None
         return read(json.loads(data))
     except (OSError, ValueError, RecursionError):

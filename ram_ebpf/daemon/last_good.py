@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
+from ram_ebpf.daemon import kept_files
+from ram_ebpf.daemon.kept_files import DIRECTORY
 from ram_ebpf.policy.catalogue import Catalogue
 from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.model import Policy
 
-# RAM_EBPF_STATE moves it, for hosts whose /var is read-only and for tests.
-DIRECTORY = Path(os.environ.get("RAM_EBPF_STATE") or "/var/lib/ram-ebpf")
-
 
 def place_of(file: str, directory: Path = DIRECTORY) -> Path:
     """Where the copy of a policy file is kept; each file has its own."""
-    name = hashlib.sha256(os.fsencode(Path(file).absolute())).hexdigest()[:16]
-    return directory / f"policy-{name}.yaml"
+    return directory / f"policy-{kept_files.key_of(file)}.yaml"
 
 
 def is_kept(policy: Policy, directory: Path = DIRECTORY) -> bool:
@@ -42,15 +38,7 @@ def keep(policy: Policy, directory: Path = DIRECTORY) -> None:
         if place.read_bytes() == data:
             return
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=directory, delete=False) as aside:
-        try:
-            aside.write(data)
-            aside.flush()
-            os.fsync(aside.fileno())
-            Path(aside.name).replace(place)
-        except BaseException:
-            Path(aside.name).unlink(missing_ok=True)
-            raise
+    kept_files.write(place, data, sync=True)
 
 
 def load(file: str, catalogue: Catalogue, directory: Path = DIRECTORY) -> Policy | None:
@@ -60,11 +48,7 @@ def load(file: str, catalogue: Catalogue, directory: Path = DIRECTORY) -> Policy
     """
     place = place_of(file, directory)
     try:
-        with place.open("rb") as copy:
-            status = os.fstat(copy.fileno())
-            if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
-                return None
-            data = copy.read()
+        data = kept_files.read(place)
     except OSError:
         return None
-    return parse_policy(data, str(place), catalogue)
+    return None if data is None else parse_policy(data, str(place), catalogue)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ram_ebpf.daemon.kept_files import DIRECTORY
 from ram_ebpf.daemon.kept_refusals import BusyError, Keeper, told
-from ram_ebpf.daemon.last_good import DIRECTORY
 from ram_ebpf.suggestions.refused import from_record
 from ram_ebpf.suggestions.summary import Summary
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ram_ebpf.daemon import control, last_good
+from ram_ebpf.daemon import control, kept_files
 from ram_ebpf.dataplane import cache, child, pins, syscall
 from ram_ebpf.dataplane.bytecode import MapShape
 from ram_ebpf.dataplane.maps import Map, raise_memlock_limit
@@ -68,7 +68,7 @@ def examine_directories(case: Case) -> Iterator[Finding]:
     wanted = {
         cache.DEFAULT_DIRECTORY: "programs are compiled anew at each start",
         control.DIRECTORY: "`ram-ebpf status` cannot ask the daemon",
-        last_good.DIRECTORY: "a start with a policy that is wrong has no good one to go back to",
+        kept_files.DIRECTORY: "a start with a policy that is wrong has no good one to go back to",
     }
     problems = list(filter(None, (of_directory(path, without) for path, without in wanted.items())))
     if problems:

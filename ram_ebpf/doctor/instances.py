@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ram_ebpf import __version__
-from ram_ebpf.daemon import last_good
+from ram_ebpf.daemon import kept_files
 from ram_ebpf.doctor.case import Case
 from ram_ebpf.doctor.finding import Check, Finding, failure, warning, well
 from ram_ebpf.policy.words import plural
@@ -62,7 +62,7 @@ def _of_instance(answer: dict[str, Any], file: str | None, digest: str) -> Findi
             "restart it, which leaves no gap: systemctl restart ram-ebpf",
             pid,
         )
-    if Path(answer["policy"]).parent == last_good.DIRECTORY:
+    if Path(answer["policy"]).parent == kept_files.DIRECTORY:
         return warning(
             Check.INSTANCE,
             f"{who}, the last good one, as the policy was wrong when it started",

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ram_ebpf import __version__
-from ram_ebpf.daemon import control, last_good
+from ram_ebpf.daemon import control
+from ram_ebpf.daemon.kept_files import DIRECTORY
 from ram_ebpf.dataplane.pins import Pinned
 from ram_ebpf.doctor import instances, leftovers, responder
 from ram_ebpf.doctor.finding import Status
@@ -92,7 +93,12 @@ def status_of(**more: Any) -> dict[str, Any]:
         (status_of(), "/srv/other.yaml", Status.WARNING, "and not /srv/other.yaml"),
         (status_of(version="0.0.9"), None, Status.WARNING, f"and {__version__} is what is installed"),
         (status_of(scopes=[]), None, Status.WARNING, "governs nothing"),
-        (status_of(policy=f"{last_good.DIRECTORY}/policy-0.yaml"), None, Status.WARNING, "the last good one"),
+        (
+            status_of(policy=f"{DIRECTORY}/policy-0.yaml"),
+            None,
+            Status.WARNING,
+            "the last good one",
+        ),
         (status_of(digest="b"), "/etc/ram-ebpf/policy.yaml", Status.WARNING, "before its last change"),
         (status_of(digest="a"), "/etc/ram-ebpf/policy.yaml", Status.OK, "at 1 place"),
         ({"instance": 812, "error": "busy"}, None, Status.WARNING, "pid 812 answers: busy"),
