@@ -33,10 +33,6 @@ class Repeats:
         self.suppressed = 0
         """How many were held back in all."""
 
-    def passes(self, event: Event, record: dict[str, Any]) -> bool:
-        """Both of the following."""
-        return not self.is_told(event) and self.is_news(event, record)
-
     def is_news(self, event: Event, record: dict[str, Any]) -> bool:
         """Whether to write the record; adds `repeated` to it where others were held back before it."""
         nameless = "pid" not in record and event.hook is not Hook.DEVICE_OUTGOING

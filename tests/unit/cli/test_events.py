@@ -6,7 +6,6 @@ import argparse
 import io
 import json
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import pytest
 from ram_ebpf.cli import events
 from ram_ebpf.cli.events import News
 from ram_ebpf.cli.main import main
-from ram_ebpf.daemon.control import ControlSocket
 from ram_ebpf.daemon.refusals import LastRefusals
+from tests.unit.instance import replying
 
 NO_FILTER: dict[str, list[str]] = {"name": [], "reason": [], "of_scope": [], "process": []}
 
@@ -102,25 +101,14 @@ def test_several_instances_in_the_order_of_time() -> None:
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LastRefusals]:
     """What an instance has refused that answers on a real control socket."""
-    kept, ending = LastRefusals(), threading.Event()
-    control = ControlSocket(tmp_path / "run")
+    kept = LastRefusals()
     monkeypatch.setattr("ram_ebpf.daemon.control.ask_all.__defaults__", (tmp_path / "run", 5.0))
 
     def reply(request: dict[str, Any]) -> dict[str, Any]:
         return {"refusals": kept.last(request["count"]), "noted": kept.noted}
 
-    def serve() -> None:
-        while not ending.is_set():
-            if control.has_news():
-                control.answer_with(reply)
-            ending.wait(0.002)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield kept
-    ending.set()
-    thread.join()
-    control.close()
+    with replying(tmp_path / "run", reply):
+        yield kept
 
 
 def test_list(kept: LastRefusals, capsys: pytest.CaptureFixture[str]) -> None:

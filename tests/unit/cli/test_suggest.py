@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +13,11 @@ import pytest
 
 from ram_ebpf.cli.main import main
 from ram_ebpf.daemon import kept_refusals
-from ram_ebpf.daemon.control import ControlSocket
 from ram_ebpf.daemon.kept_refusals import Keeper, told
 from ram_ebpf.policy.loader import load_policy
 from ram_ebpf.suggestions.refused import Refused
 from ram_ebpf.suggestions.summary import Forgotten
+from tests.unit.instance import replying
 from tests.unit.suggestions.entries import refused
 
 DAY = 86400
@@ -86,21 +85,10 @@ def test_options(
 @pytest.fixture
 def instance(policy: Path, tmp_path: Path) -> Iterator[list[Refused]]:
     """What an instance has refused that answers on a real control socket."""
-    entries, ending = [now("quay.io")], threading.Event()
-    control = ControlSocket(tmp_path / "run")
+    entries = [now("quay.io")]
 
-    def serve() -> None:
-        while not ending.is_set():
-            if control.has_news():
-                control.answer_with(lambda request: told(str(policy), entries, Forgotten()))
-            ending.wait(0.002)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield entries
-    ending.set()
-    thread.join()
-    control.close()
+    with replying(tmp_path / "run", lambda request: told(str(policy), entries, Forgotten())):
+        yield entries
 
 
 def test_a_running_instance_knows_better(

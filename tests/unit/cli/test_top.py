@@ -8,7 +8,6 @@ import pty
 import select
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +18,8 @@ import pytest
 from ram_ebpf.cli import top
 from ram_ebpf.cli.main import main
 from ram_ebpf.cli.top_view import Watch, kind_of, lines
-from ram_ebpf.daemon.control import ControlSocket
 from ram_ebpf.dataplane.abi import Reason
+from tests.unit.instance import replying
 
 HOSTILE = "evil\x1b]0;owned\x07\x9b2J\u202e\uff45\n.example"
 SHOWN = "evil?]0;owned??2J???.example"
@@ -191,25 +190,14 @@ def test_nothing_that_a_terminal_obeys() -> None:
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
     """Of the control socket of an instance that refuses something hostile, ever more often."""
-    ending, asked = threading.Event(), [0]
-    control = ControlSocket(tmp_path / "run")
+    asked = [0]
 
     def reply(request: dict[str, Any]) -> dict[str, Any]:
         asked[0] += 1
         return answer(entry(HOSTILE, asked[0] * 10), denied=asked[0] * 10)
 
-    def serve() -> None:
-        while not ending.is_set():
-            if control.has_news():
-                control.answer_with(reply)
-            ending.wait(0.002)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield tmp_path / "run"
-    ending.set()
-    thread.join()
-    control.close()
+    with replying(tmp_path / "run", reply):
+        yield tmp_path / "run"
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 import pytest
 
 from ram_ebpf.daemon.control import ControlSocket, ask_all
+from tests.unit.instance import replying
 
-pytestmark = pytest.mark.root  # to become somebody else
 NOBODY, GROUP, OTHERS = 65534, 4242, 4243
 
 
@@ -22,19 +21,8 @@ def control(tmp_path: Path) -> Iterator[ControlSocket]:
     for parent in list(tmp_path.parents)[:3]:
         with contextlib.suppress(PermissionError):
             parent.chmod(0o755)
-    control = ControlSocket(tmp_path)
-    ending = threading.Event()
-
-    def serve() -> None:
-        while not ending.wait(0.01):
-            control.answer_with(lambda request: {"answer": request["verb"]})
-
-    serving = threading.Thread(target=serve)
-    serving.start()
-    yield control
-    ending.set()
-    serving.join()
-    control.close()
+    with replying(tmp_path, lambda request: {"answer": request["verb"]}) as control:
+        yield control
 
 
 def asked_by(directory: Path, verb: str, user: int, group: int, *groups: int) -> str:
