@@ -45,12 +45,13 @@ from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.answering import Answering
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.events import Event, EventSource
-from ram_ebpf.dataplane.plane import Plane, TrustedResolver
+from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.dns.resolvers import resolvers_of
 from ram_ebpf.dns.seeding import RESULTS
+from ram_ebpf.endpoint import endpoint_text
 from ram_ebpf.metrics.catalogue import Sample
 from ram_ebpf.metrics.scraping import Snapshot
 from ram_ebpf.policy.catalogue import load_catalogue
@@ -118,11 +119,6 @@ def settings_of(policy: Policy) -> Settings:
         keep_removed=policy.connections.on_removal is OnRemoval.KEEP,
         lease=policy.lease or 0,
     )
-
-
-def _endpoint_text(resolver: TrustedResolver) -> str:
-    address = f"[{resolver.address}]" if resolver.address.version == 6 else str(resolver.address)
-    return f"{address}:{resolver.port}"
 
 
 def posture_of(terms: Terms) -> abi.Posture:
@@ -334,7 +330,7 @@ class Controller:
             refusals,
             self._history,
             self._warnings,
-            lambda: [_endpoint_text(each) for each in self._trust.resolvers],
+            lambda: [endpoint_text(each.address, each.port) for each in self._trust.resolvers],
         )
         state.reload = self._reload_on_request
         file = self._options.policy_file

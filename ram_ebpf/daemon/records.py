@@ -17,6 +17,7 @@ from ram_ebpf.dataplane.abi import Reason, Verdict
 from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.tables import Rule, Tables
 from ram_ebpf.dns.lookup import Answer, question_name
+from ram_ebpf.endpoint import endpoint_text
 from ram_ebpf.printable import printable
 
 _TCP = 6
@@ -151,9 +152,9 @@ def human_line(record: dict[str, Any]) -> str:
     words = [str(record["event"]).upper()]
     address = record.get("address")
     if address is not None:
-        shown = f"[{address}]" if ":" in address else address
+        shown = endpoint_text(address, record["port"])
         host = record.get("host")
-        words.append(f"{host} ({shown}:{record['port']})" if host else f"{shown}:{record['port']}")
+        words.append(f"{host} ({shown})" if host else shown)
         words.append(record["protocol"])
     elif record.get("host"):
         words.append(str(record["host"]))

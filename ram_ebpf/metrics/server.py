@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ram_ebpf.bounded_http import BoundedThreads, Handler
+from ram_ebpf.endpoint import endpoint_text
 from ram_ebpf.metrics.scraping import BusyError
 from ram_ebpf.permissions import writable_by_others
 from ram_ebpf.policy.metrics import Metrics
@@ -83,8 +84,7 @@ class MetricsServer:
         if wanted.socket is None:
             assert wanted.port is not None
             address = str(wanted.address)
-            shown = f"[{address}]" if ":" in address else address
-            self.where = f"http://{shown}:{wanted.port}{PATH}"
+            self.where = f"http://{endpoint_text(address, wanted.port)}{PATH}"
             self._server = _AtAddress(address, wanted.port, scrape)
         else:
             self.where = f"{wanted.socket} ({PATH})"
