@@ -10,12 +10,12 @@ import contextlib
 import os
 import socket
 import socketserver
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
 from ram_ebpf.authorization.messages import ACTIVATION
 from ram_ebpf.bounded_http import BoundedThreads, Handler
+from ram_ebpf.peer import peer_of
 
 # RAM_EBPF_DOCKER_PLUGINS moves it, for hosts whose /run is not ours to write and for tests.
 DIRECTORY = Path(os.environ.get("RAM_EBPF_DOCKER_PLUGINS") or "/run/docker/plugins")
@@ -85,7 +85,7 @@ class _Handler(Handler):
         return _PATIENCE
 
     def handle(self) -> None:
-        pid, uid = _peer(self.connection)
+        pid, uid, _ = peer_of(self.connection)
         if uid not in (0, os.geteuid()):
             return
         self._pid = pid
@@ -129,9 +129,3 @@ def is_served(path: Path) -> bool:
         except (FileNotFoundError, ConnectionRefusedError):
             return False
     return True
-
-
-def _peer(connection: socket.socket) -> tuple[int, int]:
-    """The process and user id at the other end (unix(7), SO_PEERCRED)."""
-    pid, uid, _ = struct.unpack("=iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(pid), int(uid)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ram_ebpf.peer import peer_of
 from ram_ebpf.scopes.news import News
 
 # RAM_EBPF_RUN moves it, for hosts whose /run is not ours to write and for tests.
@@ -109,8 +110,9 @@ class ControlSocket(News):
                 self._talk(client)
 
     def _talk(self, client: socket.socket) -> None:
-        is_root = _peer(client) in (0, os.geteuid())
-        if not is_root and (self._readers is None or self._readers not in _groups_of_peer(client)):
+        peer = peer_of(client)
+        is_root = peer.uid in (0, os.geteuid())
+        if not is_root and self._readers not in {peer.gid, *_other_groups(client)}:
             _send(client, {"error": "only root may ask"})
             client.settimeout(_MOMENT)
             client.recv(_LONGEST)  # what was asked; the kernel would discard our answer as well
@@ -201,20 +203,13 @@ def _is_alive(path: Path) -> bool:
     return True
 
 
-def _peer(client: socket.socket) -> int:
-    """The user id of who is at the other end (unix(7), SO_PEERCRED)."""
-    _, uid, _ = struct.unpack("=iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)
-
-
-def _groups_of_peer(client: socket.socket) -> set[int]:
-    """All groups of who is at the other end; of more than 256, the one that counts for new files."""
-    _, _, group = struct.unpack("=iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+def _other_groups(client: socket.socket) -> tuple[int, ...]:
+    """Those of who is at the other end, beside the primary one; of more than 256, none."""
     try:
         raw = client.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_ROOM)
     except OSError:
-        raw = b""
-    return {group, *struct.unpack(f"={len(raw) // 4}I", raw)}
+        return ()
+    return struct.unpack(f"={len(raw) // 4}I", raw)
 
 
 def _send(client: socket.socket, message: dict[str, Any]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ram_ebpf.peer import peer_of
 from ram_ebpf.policy.scope import Engine
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount, of_process
 from ram_ebpf.scopes.target import Places, Target
@@ -132,8 +132,7 @@ def _by_socket(engine: Engine, run: Path, proc: Path) -> Iterator[int]:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as item:
         item.settimeout(_PATIENCE)
         item.connect(str(path))
-        credentials = item.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        pid = struct.unpack("=3i", credentials)[0]
+        pid = peer_of(item).pid
         if pid not in (0, 1, os.getpid()):
             yield pid
 
