@@ -81,7 +81,7 @@ test-engines: $(VENV)/.ready ## run the tests with real engines of three Debian 
 	@$(PY) -m tests.engines.prepare
 	@$(PY) -m pytest tests/engines $(ARGS)
 
-test-faults: $(VENV)/.ready ## kill, starve, fill up and upgrade the daemon under traffic, in an hour (root)
+test-faults: $(VENV)/.ready ## kill, starve, fill up and upgrade the daemon under traffic, each case in its long form (root)
 	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES)
 	@$(PY) -m pytest tests/faults --long $(ARGS)
 

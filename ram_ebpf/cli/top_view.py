@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ram_ebpf.cli.printing import one_cell_each
+from ram_ebpf.endpoint import endpoint_text
 
 Answers = Sequence[dict[str, Any]]
 _LEAST_HOSTS = 3
@@ -222,7 +223,7 @@ def _rooms(wanted: list[int], height: int) -> list[int]:
 
 
 def _row_text(row: Row) -> str:
-    host = f"[{row.host}]:{row.port}" if ":" in row.host else f"{row.host}:{row.port}"
+    host = endpoint_text(row.host, row.port)
     when = time.strftime("%H:%M:%S", time.localtime(row.last))
     who = f" by {row.process}" if row.process else ""
     return f"{row.rate:5.1f} {row.count:10}  {host} {when} {row.reason}{who} in {row.scope or 'no scope'}"

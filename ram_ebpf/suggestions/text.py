@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ram_ebpf.endpoint import endpoint_text
 from ram_ebpf.policy.fields import IPNetwork
 from ram_ebpf.policy.model import AddressEntry, CatalogueEntry, HostEntry, RegistryEntry
 from ram_ebpf.policy.words import show
@@ -156,12 +157,7 @@ def _where(evidence: Evidence) -> str:
 
 
 def _endpoints(evidence: Evidence) -> str:
-    return _listed(
-        [
-            f"[{_shown(host)}]:{port}" if ":" in host else f"{_shown(host)}:{port}"
-            for host, port in evidence.endpoints
-        ]
-    )
+    return _listed([endpoint_text(_shown(host), port) for host, port in evidence.endpoints])
 
 
 def _listed(words: Sequence[str]) -> str:
