@@ -94,7 +94,7 @@ refusals: $(VENV)/.ready ## have real engines be refused, and write what each pr
 	@$(PY) -m tests.engines.prepare
 	@$(PY) -m tests.engines.refusals $(ARGS)
 
-bench: $(VENV)/.ready ## measure what it costs beside nothing and nftables, in four minutes (root)
+bench: $(VENV)/.ready ## measure what it costs beside nothing and nftables, in nine minutes (root)
 	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES) $(BENCH_PACKAGES)
 	@$(PY) -m benchmarks $(ARGS)
 

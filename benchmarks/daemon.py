@@ -3,8 +3,8 @@
     python -m benchmarks.daemon [--quick]
 
 A start is the time from the fork of its process to the line `ready` of its log, at which all scopes are
-governed. It is taken as a multiple of what Python takes to start and end in the same place, which depends on the
-machine as much. Memory is that of the daemon alone, and with the responder's process. The processor time
+governed. It is taken as a multiple of what Python takes to start and end in the same place, which depends on
+the machine as much. Memory is that of the daemon alone, and with the responder's process. The processor time
 of 20 seconds is that of both.
 """
 
@@ -40,7 +40,7 @@ registries:
     private: true
 """
 _SIZES, _SIZES_QUICK = (2, 10_000, 100_000), (2, 1_000)
-_ROUNDS, _ROUNDS_QUICK = 15, 2
+_ROUNDS, _ROUNDS_QUICK = 9, 2
 _SETTLING = 10.0  # seconds after the start in which caches fill and what is needed no more is given back
 _IDLE, _IDLE_QUICK = 20.0, 3.0  # seconds
 _IDLE_TURNS = 3

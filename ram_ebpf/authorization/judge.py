@@ -9,9 +9,9 @@ from typing import Any
 from ram_ebpf.authorization.messages import ApiRequest
 from ram_ebpf.authorization.uses import UnjudgedError, Use, uses_of
 from ram_ebpf.oci.reference import Registry
-from ram_ebpf.policy.actions import Action
-from ram_ebpf.policy.model import Mode, Policy
-from ram_ebpf.policy.rules import AddressRule, NameRule, RuleSet
+from ram_ebpf.policy.choices import Action, Mode
+from ram_ebpf.policy.enforced import PolicyLike
+from ram_ebpf.policy.ruleset import AddressRule, NameRule, RuleSet
 from ram_ebpf.policy.words import alternatives
 
 _PORTS = (443, 80)
@@ -41,7 +41,7 @@ class Refusal:
     """The one that decided, where there is one."""
 
 
-def judge(request: ApiRequest, rules: RuleSet, policy: Policy) -> Refusal | None:
+def judge(request: ApiRequest, rules: RuleSet, policy: PolicyLike) -> Refusal | None:
     """None: nothing is refused. `rules`: those of the scope where the engine is. In any mode."""
     try:
         _, uses = uses_of(request)
@@ -57,7 +57,7 @@ def judge(request: ApiRequest, rules: RuleSet, policy: Policy) -> Refusal | None
     return None
 
 
-def _judge_use(use: Use, rules: RuleSet, policy: Policy) -> Refusal | None:
+def _judge_use(use: Use, rules: RuleSet, policy: PolicyLike) -> Refusal | None:
     if use.registry is None:
         if _any_rule_allows(use.action, rules):  # where it is then asked is the kernel's to judge
             return None
@@ -125,15 +125,15 @@ def _any_rule_allows(action: Action, rules: RuleSet) -> bool:
     return any(action in rule.actions for rule in rules.names if not rule.deny)
 
 
-def _whose(policy: Policy) -> str:
+def _whose(policy: PolicyLike) -> str:
     return "this host's" if policy.organization is None else f"{policy.organization}'s"
 
 
-def _with_contact(text: str, policy: Policy) -> str:
+def _with_contact(text: str, policy: PolicyLike) -> str:
     return text if policy.message is None else f"{text} {policy.message}"
 
 
-def record_of(request: ApiRequest, refusal: Refusal, policy: Policy, scope: str | None) -> dict[str, Any]:
+def record_of(request: ApiRequest, refusal: Refusal, policy: PolicyLike, scope: str | None) -> dict[str, Any]:
     """The line of the log. Without the query, which may hold build arguments."""
     use = refusal.use
     enforcing = policy.mode is Mode.ENFORCE

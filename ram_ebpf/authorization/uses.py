@@ -23,7 +23,7 @@ from ram_ebpf.oci.reference import (
     registry_of_domain,
     registry_of_search,
 )
-from ram_ebpf.policy.actions import Action
+from ram_ebpf.policy.choices import Action
 from ram_ebpf.policy.words import show
 
 MAX_USES = 1000

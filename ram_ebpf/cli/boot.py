@@ -7,12 +7,6 @@ import os
 import sys
 
 from ram_ebpf.cli import run as running
-from ram_ebpf.collection import building_for_good
-from ram_ebpf.policy.catalogue import Catalogue, load_catalogue
-from ram_ebpf.policy.errors import PolicyErrors
-from ram_ebpf.policy.model import Policy
-from ram_ebpf.policy.rules import RuleSet
-from ram_ebpf.policy.terms import Terms, rules_of_scopes
 
 _EPILOGUE = """\
 exit status: 0 it is enforced, or an instance does it already, 69 nothing to govern, 70 the kernel refused, 77
@@ -39,28 +33,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Attaches and returns; the exit status."""
-    catalogue = load_catalogue()
-    try:
-        with building_for_good():
-            policy, made = _last_good(args, catalogue) or running.read(args, catalogue)
-    except PolicyErrors as errors:
-        print(errors, file=sys.stderr)
-        return os.EX_CONFIG
-    status = running.enforce(args, policy, made, catalogue, leave=True)
+    status = running.start(args, leave=True)
     if status == os.EX_TEMPFAIL:
         print("ram-ebpf: that is as good, so nothing was done", file=sys.stderr)
         return os.EX_OK
     return status
-
-
-def _last_good(args: argparse.Namespace, catalogue: Catalogue) -> tuple[Policy, dict[Terms, RuleSet]] | None:
-    """None where there is none, or it is none for this version."""
-    from ram_ebpf.daemon import last_good
-
-    if args.policy is None:
-        return None
-    try:
-        policy = last_good.load(args.policy, catalogue)
-        return None if policy is None else (policy, rules_of_scopes(policy, catalogue))
-    except PolicyErrors:
-        return None

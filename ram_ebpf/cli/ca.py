@@ -12,7 +12,7 @@ from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.errors import PolicyErrors
 from ram_ebpf.policy.loader import default_policy, load_policy
 from ram_ebpf.policy.names import PatternKind
-from ram_ebpf.policy.terms import rules_of_scopes
+from ram_ebpf.policy.scope_rules import rules_of_scopes
 
 _DAYS = 1825
 _MOST_EXCLUDED = 200  # of a longer list the daemon still signs nothing: it asks the policy that holds then

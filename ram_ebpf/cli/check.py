@@ -15,7 +15,7 @@ from ram_ebpf.policy.errors import PolicyErrors
 from ram_ebpf.policy.loader import default_policy, load_policy
 from ram_ebpf.policy.model import CatalogueEntry, Policy
 from ram_ebpf.policy.rules import NameRule, RuleSet, compile_rules
-from ram_ebpf.policy.terms import check_globs, rules_of_scopes
+from ram_ebpf.policy.scope_rules import check_globs, rules_of_scopes
 from ram_ebpf.policy.words import plural
 
 _DEFAULT_NAME = "default policy"

@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
 from collections.abc import Sequence
 
 from ram_ebpf import __version__
-from ram_ebpf.cli import (
-    boot,
-    ca,
-    check,
-    detach,
-    docker_plugin,
-    doctor,
-    down,
-    events,
-    explain,
-    reload,
-    run,
-    status,
-    suggest,
-    top,
-)
 
 _VERBS = (
-    run,
-    boot,
-    down,
-    check,
-    reload,
-    status,
-    explain,
-    events,
-    suggest,
-    top,
-    doctor,
-    detach,
-    ca,
-    docker_plugin,
+    "run",
+    "boot",
+    "down",
+    "check",
+    "reload",
+    "status",
+    "explain",
+    "events",
+    "suggest",
+    "top",
+    "doctor",
+    "detach",
+    "ca",
+    "docker-plugin",
 )
+"""Each is in the module of its name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,8 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"ram-ebpf {__version__}")
     subparsers = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in _VERBS:
-        verb.add_parser(subparsers)
+    words = sys.argv[1:] if argv is None else argv
+    # Only the one that is wanted is imported: a daemon would keep all that the others need.
+    for verb in words[:1] if words and words[0] in _VERBS else _VERBS:
+        importlib.import_module(f"ram_ebpf.cli.{verb.replace('-', '_')}").add_parser(subparsers)
     arguments = parser.parse_args(argv)
     status: int = arguments.run(arguments)
     return status

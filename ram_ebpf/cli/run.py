@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import importlib
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ram_ebpf.collection import building_for_good
-from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
+from ram_ebpf.daemon.reading import PolicyReader, ReaderError, Wanted
+from ram_ebpf.dataplane.cache_directory import DEFAULT_DIRECTORY
 from ram_ebpf.policy.automaton import AutomatonTooLarge
-from ram_ebpf.policy.catalogue import Catalogue, load_catalogue
+from ram_ebpf.policy.choices import Posture
 from ram_ebpf.policy.errors import PolicyErrors
-from ram_ebpf.policy.loader import default_policy, load_policy
-from ram_ebpf.policy.model import Policy
-from ram_ebpf.policy.rules import RuleSet
-from ram_ebpf.policy.scope import Posture
-from ram_ebpf.policy.terms import Terms, rules_of, rules_of_scopes
+from ram_ebpf.policy.terms import Terms
 
 if TYPE_CHECKING:
     from ram_ebpf.daemon.reloading import Loaded
+    from ram_ebpf.policy.enforced import EnforcedPolicy
+    from ram_ebpf.policy.ruleset import RuleSet
     from ram_ebpf.scopes.selection import Selection
 
 _EPILOGUE = """\
@@ -96,29 +96,40 @@ def _fail(status: int, text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Enforces until a signal; the exit status."""
-    catalogue = load_catalogue()
+    return start(args)
+
+
+def start(args: argparse.Namespace, leave: bool = False) -> int:
+    """Enforces; the exit status. `leave`: what was enforced last rather than the file, and returns when it is
+    attached, and lets it be."""
+    logging.basicConfig(level=logging.WARNING, format="ram-ebpf: %(message)s", stream=sys.stderr)
+    with PolicyReader(_wanted(args, or_last_good=True, last_good_first=leave)) as reader:
+        # Meanwhile, as that takes as long as reading a policy does.
+        importlib.import_module("ram_ebpf.daemon.controller")
+        return _enforce(args, reader, leave)
+
+
+def _wanted(args: argparse.Namespace, or_last_good: bool = False, last_good_first: bool = False) -> Wanted:
+    """At a start a typing error must not leave a host without enforcement, so the policy that was enforced
+    last is used then. At a reload what is enforced stays."""
+    posture = Posture(args.posture) if args.posture else None
+    return Wanted(args.policy, tuple(args.scope), posture, or_last_good, last_good_first)
+
+
+def _enforce(args: argparse.Namespace, reader: PolicyReader, leave: bool) -> int:
     try:
-        with building_for_good():
-            policy, made = read(args, catalogue)
+        read = reader.read()
     except PolicyErrors as errors:
         print(errors, file=sys.stderr)
         return os.EX_CONFIG
-    return enforce(args, policy, made, catalogue)
-
-
-def enforce(
-    args: argparse.Namespace,
-    policy: Policy,
-    made: Mapping[Terms, RuleSet],
-    catalogue: Catalogue,
-    leave: bool = False,
-) -> int:
-    """Enforces what was read; the exit status. `leave`: returns when it is attached, and lets it be."""
-    logging.basicConfig(level=logging.WARNING, format="ram-ebpf: %(message)s", stream=sys.stderr)
+    except ReaderError as error:
+        return _fail(os.EX_SOFTWARE, str(error))
+    for remark in read.remarks:
+        print(remark, file=sys.stderr)
     if os.geteuid() != 0:
         return _fail(os.EX_NOPERM, "needs root, to load programs into the kernel: run it with sudo")
 
-    # Behind the checks: what follows needs Linux, and takes a while to import.
+    # Behind the checks: what follows needs Linux.
     from ram_ebpf.daemon.controller import Controller, Options
     from ram_ebpf.daemon.journal import journal_of
     from ram_ebpf.daemon.notify import ServiceManager
@@ -136,7 +147,9 @@ def enforce(
     if manager.watches:
         faulthandler.enable()  # its watchdog's SIGABRT then leaves in the log where each thread hung
     try:
-        policy, selection = _place(args, policy)
+        if read.problem is not None:
+            raise read.problem
+        policy, selection = _place(args, read.policy)
     except ScopeError as error:
         return _fail(os.EX_CONFIG, str(error))
     for note in selection.notes:
@@ -144,10 +157,12 @@ def enforce(
     if not selection.targets:
         return _fail(os.EX_UNAVAILABLE, "there is nothing to govern; name a scope with --scope cgroup:PATH")
     try:
+        rules, judged = _rules_for(selection, reader), _judged_by(policy, reader)
+        reader.close()
         with building_for_good():
             controller = Controller(
                 policy,
-                _rules_for(selection, policy, catalogue, made),
+                rules,
                 RecordWriter(args.log_format == "json", journal=journal_of(sys.stdout)),
                 Options(
                     log_dns=not leave and args.log_dns,
@@ -157,6 +172,8 @@ def enforce(
                 ),
                 None if args.policy is None or leave else partial(_load_again, args, [selection]),
                 manager,
+                read.encrypted,
+                judged,
             )
         if leave:
             for directory in make_ahead(selection.targets, selection.cgroup_root or find_cgroup2_mount()):
@@ -173,83 +190,57 @@ def enforce(
         return _fail(os.EX_SOFTWARE, f"{error.strerror}\n{error.log}")
     except AutomatonTooLarge as error:
         return _fail(os.EX_CONFIG, str(error))
-    except (CompileError, OSError) as error:
+    except (CompileError, ReaderError, OSError) as error:
         return _fail(os.EX_SOFTWARE, str(error))
     return 0
 
 
-def read(args: argparse.Namespace, catalogue: Catalogue) -> tuple[Policy, dict[Terms, RuleSet]]:
-    """The policy, or the one that was enforced last where the file is wrong: a typing error must not leave a
-    host without enforcement when it is started again. Raises PolicyErrors when there is none of these."""
-    if args.policy is None:
-        policy = default_policy()
-        return policy, rules_of_scopes(policy, catalogue)
-    try:
-        policy = load_policy(args.policy, catalogue)
-        return policy, rules_of_scopes(policy, catalogue)
-    except PolicyErrors as errors:
-        from ram_ebpf.daemon import last_good
-
-        try:
-            kept = last_good.load(args.policy, catalogue)
-            if kept is None:
-                raise
-            made = rules_of_scopes(kept, catalogue)
-        except PolicyErrors:
-            raise errors from None
-        print(errors, file=sys.stderr)
-        print(
-            f"ram-ebpf: {args.policy} is wrong, so the policy that was enforced last is used: {kept.file}",
-            file=sys.stderr,
-        )
-        return kept, made
-
-
 def _place(
-    args: argparse.Namespace, policy: Policy, before: Selection | None = None
-) -> tuple[Policy, Selection]:
+    args: argparse.Namespace, policy: EnforcedPolicy, before: Selection | None = None
+) -> tuple[EnforcedPolicy, Selection]:
     """The policy with the scopes that it has here, and what they mean. Raises ScopeError."""
     from ram_ebpf.dataplane.matching import sockets_match
     from ram_ebpf.scopes.cgroup import find_cgroup2_mount, resolve_root
-    from ram_ebpf.scopes.selection import parse_scope, select, without_cgroups
+    from ram_ebpf.scopes.selection import select, without_cgroups
 
-    posture = Posture(args.posture) if args.posture else None
-    chosen = [parse_scope(text, posture) for text in args.scope]
-    if chosen:
-        policy = policy.model_copy(update={"scopes": tuple(chosen)})
     root = None if args.cgroup_root is None else resolve_root(args.cgroup_root)
     if not sockets_match(root or find_cgroup2_mount()):
         scopes = without_cgroups(policy.scopes)
         if scopes != policy.scopes:
-            policy = policy.model_copy(update={"scopes": scopes})
+            policy = replace(policy, scopes=scopes)
             if before is None:
                 print(f"ram-ebpf: {_UNMATCHED}", file=sys.stderr)
     return policy, select(policy.scopes, root, before)
 
 
-def _rules_for(
-    selection: Selection, policy: Policy, catalogue: Catalogue, made: Mapping[Terms, RuleSet]
-) -> dict[Terms, RuleSet]:
-    """Of what applies at the targets. `made`: those that are compiled already. Raises PolicyErrors."""
-    return {
-        terms: made.get(terms) or rules_of(policy, catalogue, terms)
-        for terms in dict.fromkeys(target.terms for target in selection.targets)
-    }
+def _rules_for(selection: Selection, reader: PolicyReader) -> dict[Terms, RuleSet]:
+    """Of what applies at the targets. Raises PolicyErrors."""
+    return reader.rules(target.terms for target in selection.targets)
+
+
+def _judged_by(policy: EnforcedPolicy, reader: PolicyReader) -> dict[Terms, RuleSet]:
+    """Of what Docker's requests are judged by, where they are. Raises PolicyErrors."""
+    if not policy.docker.authorization:
+        return {}
+    from ram_ebpf.daemon.authorizing import judged_terms
+
+    return reader.rules(judged_terms(policy))
 
 
 def _load_again(args: argparse.Namespace, latest: list[Selection]) -> Loaded:
-    """For a reload. Raises PolicyErrors, ScopeError, AutomatonTooLarge or OSError. `latest`: the selection
-    before, which this one takes the place of."""
+    """For a reload. Raises PolicyErrors, ReaderError, ScopeError, AutomatonTooLarge or OSError. `latest`: the
+    selection before, which this one takes the place of."""
     from ram_ebpf.daemon.reloading import Loaded
 
-    catalogue = load_catalogue()
-    policy = load_policy(args.policy, catalogue)
-    made = rules_of_scopes(policy, catalogue)
-    before = latest[0]
-    policy, selection = _place(args, policy, before)
-    if not selection.targets:
-        raise ValueError("its scopes govern nothing here")
-    rules = _rules_for(selection, policy, catalogue, made)
+    with PolicyReader(_wanted(args)) as reader:
+        read = reader.read()
+        before = latest[0]
+        if read.problem is not None:
+            raise read.problem
+        policy, selection = _place(args, read.policy, before)
+        if not selection.targets:
+            raise ValueError("its scopes govern nothing here")
+        rules, judged = _rules_for(selection, reader), _judged_by(policy, reader)
     targets = selection.following(before)
     latest[0] = selection
-    return Loaded(policy, rules, targets, selection.watches(), selection.ports())
+    return Loaded(policy, rules, targets, selection.watches(), selection.ports(), judged)

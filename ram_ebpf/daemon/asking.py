@@ -45,7 +45,6 @@ _KEEP = 86400.0  # seconds
 _KEEP_SILENCE = 60.0  # when nobody answered
 _SO_COOKIE = 57  # include/uapi/asm-generic/socket.h; Python knows it from 3.13 on
 
-UNASKED = frozenset({abi.Reason.ALLOWED_UNASKED, abi.Reason.DENIED_UNASKED})
 _TCP = 6
 
 Say = Callable[..., None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ from typing import Any
 from ram_ebpf.authorization.judge import Refusal, judge, record_of
 from ram_ebpf.authorization.messages import ApiRequest, MessageError, answer, read_request
 from ram_ebpf.authorization.server import DIRECTORY, PluginServer
-from ram_ebpf.policy.catalogue import Catalogue
-from ram_ebpf.policy.model import Mode, Policy, RegistryEntry
-from ram_ebpf.policy.rules import RuleSet
-from ram_ebpf.policy.scope import Engine, EngineScope, Posture
-from ram_ebpf.policy.terms import Terms, rules_of
+from ram_ebpf.policy.choices import Engine, Mode
+from ram_ebpf.policy.enforced import PolicyLike
+from ram_ebpf.policy.ruleset import RuleSet
+from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.cgroup import of_process
 from ram_ebpf.scopes.news import News
 
@@ -33,8 +32,8 @@ class _Judging:
     """By what is judged: the policy, its rules by the registries that a scope has of its own, and what holds
     for engines that are in no scope."""
 
-    policy: Policy
-    rules: Mapping[tuple[RegistryEntry, ...], RuleSet]
+    policy: PolicyLike
+    rules: Mapping[tuple[Hashable, ...], RuleSet]
     elsewhere: Terms
 
 
@@ -46,30 +45,24 @@ class Authorizing(News):
 
     def __init__(
         self,
-        policy: Policy,
-        catalogue: Catalogue,
+        policy: PolicyLike,
         made: Mapping[Terms, RuleSet],
         innermost: Innermost,
         mount: Path | None = None,
         directory: Path = DIRECTORY,
     ) -> None:
-        """Serves nobody yet. `made`: rules that are compiled already. Raises PolicyErrors."""
+        """Serves nobody yet. `made`: the rules of judged_terms()."""
         super().__init__()
         self._innermost, self._mount, self._directory = innermost, mount, directory
-        self.use(policy, catalogue, made)
+        self.use(policy, made)
         self._records: collections.deque[dict[str, Any]] = collections.deque(maxlen=_MOST_WAITING)
         self._counting = threading.Lock()
         self._counters: collections.Counter[str] = collections.Counter()
         self._server: PluginServer | None = None
 
-    def use(self, policy: Policy, catalogue: Catalogue, made: Mapping[Terms, RuleSet]) -> None:
-        """Judges by another policy. Raises PolicyErrors."""
-        # What is an image's registry is known here, so there is nothing to recognise in any posture.
-        rules = {terms.registries: its for terms, its in made.items() if terms.posture is Posture.STRICT}
-        for terms in (Terms(), *(Terms.of(scope, index) for index, scope in enumerate(policy.scopes))):
-            if terms.registries not in rules:
-                strict = Terms(registries=terms.registries, scope=terms.scope)
-                rules[terms.registries] = rules_of(policy, catalogue, strict)
+    def use(self, policy: PolicyLike, made: Mapping[Terms, RuleSet]) -> None:
+        """Judges by another policy."""
+        rules = {terms.registries: made[terms] for terms in judged_terms(policy)}
         self._judging = _Judging(policy, rules, _terms_elsewhere(policy))
 
     @property
@@ -151,11 +144,19 @@ class Authorizing(News):
             self._server = None
 
 
-def _terms_elsewhere(policy: Policy) -> Terms:
+def judged_terms(policy: PolicyLike) -> list[Terms]:
+    """What applies where somebody may ask, in any scope and in none.
+
+    What is an image's registry is known here, so there is nothing to recognise in any posture.
+    """
+    every = (Terms(), *(Terms.of(scope, index) for index, scope in enumerate(policy.scopes)))
+    return list(dict.fromkeys(Terms(registries=terms.registries, scope=terms.scope) for terms in every))
+
+
+def _terms_elsewhere(policy: PolicyLike) -> Terms:
     """For an engine that is in no governed cgroup, as where only a network device is governed."""
-    scopes = [scope for scope in policy.scopes if isinstance(scope, EngineScope)]
     for engine in (Engine.DOCKER, Engine.ALL):
-        for scope in scopes:
-            if scope.engine is engine:
+        for scope in policy.scopes:
+            if scope.kind == "engine" and scope.target == engine.value:
                 return Terms.of(scope)
     return Terms()

@@ -17,9 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ram_ebpf.collection import give_back
 from ram_ebpf.daemon import last_good, readings
-from ram_ebpf.daemon.asking import UNASKED, Asker
-from ram_ebpf.daemon.authorizing import Authorizing
 from ram_ebpf.daemon.control import ControlSocket
 from ram_ebpf.daemon.decisions import Decisions
 from ram_ebpf.daemon.ending import CAUSES, Ending
@@ -40,6 +39,7 @@ from ram_ebpf.daemon.state import State
 from ram_ebpf.daemon.summing import Summing
 from ram_ebpf.daemon.telling import Telling
 from ram_ebpf.daemon.trust import Trust
+from ram_ebpf.daemon.unasked import UNASKED
 from ram_ebpf.daemon.warnings import Warnings
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.answering import Answering
@@ -47,31 +47,32 @@ from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.events import Event, EventSource
 from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.settings import Settings
-from ram_ebpf.dns.encrypted import load_encrypted_resolvers
+from ram_ebpf.dns.encrypted_names import EncryptedNames
 from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.dns.resolvers import resolvers_of
 from ram_ebpf.dns.seeding import RESULTS
 from ram_ebpf.endpoint import endpoint_text
 from ram_ebpf.metrics.catalogue import Sample
 from ram_ebpf.metrics.scraping import Snapshot
-from ram_ebpf.policy.catalogue import load_catalogue
-from ram_ebpf.policy.connections import Earlier, OnRemoval
-from ram_ebpf.policy.model import Mode, Policy
-from ram_ebpf.policy.recognition import Unknown
-from ram_ebpf.policy.refusals import Switch
-from ram_ebpf.policy.rules import RuleSet
-from ram_ebpf.policy.scope import Posture
+from ram_ebpf.policy.choices import Earlier, Mode, OnRemoval, Posture, Switch, Unknown
+from ram_ebpf.policy.enforced import PolicyLike
+from ram_ebpf.policy.ruleset import RuleSet
 from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount
 from ram_ebpf.scopes.target import Target, Watch
 from ram_ebpf.tally import Tally
 
 if TYPE_CHECKING:
+    from ram_ebpf.daemon.asking import Asker
+    from ram_ebpf.daemon.authorizing import Authorizing
     from ram_ebpf.daemon.responding import Responder
+    from ram_ebpf.responder.authority import Authority
 
 _log = logging.getLogger(__name__)
 
 _QUEUE_PERIOD = 0.1  # seconds between looks into the queue of events that can wait, which wakes nobody
+_QUIET = 1.0  # seconds without an event, after which it is not looked for them any more
+_ALIVE_PERIOD = 1.0  # seconds between signs of life, of which the programs miss one that is 3 seconds old
 _CLEANING_PERIOD = 60.0
 _HTTPS = 443
 _LAST_WORDS = 2.0  # seconds in which events are still told after a signal
@@ -103,7 +104,7 @@ class Options:
     """Whether there will be somebody to tell those who are refused."""
 
 
-def settings_of(policy: Policy) -> Settings:
+def settings_of(policy: PolicyLike) -> Settings:
     """What the programs are told of a policy beside its rules."""
     return Settings(
         mode=abi.Mode.AUDIT if policy.mode is Mode.AUDIT else abi.Mode.ENFORCE,
@@ -131,18 +132,20 @@ class Controller:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: PolicyLike,
         rules: Mapping[Terms, RuleSet],
         writer: RecordWriter,
         options: Options | None = None,
         load: Callable[[], Loaded] | None = None,
         manager: ServiceManager | None = None,
+        encrypted: EncryptedNames | None = None,
+        judged: Mapping[Terms, RuleSet] | None = None,
     ) -> None:
         """Loads everything and attaches nothing. Raises what Plane raises.
 
         `rules`: those that hold where these terms do; at least one. `load`: reads the policy again, for a
         reload; None: there will be none. It is called in another thread, and may raise anything. `manager`:
-        who has started us.
+        who has started us. `encrypted`: resolvers by which names are resolved unseen. `judged`: as of Loaded.
         """
         self._policy = policy
         self._manager = manager or ServiceManager()
@@ -154,7 +157,8 @@ class Controller:
         self._trust = Trust(policy, self._say)
         self._stop = threading.Event()
         self._history = NameHistory()
-        self._encrypted = load_encrypted_resolvers()
+        self._encrypted = encrypted or EncryptedNames(frozenset(), frozenset())
+        self._judged = judged or {}
         (first, its_rules), *others = rules.items()
         self._plane = Plane(
             its_rules,
@@ -205,6 +209,8 @@ class Controller:
         self._lost = self._malformed = self._overruns = 0
         self._last_moment = float("inf")
         self._reload_wanted = False  # by a signal
+        self._taken_before = 0  # events
+        self._quiet_since = time.monotonic()
 
     def _make_asker(self) -> None:
         if self._policy.recognition.unknown is Unknown.ALLOW or not any(
@@ -212,6 +218,8 @@ class Controller:
         ):
             self._asker = None
         elif self._asker is None:
+            from ram_ebpf.daemon.asking import Asker  # with an HTTP client, which others do without
+
             self._asker = Asker(self._plane, self._history, self._settings.asked_ports, self._say, self._cut)
         else:
             self._asker.renew(self._settings.asked_ports)
@@ -244,9 +252,8 @@ class Controller:
     def _load_responder(self, answering: Answering) -> Responder:
         """Raises whatever goes wrong in libraries that nothing else needs."""
         policy, plane, history = self._policy, self._plane, self._history
-        # Not before it is wanted: cryptography takes its time and memory.
         from ram_ebpf.daemon.responding import Answers, Responder, ports_of
-        from ram_ebpf.responder import authority
+        from ram_ebpf.responder import authority_files
 
         if importlib.util.find_spec("OpenSSL") is None:  # which the responder's process alone loads
             raise ImportError("there is no module OpenSSL")
@@ -254,11 +261,7 @@ class Controller:
         def rules() -> Iterator[RuleSet]:
             return (view.tables.rules for view in plane.views)
 
-        try:
-            signing = authority.load()
-        except authority.AuthorityError as error:
-            signing = None
-            self._say("no-authority", f"refusals are told by a name in a certificate alone: {error}")
+        signing = self._load_authority() if authority_files.is_there() else None
         return Responder(
             policy,
             answering,
@@ -288,6 +291,16 @@ class Controller:
             self._shut_down()
             raise
         self._events.close()
+
+    def _load_authority(self) -> Authority | None:
+        # Not before it is wanted: cryptography takes its time and memory.
+        from ram_ebpf.responder import authority
+
+        try:
+            return authority.load()
+        except authority.AuthorityError as error:
+            self._say("no-authority", f"refusals are told by a name in a certificate alone: {error}")
+            return None
 
     def run(
         self,
@@ -364,6 +377,7 @@ class Controller:
                     self._manager.ready(self._summary())
                     self._keep_policy()
                     self._measuring.use(self._policy.metrics)
+                    give_back()
                     self._serve(wake, following, control, state)
             finally:
                 self._manager.stopping()
@@ -383,12 +397,13 @@ class Controller:
     def _open_authorizing(self, following: Following) -> Authorizing | None:
         if not self._policy.docker.authorization:
             return None
+        from ram_ebpf.daemon.authorizing import Authorizing
 
         def innermost(cgroup: Path) -> tuple[str, Terms] | None:
             found = following.innermost(cgroup)
             return None if found is None else (found[0], following.terms_of(found[0]))
 
-        return Authorizing(self._policy, load_catalogue(), self._rules, innermost, find_cgroup2_mount())
+        return Authorizing(self._policy, self._judged, innermost, find_cgroup2_mount())
 
     def _begin_authorizing(self) -> None:
         try:
@@ -526,7 +541,7 @@ class Controller:
         control: ControlSocket | None,
         state: State,
     ) -> None:
-        next_cleaning = time.monotonic()
+        next_cleaning = next_sign = time.monotonic()
         with selectors.DefaultSelector() as selector, contextlib.closing(LinkWatch()) as links:
             for descriptor in (wake, links.fileno(), *self._events.descriptors):
                 selector.register(descriptor, selectors.EVENT_READ)
@@ -539,12 +554,17 @@ class Controller:
                 for watch in self._watches[len(watched) :]:  # a reload may bring more
                     selector.register(watch, selectors.EVENT_READ)
                     watched.append(watch)
-                selector.select(_QUEUE_PERIOD)
-                with contextlib.suppress(BlockingIOError):
-                    os.read(wake, 64)
-                self._plane.show_alive()
+                # In a turn without any news as little as possible is done: that is what an idle daemon costs.
+                ready = {key.fd for key, _ in selector.select(self._pause(following))}
+                if wake in ready:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(wake, 64)
+                if time.monotonic() >= next_sign:
+                    self._plane.show_alive()
+                    next_sign = time.monotonic() + _ALIVE_PERIOD
                 self._manager.alive()
-                news = [watch.has_news() for watch in (links, *watched)]
+                news = [watch.has_news() for watch in watched]
+                news.append(links.fileno() in ready and links.has_news())
                 holding = self._holding
                 looking = holding if holding is not None and (any(news) or holding.is_holding) else None
                 if looking is not None:
@@ -553,6 +573,7 @@ class Controller:
                 if looking is not None:
                     looking.act()
                 self._drain()
+                self._rest_or_work()
                 self._tell_of_requests()
                 self._exports.tell(self._losses)
                 self._telling.report()
@@ -564,11 +585,30 @@ class Controller:
                 self._trust.follow(self._plane)
                 if self._summing is not None:
                     self._summing.follow()
-                self._manager.status(self._summary())
+                if self._manager.listens:
+                    self._manager.status(self._summary())
                 now = time.monotonic()
                 if now >= next_cleaning:
                     next_cleaning = now + _CLEANING_PERIOD
                     self._learner.remove_expired()
+
+    def _rest_or_work(self) -> None:
+        """After a second without an event, each event wakes the loop, so that it need not look for them."""
+        now, taken = time.monotonic(), self._events.taken
+        if taken != self._taken_before:
+            self._taken_before, self._quiet_since = taken, now
+            self._events.work()
+        elif now - self._quiet_since >= _QUIET:
+            self._events.rest()
+
+    def _pause(self, following: Following) -> float:
+        """Seconds for which there is nothing to do, unless something is told."""
+        is_holding = self._holding is not None and self._holding.is_holding
+        if not self._events.rests or is_holding or self._asker is not None:
+            return _QUEUE_PERIOD
+        parts = (following, self._reloading, self._trust)
+        due = min(self._manager.next_beat(), *(part.next_look() for part in parts))
+        return min(max(due - time.monotonic(), _QUEUE_PERIOD), _ALIVE_PERIOD)
 
     def _reload_on_request(self, number: int | None) -> dict[str, Any]:
         """Begins a reload, or says what has become of the one of a number."""
@@ -606,6 +646,7 @@ class Controller:
         else:
             self._say_reloaded(outcome.seconds)
             self._keep_policy()
+            give_back()
 
     def _keep_policy(self) -> None:
         if self._load is None or last_good.is_kept(self._policy):
@@ -660,6 +701,7 @@ class Controller:
         self._drain()
         before, mode = self._learner, self._settings.mode
         self._policy, self._rules, self._settings = new.loaded.policy, new.loaded.rules, new.settings
+        self._judged = new.loaded.judged
         self._views = dict(new.views)
         self._plane.take_policy(list(new.views.values()), new.settings)
         self._learner, new.taken = new.learner, True
@@ -700,7 +742,7 @@ class Controller:
 
     def _renew_authorizing(self, following: Following) -> None:
         if self._authorizing is not None and self._policy.docker.authorization:
-            self._authorizing.use(self._policy, load_catalogue(), self._rules)
+            self._authorizing.use(self._policy, self._judged)
             return
         if self._authorizing is not None:
             self._authorizing.close()

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from ram_ebpf.daemon.losses import Losses
-from ram_ebpf.policy.export import ExportOptions, OtlpExport, SyslogExport
+from ram_ebpf.policy.enforced import ExportLike, OtlpLike, SyslogLike
 
 _MOST = 4096  # lines that wait for one receiver
 _BATCH = 256
@@ -128,9 +128,9 @@ class Exports:
 
     def __init__(self, say: Say) -> None:
         self._say = say
-        self._open: dict[SyslogExport | OtlpExport, Export] = {}
+        self._open: dict[SyslogLike | OtlpLike, Export] = {}
 
-    def use(self, options: ExportOptions) -> None:
+    def use(self, options: ExportLike) -> None:
         """These receivers from now on. Those that are among them already are not disturbed."""
         for gone in self._open.keys() - set(options.all):
             self._open.pop(gone).finish()
@@ -161,14 +161,15 @@ class Exports:
             export.close()
 
 
-def _sink_of(options: SyslogExport | OtlpExport) -> Sink:
-    if isinstance(options, SyslogExport):
+def _sink_of(options: SyslogLike | OtlpLike) -> Sink:
+    wanted: Any = options
+    if options.protocol == "syslog":
         from ram_ebpf.daemon.syslog import SyslogSink
 
-        return SyslogSink(options)
+        return SyslogSink(wanted)
     try:
         from ram_ebpf.daemon.otlp import OtlpSink
     except ImportError as error:
         cure = "install opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http where ram-ebpf is"
         raise ImportError(f"{cure} (the extra otlp): {error}") from error
-    return OtlpSink(options)
+    return OtlpSink(wanted)

@@ -212,8 +212,12 @@ class Following:
         now = time.monotonic()
         for item in self._followed:
             if hurry or now >= item.next_look:
-                item.next_look = now + item.target.period
                 self._follow(item)
+                item.next_look = now + item.target.period
+
+    def next_look(self) -> float:
+        """When follow() has something to do at the latest, on the monotonic clock."""
+        return min((item.next_look for item in self._followed), default=float("inf"))
 
     def _remark(self, item: _Followed) -> None:
         for remark in item.target.remarks():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ram_ebpf.daemon import kept_files
 from ram_ebpf.daemon.kept_files import DIRECTORY
-from ram_ebpf.policy.catalogue import Catalogue
-from ram_ebpf.policy.loader import parse_policy
-from ram_ebpf.policy.model import Policy
+from ram_ebpf.policy.enforced import PolicyLike
+
+if TYPE_CHECKING:
+    from ram_ebpf.policy.catalogue import Catalogue
+    from ram_ebpf.policy.model import Policy
 
 
 def place_of(file: str, directory: Path = DIRECTORY) -> Path:
@@ -18,12 +21,12 @@ def place_of(file: str, directory: Path = DIRECTORY) -> Path:
     return directory / f"policy-{kept_files.key_of(file)}.yaml"
 
 
-def is_kept(policy: Policy, directory: Path = DIRECTORY) -> bool:
+def is_kept(policy: PolicyLike, directory: Path = DIRECTORY) -> bool:
     """Whether it was read from such a copy."""
     return bool(policy.file) and Path(policy.file).parent == directory
 
 
-def keep(policy: Policy, directory: Path = DIRECTORY) -> None:
+def keep(policy: PolicyLike, directory: Path = DIRECTORY) -> None:
     """Keeps a copy of the file that a policy was read from. Raises OSError where that cannot be.
 
     If the file has changed since it was read, the copy stays as it was: the change is a policy of its own.
@@ -51,4 +54,8 @@ def load(file: str, catalogue: Catalogue, directory: Path = DIRECTORY) -> Policy
         data = kept_files.read(place)
     except OSError:
         return None
-    return None if data is None else parse_policy(data, str(place), catalogue)
+    if data is None:
+        return None
+    from ram_ebpf.policy.loader import parse_policy
+
+    return parse_policy(data, str(place), catalogue)

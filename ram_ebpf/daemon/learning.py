@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import struct
 import threading
+from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import overload
 
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.dataplane import abi
@@ -25,7 +27,7 @@ from ram_ebpf.dns.lookup import Answer, question_name, question_type, types_for
 from ram_ebpf.dns.seeding import Seeder
 from ram_ebpf.dns.streams import FlowKey, QueryStreams, Question, flow_of
 from ram_ebpf.policy.names import PatternKind
-from ram_ebpf.policy.rules import NameRule
+from ram_ebpf.policy.ruleset import NameRule
 from ram_ebpf.tally import Tally
 
 # Replies whose addresses are learned from what we are told ourselves, if the kernel found a rule for them.
@@ -81,6 +83,62 @@ class _Clients:
         self.connections: OrderedDict[FlowKey, _Connection] = OrderedDict()
 
 
+class _ExactNames(Sequence[tuple[str, list[tuple[View, int]]]]):
+    """The exact names of all views that are to be resolved, each once, with the views that have it and the
+    number of its rule there. They are put together when they are asked for, as there may be 100 000.
+
+    `unexpected`: those that only the catalogue names, and that need not exist.
+    """
+
+    def __init__(self, views: Iterable[View]) -> None:
+        self._views = list(views)
+        self._first = array("H")  # the first view that has it, and its rank there
+        self._ranks = array("I")
+        self.unexpected: set[str] = set()
+        own: set[str] = set()
+        for number, view in enumerate(self._views):
+            for rank, (like, name) in enumerate(view.tables.rules.names.likes(), start=1):
+                if like.pattern.kind is not PatternKind.EXACT or not _is_resolved(like, view):
+                    continue
+                if like.known:
+                    self.unexpected.add(name)
+                elif len(self._views) > 1:
+                    own.add(name)
+                if not any(self._rank_in(earlier, name) for earlier in self._views[:number]):
+                    self._first.append(number)
+                    self._ranks.append(rank)
+        self.unexpected -= own
+
+    @staticmethod
+    def _rank_in(view: View, name: str) -> int:
+        rank, _, _ = view.tables.rules.names.ranks_of(name)
+        return rank if rank and _is_resolved(view.tables.rules.names[rank - 1], view) else 0
+
+    def __len__(self) -> int:
+        return len(self._ranks)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, list[tuple[View, int]]]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[str, list[tuple[View, int]]]]: ...
+
+    def __getitem__(
+        self, index: int | slice
+    ) -> tuple[str, list[tuple[View, int]]] | list[tuple[str, list[tuple[View, int]]]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        first = self._first[index]
+        name = self._views[first].tables.rules.names[self._ranks[index] - 1].pattern.text
+        places = ((view, self._rank_in(view, name)) for view in self._views[first:])
+        return name, [(view, rank) for view, rank in places if rank]
+
+
+def _is_resolved(rule: NameRule, view: View) -> bool:
+    """Where registries are recognised, those that are denied have to be known as well."""
+    return not rule.deny or view.posture is abi.Posture.REGISTRIES
+
+
 class Learner:
     """Asks resolvers and writes what they say into the kernel. Its thread is the seeder's."""
 
@@ -97,21 +155,13 @@ class Learner:
         self._plane = plane
         self._settings = settings
         self._history = history
-        places: dict[str, list[tuple[View, int]]] = {}
-        own: set[str] = set()
-        for view in plane.views if views is None else views:
-            for rule in view.tables.rules.of_kind(PatternKind.EXACT):
-                # Where registries are recognised, those that are denied have to be known as well.
-                if not rule.deny or view.posture is abi.Posture.REGISTRIES:
-                    places.setdefault(rule.pattern.text, []).append((view, rule.rank))
-                    if not rule.known:
-                        own.add(rule.pattern.text)
+        names = _ExactNames(plane.views if views is None else views)
         self._seeder = Seeder(
-            places.items(),
+            names,
             resolvers,
             self._seed,
             longest=settings.maximum_ttl,
-            unexpected=places.keys() - own,
+            unexpected=names.unexpected,
             lookups=lookups,
         )
         self._clients: dict[int, _Clients] = {}  # by scope

@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ram_ebpf.policy.log import LogOptions
-from ram_ebpf.policy.refusals import Switch
+from ram_ebpf.policy.choices import Switch
+from ram_ebpf.policy.enforced import LogLike
 
 _MOST = 1024  # sources that have a bucket of their own
 _MOST_REPORTED = 10  # lines of one report, beside the one for all others
@@ -100,7 +100,7 @@ class Allowance:
 class LineLimits:
     """The allowances of all sources. One thread calls this."""
 
-    def __init__(self, options: LogOptions, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, options: LogLike, clock: Callable[[], float] = time.monotonic) -> None:
         self.options = options
         """May be another one from now on."""
         self.clock = clock

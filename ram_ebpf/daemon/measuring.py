@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ram_ebpf.metrics.scraping import Scraping, Snapshot
-from ram_ebpf.metrics.server import MetricsServer
-from ram_ebpf.policy.metrics import Metrics
+from ram_ebpf.policy.enforced import MetricsLike
+
+if TYPE_CHECKING:
+    from ram_ebpf.metrics.server import MetricsServer
 
 _RETRY_PERIOD = 10.0  # seconds until it is tried again where it could not be served
 _log = logging.getLogger(__name__)
@@ -21,7 +24,7 @@ class Measuring:
 
     def __init__(self, say: Say) -> None:
         self._say = say
-        self._wanted: Metrics | None = None
+        self._wanted: MetricsLike | None = None
         self._server: MetricsServer | None = None
         self._scraping = Scraping()
         self._due = float("inf")
@@ -31,7 +34,7 @@ class Measuring:
         """Readable when somebody asks."""
         return self._scraping.fileno()
 
-    def use(self, wanted: Metrics | None) -> None:
+    def use(self, wanted: MetricsLike | None) -> None:
         """From now on they are served there; None: nowhere."""
         if wanted == self._wanted:
             return
@@ -56,6 +59,7 @@ class Measuring:
         try:
             # Not before it is wanted: it takes some memory.
             from ram_ebpf.metrics.exposition import expose
+            from ram_ebpf.metrics.server import MetricsServer
 
             self._server = MetricsServer(self._wanted, lambda accept: expose(self._scraping.scrape(), accept))
         except Exception as error:  # of a library that nothing else needs, or of the operating system

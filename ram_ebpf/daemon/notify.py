@@ -51,6 +51,11 @@ class ServiceManager:
         """Whether it kills us when alive() is not called for too long."""
         return self._socket is not None and self._pause > 0
 
+    @property
+    def listens(self) -> bool:
+        """Whether anybody is told anything."""
+        return self._socket is not None
+
     def ready(self, status: str) -> None:
         """The start, or a reload, is over. `status`: a line for `systemctl status`."""
         self._status = status
@@ -70,6 +75,10 @@ class ServiceManager:
     def stopping(self) -> None:
         """The end begins."""
         self._tell("STOPPING=1")
+
+    def next_beat(self) -> float:
+        """When alive() has something to do, on the monotonic clock."""
+        return self._next_beat if self.watches else float("inf")
 
     def alive(self) -> None:
         """For the main loop, in each of its turns: feeds the watchdog when it is time."""

@@ -18,7 +18,7 @@ from opentelemetry.sdk.resources import Resource
 from ram_ebpf import __version__
 from ram_ebpf.daemon.fields import priority_of
 from ram_ebpf.daemon.records import human_line
-from ram_ebpf.policy.export import OtlpExport
+from ram_ebpf.policy.enforced import OtlpLike
 from ram_ebpf.printable import printable
 
 _PATIENCE = 5.0  # seconds, with what the SDK tries again in that time
@@ -69,7 +69,7 @@ class _Collector(LogRecordProcessor):
 class OtlpSink:
     """A collector. One thread calls this."""
 
-    def __init__(self, options: OtlpExport) -> None:
+    def __init__(self, options: OtlpLike) -> None:
         """Connects to nobody yet."""
         self.unsendable = 0
         self._words = _LastWords()

@@ -10,7 +10,7 @@ from ram_ebpf.daemon import learned
 from ram_ebpf.daemon.following import Following
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.summing import Summing
-from ram_ebpf.policy.rules import NameRule
+from ram_ebpf.policy.ruleset import NameRule
 
 _RECENT = 3600  # seconds
 _MOST_REFUSED = 200

@@ -14,7 +14,7 @@ from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.metrics.catalogue import Sample
 from ram_ebpf.metrics.census import Counted
-from ram_ebpf.policy.model import Policy
+from ram_ebpf.policy.enforced import PolicyLike
 
 # Of those that all scopes share, the ones that traffic or lookups fill.
 _SHARED = (
@@ -30,7 +30,7 @@ _SHARED = (
 _KINDS = ("cgroup", "device")
 
 
-def of_policy(policy: Policy, reloads: ReloadHistory) -> Iterator[Sample]:
+def of_policy(policy: PolicyLike, reloads: ReloadHistory) -> Iterator[Sample]:
     """Which one is enforced, and how it was taken."""
     yield Sample("ram_ebpf_build_info", 1, (__version__,))
     labels = str(policy.version), policy.source.digest, policy.mode.value

@@ -16,8 +16,8 @@ from ram_ebpf.daemon.holding import Ports
 from ram_ebpf.daemon.learning import Learner
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.view import View
-from ram_ebpf.policy.model import Policy
-from ram_ebpf.policy.rules import RuleSet
+from ram_ebpf.policy.enforced import PolicyLike
+from ram_ebpf.policy.ruleset import RuleSet
 from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.target import Target, Watch
 
@@ -29,12 +29,14 @@ _SETTLED = 0.2  # seconds for which a file must not have changed: some editors w
 class Loaded:
     """A policy, and what it means on this host."""
 
-    policy: Policy
+    policy: PolicyLike
     rules: Mapping[Terms, RuleSet]
     targets: Sequence[tuple[Target, Terms]]
     watches: Sequence[Watch] = ()
     ports: Ports | None = None
     """Where containers come that may belong to a target."""
+    judged: Mapping[Terms, RuleSet] = field(default_factory=dict)
+    """By what Docker's requests are judged, where they are: the rules of judged_terms()."""
 
 
 @dataclass
@@ -119,6 +121,12 @@ class Reloading:
             self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
             self._thread.start()
         return None
+
+    def next_look(self) -> float:
+        """When follow() has something to do at the latest, on the monotonic clock."""
+        if self._thread is not None or self._wanted:
+            return 0.0
+        return float("inf") if self._file is None else self._next_look
 
     def conclude(self, problem: str) -> None:
         """What follow() has returned is dealt with. `problem`: why nothing came of it, or empty."""

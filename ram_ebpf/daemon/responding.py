@@ -19,8 +19,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-
-from cryptography.hazmat.primitives.asymmetric import ec
+from typing import TYPE_CHECKING
 
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.records import rule_text
@@ -29,12 +28,16 @@ from ram_ebpf.daemon.responder_state import SERVED, Answered, ResponderState
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.answering import Answering, Destination, Refused
 from ram_ebpf.dataplane.tables import Tables
-from ram_ebpf.policy.model import Policy
+from ram_ebpf.policy.enforced import PolicyLike
 from ram_ebpf.policy.names import normalise
-from ram_ebpf.policy.rules import RuleSet
-from ram_ebpf.responder import certificates, channel, listening, wording
-from ram_ebpf.responder.authority import Authority
+from ram_ebpf.policy.ruleset import RuleSet
+from ram_ebpf.responder import channel, listening, message, wording
 from ram_ebpf.tally import Tally
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from ram_ebpf.responder.authority import Authority
 
 # Where registries are, beside the ports of the policy. Those on which servers speak first (22, 25) are not
 # among them.
@@ -58,6 +61,9 @@ class Signer:
     """Certificates for refused names, as many as a person could cause and no more. One thread calls this."""
 
     def __init__(self, authority: Authority, key: ec.EllipticCurvePublicKey) -> None:
+        from ram_ebpf.responder import certificates  # with cryptography, which only an authority needs
+
+        self._to_der = certificates.to_der
         self._authority = authority
         self._key = key
         self._signed: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
@@ -76,12 +82,12 @@ class Signer:
             if self._left < 1:
                 return ()
             self._left -= 1
-            made = certificates.to_der(self._authority.sign(name, self._key))
+            made = self._to_der(self._authority.sign(name, self._key))
             self._signed[name] = known = (made, now + _REUSED)
         self._signed.move_to_end(name)
         while len(self._signed) > _MOST_SIGNED:
             self._signed.popitem(last=False)
-        return known[0], certificates.to_der(self._authority.certificate)
+        return known[0], self._to_der(self._authority.certificate)
 
     def __len__(self) -> int:
         return len(self._signed)
@@ -92,7 +98,7 @@ class Answers:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: PolicyLike,
         answering: Answering,
         rules: Callable[[], Iterable[RuleSet]],
         tables_of: Callable[[int], Tables],
@@ -157,7 +163,7 @@ class Answers:
         return self._signer.chain(name)
 
 
-def ports_of(policy: Policy, rules: Iterable[RuleSet]) -> frozenset[int]:
+def ports_of(policy: PolicyLike, rules: Iterable[RuleSet]) -> frozenset[int]:
     """On which a refusal is answered in the words of a registry."""
     mentioned = {port for its in rules for ports in its.port_lists() for port in ports}
     recognition = policy.recognition
@@ -170,7 +176,7 @@ class Responder:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: PolicyLike,
         answering: Answering,
         answers: Callable[[Signer | None], Answers],
         ports: frozenset[int],
@@ -180,12 +186,10 @@ class Responder:
         """`served`: counts connections by the fields of channel.Served."""
         self._served = served or Tally(*SERVED)
         self._before = channel.Served()  # of the process that runs
-        key = certificates.new_key()
-        name = wording.blocked_name(policy.organization, policy.message)
-        shown = certificates.message_certificate(name, policy.organization, key)
-        self._first = channel.Start(certificates.key_pem(key), certificates.to_der(shown))
+        self._message = (wording.blocked_name(policy.organization, policy.message), policy.organization)
         self._answering = answering
-        self._answers = answers(Signer(authority, key.public_key()) if authority is not None else None)
+        self._make_answers = answers
+        self._authority = authority
         self._ports = ports
         self._stop = threading.Event()
         self._notes: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
@@ -207,11 +211,8 @@ class Responder:
 
     def tell(self, say: Say) -> None:
         """Says what there is to say, in the thread that calls this."""
-        while True:
-            try:
-                say(*self._notes.get_nowait())
-            except queue.Empty:
-                return
+        while not self._notes.empty():  # nobody else takes any
+            say(*self._notes.get_nowait())
 
     def stop(self) -> None:
         """From now on refusals are EPERM, and the process ends."""
@@ -226,6 +227,12 @@ class Responder:
             self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._prepare()
+        except (message.MessageError, OSError) as error:
+            self.state = ResponderState(Answered.FAILED, why=str(error))
+            self._notes.put(("no-responder", f"refused connections are not answered but get EPERM: {error}"))
+            return
         pause = _FIRST_PAUSE
         while not self._stop.is_set():
             started = time.monotonic()
@@ -253,6 +260,16 @@ class Responder:
             )
             self._stop.wait(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _prepare(self) -> None:
+        """What is said first to each process, and who answers its questions."""
+        self._first = message.make(*self._message)
+        signer = None
+        if self._authority is not None:
+            from ram_ebpf.responder.certificates import public_key_of
+
+            signer = Signer(self._authority, public_key_of(self._first.key_pem))
+        self._answers = self._make_answers(signer)
 
     def _serve(self) -> str:
         """One process, from its start to its end; says why that came."""

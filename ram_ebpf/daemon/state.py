@@ -25,9 +25,9 @@ from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.tables import refused_list
 from ram_ebpf.dataplane.view import View
-from ram_ebpf.policy.model import Policy
+from ram_ebpf.policy.enforced import PolicyLike
 from ram_ebpf.policy.names import normalise
-from ram_ebpf.policy.rules import FoundRule
+from ram_ebpf.policy.ruleset import FoundRule
 from ram_ebpf.scopes.cgroup import of_process
 from ram_ebpf.scopes.device import devices_into
 
@@ -39,7 +39,7 @@ _Where = tuple[str, str | None]  # the label of a scope, and one of its places
 class State:
     """Answers the requests of the control socket; see control.py."""
 
-    policy: Policy
+    policy: PolicyLike
     plane: Plane
     following: Following
     mount: Path

@@ -16,7 +16,7 @@ from typing import Any
 
 from ram_ebpf.daemon.fields import fields_of, priority_of
 from ram_ebpf.daemon.records import human_line
-from ram_ebpf.policy.export import SyslogExport
+from ram_ebpf.policy.enforced import SyslogLike
 from ram_ebpf.printable import printable
 
 # 32473 is the number for those that have none of their own (RFC 5612).
@@ -49,7 +49,7 @@ def _escape(value: str) -> str:
 class SyslogSink:
     """A receiver. What it raises is an OSError."""
 
-    def __init__(self, options: SyslogExport) -> None:
+    def __init__(self, options: SyslogLike) -> None:
         """Connects to nobody yet."""
         self._options = options
         self._hostname = socket.gethostname()

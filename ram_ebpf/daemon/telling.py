@@ -13,7 +13,7 @@ from ram_ebpf.daemon.repeats import Repeats
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dns.lookup import Answer
-from ram_ebpf.policy.log import LogOptions
+from ram_ebpf.policy.enforced import LogLike
 
 Write = Callable[[dict[str, Any]], None]
 
@@ -26,7 +26,7 @@ class Telling:
         describer: Describer,
         write: Write,
         losses: Losses,
-        options: LogOptions,
+        options: LogLike,
         log_dns: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -40,7 +40,7 @@ class Telling:
         self.sum_up: Write = lambda record: None
         """Is called with each refusal, whether or not it has a line."""
 
-    def use(self, options: LogOptions) -> None:
+    def use(self, options: LogLike) -> None:
         """Other limits from now on."""
         self._limits.options = options
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ram_ebpf.dataplane.plane import DOCKER_RESOLVER, Plane
 from ram_ebpf.dns.local import LocalFinder
 from ram_ebpf.dns.resolvers import resolvers_of
-from ram_ebpf.policy.model import Policy
+from ram_ebpf.policy.enforced import PolicyLike
 from ram_ebpf.scopes.cgroup import identifier
 
 _log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ _SHORTEST_PERIOD = 0.05  # when somebody asks for one
 class Trust:
     """Keeps the data plane's idea of its resolvers right. `say(event, explanation)` tells of changes."""
 
-    def __init__(self, policy: Policy, say: Callable[[str, str], None]) -> None:
+    def __init__(self, policy: PolicyLike, say: Callable[[str, str], None]) -> None:
         self._policy = policy
         self._say = say
         self._finder = LocalFinder()
@@ -40,7 +40,7 @@ class Trust:
         plane.trust(self.resolvers)
         self._follow_sockets(plane)
 
-    def use(self, policy: Policy, plane: Plane) -> None:
+    def use(self, policy: PolicyLike, plane: Plane) -> None:
         """Another policy may name other resolvers."""
         self._policy = policy
         with contextlib.suppress(OSError):  # of this host's addresses; it is looked again soon
@@ -55,6 +55,10 @@ class Trust:
     def hurry(self) -> None:
         """A reply came that should have been a resolver's, and was not recognised: it may have restarted."""
         self._due = min(self._due, self._last + _SHORTEST_PERIOD)
+
+    def next_look(self) -> float:
+        """When follow() has something to do, on the monotonic clock."""
+        return self._due
 
     def follow(self, plane: Plane) -> None:
         """Looks again when it is time. resolv.conf changes when a laptop moves, and resolvers restart."""

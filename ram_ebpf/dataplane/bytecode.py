@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated
-
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 INSTRUCTION_SIZE = 8
 _LOAD_IMMEDIATE_64 = 0x18
@@ -18,27 +19,20 @@ class BytecodeError(ValueError):
     """Stored bytecode that cannot be what we wrote."""
 
 
-_Number = Annotated[int, Field(ge=0, lt=2**32)]
-
-
 @dataclass(frozen=True)
 class MapShape:
-    """What a map is created with; max_entries may be chosen anew at load time."""
+    """What a map is created with; max_entries may be chosen anew at load time. Of 32 bits each."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    type: _Number
-    key_size: _Number
-    value_size: _Number
-    max_entries: _Number
-    flags: _Number
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
 
 
 @dataclass(frozen=True)
 class Program:
     """Instructions (struct bpf_insn) with the immediates of map references left 0."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
 
     instructions: bytes
     references: tuple[tuple[int, str], ...]  # (index of the instruction, name of the map)
@@ -88,27 +82,69 @@ class Program:
 class Bytecode:
     """One compiled source file."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
-
     programs: Mapping[str, Program]
     maps: Mapping[str, MapShape] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """A form for the cache on disk and for the pipe from the compiler."""
-        return _ADAPTER.dump_json(self).decode("ascii")
+        programs = {
+            name: {
+                "instructions": base64.b64encode(program.instructions).decode("ascii"),
+                "references": program.references,
+            }
+            for name, program in self.programs.items()
+        }
+        return json.dumps(
+            {"programs": programs, "maps": {name: asdict(it) for name, it in self.maps.items()}}
+        )
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Bytecode:
         """The reverse; raises BytecodeError for anything else."""
         try:
-            bytecode = _ADAPTER.validate_json(text, strict=True)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise BytecodeError(f"not bytecode of ram-ebpf: {where}: {first['msg']}") from error
-        for name, program in bytecode.programs.items():
-            program.check(name, bytecode.maps)
-        return bytecode
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BytecodeError(f"not bytecode of ram-ebpf: {error}") from error
+        whole = _object(data, "the file", ("programs", "maps"))
+        programs = {
+            name: _program(item, name) for name, item in _object(whole["programs"], "programs").items()
+        }
+        maps = {name: _shape(item, name) for name, item in _object(whole["maps"], "maps").items()}
+        for name, program in programs.items():
+            program.check(name, maps)
+        return cls(programs, maps)
 
 
-_ADAPTER = TypeAdapter(Bytecode)
+def _wrong(where: str, what: str) -> BytecodeError:
+    return BytecodeError(f"not bytecode of ram-ebpf: {where}: {what}")
+
+
+def _object(data: Any, where: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
+    """With these keys and no other ones, where they are given."""
+    if not isinstance(data, dict):
+        raise _wrong(where, "no object")
+    if keys is not None and data.keys() != set(keys):
+        raise _wrong(where, f"its keys are not {', '.join(keys)}")
+    return data
+
+
+def _program(data: Any, name: str) -> Program:
+    item = _object(data, name, ("instructions", "references"))
+    try:
+        instructions = base64.b64decode(item["instructions"], validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise _wrong(name, f"instructions: {error}") from error
+    references = item["references"]
+    if not isinstance(references, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int and isinstance(pair[1], str)
+        for pair in references
+    ):
+        raise _wrong(name, "references: no list of numbers with names")
+    return Program(instructions, tuple((index, map_name) for index, map_name in references))
+
+
+def _shape(data: Any, name: str) -> MapShape:
+    item = _object(data, name, [field.name for field in fields(MapShape)])
+    if not all(type(value) is int and 0 <= value < 2**32 for value in item.values()):
+        raise _wrong(name, "a property is no unsigned number of 32 bits")
+    return MapShape(**item)

@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ram_ebpf.dataplane.bytecode import Bytecode, BytecodeError
+from ram_ebpf.dataplane.cache_directory import DEFAULT_DIRECTORY as DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.compiler import bcc_version, compile_source
 from ram_ebpf.dataplane.source import flatten
 
-# RAM_EBPF_CACHE moves it, for hosts with a read-only /var and for tests.
-DEFAULT_DIRECTORY = Path(os.environ.get("RAM_EBPF_CACHE") or "/var/cache/ram-ebpf")
 _log = logging.getLogger(__name__)
 
 

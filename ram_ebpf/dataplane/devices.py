@@ -17,9 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from ram_ebpf.dataplane import abi, namespaces, scope_maps, syscall
 from ram_ebpf.dataplane.abi import PlaceFlag
 from ram_ebpf.dataplane.programs import DEVICE_PROGRAMS, OBJECT_PREFIX, Hook, Programs
@@ -174,6 +171,9 @@ def _attach(hook: Hook, fd: int, device: Device, way: AttachType) -> Attachment:
 
 def attach_to_clsact(hook: Hook, fd: int, device: Device, way: AttachType) -> Attachment:
     """Attaches one program to the qdisc, which is made where there is none. Raises OSError."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
     # One of our own choice, by which it is found again; others count from 1.
     handle = secrets.randbits(30) | 1 << 30
     attachment = Attachment(way, syscall.program_info(fd).id, handle, _PRIORITY)
@@ -222,6 +222,9 @@ def _detach(device: Device, attachment: Attachment) -> None:
 
 
 def _remove_filter(device: Device, attachment: Attachment) -> None:
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
     with contextlib.suppress(NetlinkError), IPRoute() as netlink:
         netlink.tc(
             "del-filter",
@@ -277,6 +280,9 @@ def _filters(device: Device, way: AttachType) -> Iterator[tuple[Attachment, str]
 
     A device without one, or that is gone, has none.
     """
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
     with contextlib.suppress(NetlinkError), IPRoute() as netlink:
         for message in netlink.get_filters(index=device.index, parent=_CLSACT_PARENTS[way]):
             options: Any = message.get_attr("TCA_OPTIONS")

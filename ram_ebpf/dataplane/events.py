@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ram_ebpf.dataplane import abi
+from ram_ebpf.dataplane.features import compiler_flags
+from ram_ebpf.dataplane.maps import Map
 from ram_ebpf.dataplane.perf import PerfReader
 from ram_ebpf.dataplane.plane import Plane
 
@@ -14,6 +16,7 @@ _FLOW_SIZE = len(bytes(abi.Flow()))
 _UNKNOWN_UID = 2**32 - 1
 _INCOMING = frozenset({abi.Hook.INET_INGRESS, abi.Hook.DEVICE_INCOMING})
 _OUTGOING = frozenset({abi.Hook.INET_EGRESS, abi.Hook.DEVICE_OUTGOING})
+_RESTING_PAGES = 16  # 64 KiB a CPU: what comes until the reader is awake
 _QUESTIONS_AFTER = 50  # other events, at most, before it is looked again who waits
 
 
@@ -109,19 +112,47 @@ def parse_event(raw: bytes) -> Event:
 
 
 class EventSource:
-    """Takes events from the perf rings and, on kernels whose connect hooks cannot write there, the queue."""
+    """Takes events from the perf rings and, on kernels whose connect hooks cannot write there, the queue.
+
+    There are two sets of rings for what can wait. While there is work, one is used that wakes nobody until it
+    is half full, and is looked into ten times a second. While it rests, the other one wakes for each.
+    """
 
     def __init__(self, plane: Plane) -> None:
-        self._questions = PerfReader(plane.maps["questions"])
+        self._readers: list[PerfReader] = []
         try:
-            self._perf = PerfReader(plane.maps["events"], patient=True)
+            self._questions = self._reader(plane.maps["questions"])
+            self._resting = self._reader(plane.maps["events"], pages=_RESTING_PAGES)
+            self._perf = self._reader(plane.maps["events"], patient=True)
         except OSError:
-            self._questions.close()
+            self.close()
             raise
-        self._queue = plane.maps["connect_events"]
+        # Where connect hooks can write into the rings, nothing comes by the queue.
+        has_rings = "-DRAM_HAVE_SOCK_ADDR_PERF" in compiler_flags()
+        self._queue = None if has_rings else plane.maps["connect_events"]
         self.malformed = 0
         self.overruns = 0
         """How often the queue was full, so that its oldest events may be gone: nobody counts those."""
+        self.taken = 0
+        """How many events there were so far."""
+        self.rests = False
+
+    def _reader(self, events: Map, pages: int = 64, patient: bool = False) -> PerfReader:
+        reader = PerfReader(events, pages, patient=patient)
+        self._readers.append(reader)
+        return reader
+
+    def rest(self) -> None:
+        """From now on each event wakes the reader, where they can; `rests` then says so."""
+        if not self.rests and self._queue is None:
+            self._resting.install()
+            self.rests = True
+
+    def work(self) -> None:
+        """From now on only those wake it that somebody waits for, or many."""
+        if self.rests:
+            self._perf.install()
+            self.rests = False
 
     @property
     def descriptors(self) -> list[int]:
@@ -129,12 +160,12 @@ class EventSource:
 
         Others, and the queue, have to be asked for every now and then.
         """
-        return self._questions.descriptors + self._perf.descriptors
+        return [descriptor for reader in self._readers for descriptor in reader.descriptors]
 
     @property
     def lost(self) -> int:
         """Events that the kernel dropped since the rings were full."""
-        return self._questions.lost + self._perf.lost
+        return sum(reader.lost for reader in self._readers)
 
     def drain_questions(self, take: Callable[[Event], None]) -> None:
         """Hands over the events that somebody waits for, by their time."""
@@ -145,6 +176,7 @@ class EventSource:
     def drain(self, take: Callable[[Event], None]) -> None:
         """Hands over all waiting events, by their time, and in between those that somebody waits for."""
         waiting: list[bytes] = []
+        self._resting.drain(waiting.append)
         self._perf.drain(waiting.append)
         self._pop(waiting)
         taken = 0
@@ -161,6 +193,8 @@ class EventSource:
 
     def _pop(self, waiting: list[bytes]) -> None:
         """What is in the queue, which may be filled as quickly: then the rest is for the next time."""
+        if self._queue is None:
+            return
         for _ in range(self._queue.shape.max_entries):
             raw = self._queue.pop()
             if raw is None:
@@ -169,6 +203,9 @@ class EventSource:
         self.overruns += 1
 
     def _hand_over(self, waiting: list[bytes], take: Callable[[Event], None]) -> None:
+        if not waiting:
+            return
+        self.taken += len(waiting)
         parsed = []
         for raw in waiting:
             try:
@@ -180,5 +217,5 @@ class EventSource:
 
     def close(self) -> None:
         """Gives the rings back."""
-        self._questions.close()
-        self._perf.close()
+        for reader in self._readers:
+            reader.close()

@@ -14,6 +14,8 @@ _CALL = 0x85
 _EXIT = 0x95
 _REFUSALS = ("unknown func", "invalid func", "cannot use helper")
 
+_LOG_SIZE = 64 << 10  # bytes, for two instructions
+
 _RETURN_1 = syscall.instructions((0xB7, 0, 0, 0, 1), (_EXIT, 0, 0, 0, 0))
 # Sizes of key and value, entries and flags of those types that want others (kernel/bpf/*.c).
 _SMALL_MAPS = {
@@ -46,7 +48,7 @@ def has_helper(program_type: ProgramType, attach_type: AttachType | None, helper
     """
     code = syscall.instructions((_CALL, 0, 0, 0, helper), (_EXIT, 0, 0, 0, 0))
     try:
-        fd, _ = syscall.program_load("ram_probe", program_type, code, attach_type)
+        fd, _ = syscall.program_load("ram_probe", program_type, code, attach_type, log_size=_LOG_SIZE)
     except syscall.VerifierError as error:
         return not any(refusal in error.log for refusal in _REFUSALS)
     os.close(fd)

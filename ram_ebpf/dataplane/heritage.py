@@ -15,7 +15,7 @@ from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.maps import Map
 from ram_ebpf.dataplane.openings import is_refused_as_private
 from ram_ebpf.dataplane.tables import Tables
-from ram_ebpf.policy.rules import NameRule
+from ram_ebpf.policy.ruleset import NameRule
 
 KEPT = ("inbound", "held", "released", "beginnings", "established")
 """Maps of a scope that have nothing of a policy in them, or know it by more than a number."""
@@ -32,7 +32,7 @@ class Translation:
     def number(self, old: int) -> int:
         """Of the same rule now; 0 when there is none."""
         identity = self.identity_of(old) if old else None
-        return 0 if identity is None else self.tables.numbers.get(identity, 0)
+        return 0 if identity is None else self.tables.number_of(identity)
 
     def opening(self, key: bytes, value: bytes) -> tuple[bytes, bytes] | None:
         """struct ram_opening_key and struct ram_opening, or None: it opens and refuses nothing any more."""

@@ -18,6 +18,7 @@ PRIME = 2**31 - 1
 
 _LANE = 64  # bits: a label's sum is one of at most 64 products of 8 bits and 31, so nothing is carried over
 _LANE_MASK = 2**_LANE - 1
+_MOST_PARENTS = 4096
 _START = bytes((CLASS_SEP + 1,))
 
 
@@ -43,6 +44,8 @@ class NameHasher:
             return (0,) * HASH_LANES
         parent = self._parents.get(labels[1:])
         if parent is None:
+            if len(self._parents) >= _MOST_PARENTS:
+                self._parents.clear()
             parent = self._parents[labels[1:]] = self._lanes(labels[1:])
         # In the order of reading: the label backwards, then its start.
         symbols = labels[0].encode("ascii").translate(self._symbols)[::-1] + _START

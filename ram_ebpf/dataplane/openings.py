@@ -11,7 +11,7 @@ from ram_ebpf.dataplane import abi, clock
 from ram_ebpf.dataplane.maps import Map
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.tables import Tables, refused_list
-from ram_ebpf.policy.rules import NameRule
+from ram_ebpf.policy.ruleset import NameRule
 from ram_ebpf.policy.special import is_special
 
 _log = logging.getLogger(__name__)

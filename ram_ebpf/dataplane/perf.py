@@ -118,6 +118,7 @@ class PerfReader:
         interrupt and most of the time that an event costs.
         """
         watermark = pages * mmap.PAGESIZE // 2 if patient else 0
+        self._events = events
         self._rings: list[_Ring] = []
         try:
             for cpu in range(events.shape.max_entries):
@@ -128,10 +129,15 @@ class PerfReader:
                         continue
                     raise
                 self._rings.append(ring)
-                events[struct.pack("=I", cpu)] = struct.pack("=I", ring.fd)
+            self.install()
         except OSError:
             self.close()
             raise
+
+    def install(self) -> None:
+        """Has programs write into these rings, if they wrote into others of the same map."""
+        for ring in self._rings:
+            self._events[struct.pack("=I", ring.cpu)] = struct.pack("=I", ring.fd)
 
     @property
     def descriptors(self) -> list[int]:

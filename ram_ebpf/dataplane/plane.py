@@ -28,7 +28,7 @@ from ram_ebpf.dataplane.scope_maps import TAUGHT, ScopeMaps, free_number
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.tables import Tables, identity_of
 from ram_ebpf.dataplane.view import Common, View
-from ram_ebpf.policy.rules import RuleSet
+from ram_ebpf.policy.ruleset import RuleSet
 
 _DNS_PORT = 53
 _FIRST = struct.pack("=I", 0)
@@ -489,7 +489,7 @@ class Plane:
     def is_current(self, cgroup: Path) -> bool:
         """Whether the directory that was attached to is still the one of that name."""
         try:
-            return os.path.samestat(os.fstat(self._attached[cgroup].lock), cgroup.stat())
+            return os.path.samestat(os.fstat(self._attached[cgroup].lock), os.stat(cgroup))  # noqa: PTH116 - often
         except OSError:
             return False
 

@@ -133,6 +133,14 @@ DEVICE_PROGRAMS = ProgramSet(
 PROGRAM_SETS = (CGROUP_PROGRAMS, DEVICE_PROGRAMS)
 
 
+# What takes the verifier longest, as measured with Linux 6.18. Last, one processor would verify it alone.
+_SLOWEST = ("ram_name", "ram_hints", "ram_query_rule", "ram_request")
+
+
+def _slowest_first(hook: Hook) -> int:
+    return _SLOWEST.index(hook.function) if hook.function in _SLOWEST else len(_SLOWEST)
+
+
 class Programs:
     """Loaded programs by function name. Closing gives the descriptors back; what is attached stays so."""
 
@@ -157,7 +165,9 @@ def _load_all(hooks: Sequence[Hook], bytecode: Bytecode, maps: Mapping[str, int]
     programs = Programs()
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda hook: programs.load(hook, bytecode, maps), hooks))
+            list(
+                pool.map(lambda hook: programs.load(hook, bytecode, maps), sorted(hooks, key=_slowest_first))
+            )
     except BaseException:
         programs.close()
         raise

@@ -10,10 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyroute2 import DiagSocket
-from pyroute2.netlink.diag import SS_ESTABLISHED, SS_SYN_SENT
-from pyroute2.netlink.exceptions import NetlinkError
-
 from ram_ebpf.dataplane import namespaces
 from ram_ebpf.dataplane.abi import IPAddress
 
@@ -41,6 +37,10 @@ def connections(namespace: Path | None = None) -> Iterator[tuple[int, Connection
 
     `namespace`: where the sockets are; None: here.
     """
+    from pyroute2 import DiagSocket
+    from pyroute2.netlink.diag import SS_ESTABLISHED, SS_SYN_SENT
+    from pyroute2.netlink.exceptions import NetlinkError
+
     states = 1 << SS_SYN_SENT | 1 << SS_ESTABLISHED
     with namespaces.inside(namespace):
         diagnostics = DiagSocket()

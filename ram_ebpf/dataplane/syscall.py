@@ -293,10 +293,12 @@ def program_load(
     instructions: bytes,
     attach_type: AttachType | None,
     want_log: bool = False,
+    log_size: int = LOG_SIZE,
 ) -> tuple[int, str]:
     """Loads a program; returns its file descriptor and, where asked for, the verifier's log.
 
-    `attach_type`: None for types of programs that can be attached in one way only. Raises VerifierError with
+    `attach_type`: None for types of programs that can be attached in one way only. `log_size`: room for
+    the log, in bytes; the kernel refuses with ENOSPC what does not fit. Raises VerifierError with
     the log when the kernel refuses.
     """
     code, licence = _Buffer(instructions), _Buffer(b"GPL\0")
@@ -314,7 +316,7 @@ def program_load(
         # This error is not kept: it would keep this frame, and so the log, until garbage is collected.
         with contextlib.suppress(OSError):
             return load(0, None), ""
-    log = _Buffer(LOG_SIZE)
+    log = _Buffer(log_size)
     try:
         fd = load(4 if want_log else 1, log)  # level 4: only the statistics (Linux 5.2)
     except OSError as error:

@@ -6,9 +6,12 @@ specific. Address rules follow behind the name rules.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import ipaddress
+import itertools
 import struct
+from array import array
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +20,7 @@ from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.namehash import NameHasher
 from ram_ebpf.policy.automaton import NO_PATTERN, START, GlobAutomaton, compile_globs
 from ram_ebpf.policy.names import PatternKind
-from ram_ebpf.policy.rules import AddressRule, FoundRule, NameRule, RuleSet
+from ram_ebpf.policy.ruleset import AddressRule, FoundRule, NameRule, RuleSet
 
 Pairs = Iterator[tuple[bytes, bytes]]
 Rule = NameRule | AddressRule | FoundRule
@@ -27,9 +30,6 @@ _IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 SPARE_IDENTITIES = 16384
 """Rules that a policy has no more, whose connections stay."""
 
-_EXACT, _ONE, _DEEP = range(3)
-_KIND_SLOT = {PatternKind.EXACT: _EXACT, PatternKind.ONE: _ONE, PatternKind.DEEP: _DEEP}
-
 
 def identity_of(rule: Rule) -> int:
     """A number that a rule has in every policy that has it, in all instances; never 0.
@@ -37,12 +37,17 @@ def identity_of(rule: Rule) -> int:
     The ports may differ. Two rules with one number would take 2^32 of them (RFC 7693: BLAKE2b).
     """
     if isinstance(rule, NameRule):
-        kind = "denied" if rule.deny else "proxy" if rule.proxy else "name"
-        text = f"{kind} {rule.pattern.text}"
-    elif isinstance(rule, AddressRule):
-        text = f"{'proxy' if rule.proxy else 'address'} {rule.network}"
-    else:
-        text = f"found {rule.port}"
+        return _identity_of_name(rule, rule.pattern.text)
+    if isinstance(rule, AddressRule):
+        return _hashed(f"{'proxy' if rule.proxy else 'address'} {rule.network}")
+    return _hashed(f"found {rule.port}")
+
+
+def _identity_of_name(like: NameRule, pattern: str) -> int:
+    return _hashed(f"{'denied' if like.deny else 'proxy' if like.proxy else 'name'} {pattern}")
+
+
+def _hashed(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
 
 
@@ -60,27 +65,28 @@ class Tables:
     asked_ports: tuple[int, ...] = ()
     """On which registries are found by asking: there is a rule for each, and one for several of them."""
 
-    @cached_property
-    def _numbered(self) -> dict[int, Rule]:
-        numbered: dict[int, Rule] = {rule.rank: rule for rule in self.rules.names}
-        numbered.update(enumerate((*self.rules.addresses, *self._found), start=len(self.rules.names) + 1))
-        return numbered
-
     @property
-    def _found(self) -> Iterator[FoundRule]:
-        for port in self.asked_ports:
-            yield FoundRule(port)
-        if self.asked_ports:
-            yield FoundRule(None)
+    def count(self) -> int:
+        """How many rules there are; their numbers are 1 to that."""
+        return len(self.rules.names) + len(self._others)
+
+    @cached_property
+    def _others(self) -> tuple[AddressRule | FoundRule, ...]:
+        """Those behind the name rules."""
+        found = (*(FoundRule(port) for port in self.asked_ports), FoundRule(None)) if self.asked_ports else ()
+        return (*self.rules.addresses, *found)
 
     def number_of_found(self, ports: Set[int]) -> int:
         """The rule of names at which there is a registry on one of `asked_ports`, or on several of them."""
         wanted = FoundRule(next(iter(ports)) if len(ports) == 1 else None)
-        return next(number for number, rule in self._numbered.items() if rule == wanted)
+        return len(self.rules.names) + 1 + self._others.index(wanted)
 
     def rule(self, number: int) -> Rule | None:
         """The rule of a number that the kernel gave; None for 0."""
-        return self._numbered.get(number)
+        if not 0 < number <= self.count:
+            return None
+        names = len(self.rules.names)
+        return self.rules.names[number - 1] if number <= names else self._others[number - names - 1]
 
     @cached_property
     def automaton(self) -> GlobAutomaton:
@@ -93,32 +99,22 @@ class Tables:
         return START if len(self.automaton.states) > START else 0
 
     @cached_property
-    def _suffixes(self) -> dict[str, list[int]]:
-        suffixes: dict[str, list[int]] = {}
-        for rule in self.rules.names:
-            slot = _KIND_SLOT.get(rule.pattern.kind)
-            if slot is not None:
-                text = rule.pattern.text if slot == _EXACT else rule.pattern.suffix
-                suffixes.setdefault(text, [0, 0, 0])[slot] = rule.rank
-        return suffixes
-
-    @cached_property
     def suffix_depths(self) -> int:
         """How many labels the entries of `names` have: struct ram_config's bits."""
         depths = 0xFFFFFFFF if self.asked_ports else 0  # what is found may be anywhere
-        for text in self._suffixes:
+        for text, _ in self.rules.names.suffixes():
             depths |= 1 << min(text.count(".") + 1, 31)
         return depths
 
     def entries(self) -> dict[str, int]:
         """max_entries of each map whose size the policy decides."""
         return {
-            "names": max(len(self._suffixes), 1),
+            "names": max(self.rules.names.count_suffixes(), 1),
             "automaton": max(len(self.automaton.states), 1),
-            "rules": len(self._numbered) + 1,
-            "live": len(self._numbered) + SPARE_IDENTITIES,
+            "rules": self.count + 1,
+            "live": self.count + SPARE_IDENTITIES,
             # Entries are allocated as they come, but the kernel makes a bucket (16 bytes) for each at once.
-            "seeded": max(65536, 4 * len(self.rules.exact_names())),
+            "seeded": max(65536, 4 * self.rules.count_exact()),
             "ranges": max(len(self._ranges), 1),
             "private_ranges": max(len(self._private_ranges), 1),
             "ports": max(len(self._lists_of_port), 1),
@@ -127,7 +123,7 @@ class Tables:
     def names(self) -> Pairs:
         """struct ram_suffix_key to struct ram_suffix."""
         hasher = NameHasher(self.multipliers)
-        for text, slots in self._suffixes.items():
+        for text, slots in self.rules.names.suffixes():
             yield hasher.key(text.split(".")), struct.pack("=3I", *slots)
 
     def key_of(self, name: str) -> bytes:
@@ -167,30 +163,41 @@ class Tables:
             yield struct.pack("=I", port), struct.pack("=Q", lists)
 
     @cached_property
-    def numbers(self) -> dict[int, int]:
-        """The identity of each rule to its number."""
-        return {identity_of(rule): number for number, rule in self._numbered.items()}
+    def _identities(self) -> array[int]:
+        """Of each rule, by number from 1."""
+        names = (_identity_of_name(like, text) for like, text in self.rules.names.likes())
+        return array("Q", itertools.chain(names, map(identity_of, self._others)))
+
+    @cached_property
+    def _by_identity(self) -> array[int]:
+        """The numbers in the order of the rules' identities."""
+        identities = self._identities
+        return array("I", sorted(range(1, self.count + 1), key=lambda number: identities[number - 1]))
+
+    def number_of(self, identity: int) -> int:
+        """Of the rule with an identity; 0 when there is none."""
+        identities, order = self._identities, self._by_identity
+        place = bisect.bisect_left(order, identity, key=lambda number: identities[number - 1])
+        found = order[place] if place < len(order) else 0
+        return found if found and identities[found - 1] == identity else 0
 
     def rule_entries(self) -> Pairs:
         """Rule number to struct ram_rule."""
-        known: dict[tuple[object, ...], tuple[int, int]] = {}  # there are few that differ
-        for identity, number in self.numbers.items():
-            rule = self._numbered[number]
-            if isinstance(rule, NameRule):
-                marks = (rule.deny, rule.private, rule.unnamed, rule.proxy)
-                kind = (marks, bool(rule.private_networks), rule.ports)
-                said = known.get(kind)
-                if said is None:
-                    said = known[kind] = self._list_and_flags(rule)
-            elif isinstance(rule, AddressRule):
-                said = (0, abi.RuleFlag.ADDRESS | (abi.RuleFlag.PROXY if rule.proxy else 0))
-            else:
-                said = (refused_list(rule.port), abi.RuleFlag.DENY | abi.RuleFlag.PRIVATE)
-            yield struct.pack("=I", number), struct.pack("=IIQ", *said, identity)
+        said = {id(like): self._list_and_flags(like) for like in self.rules.names.common()}
+        names = (said[id(like)] for like, _ in self.rules.names.likes())
+        every = itertools.chain(names, map(self._list_and_flags_of_other, self._others))
+        for number, (one, identity) in enumerate(zip(every, self._identities, strict=True), start=1):
+            yield struct.pack("=I", number), struct.pack("=IIQ", *one, identity)
+
+    @staticmethod
+    def _list_and_flags_of_other(rule: AddressRule | FoundRule) -> tuple[int, int]:
+        if isinstance(rule, AddressRule):
+            return 0, abi.RuleFlag.ADDRESS | (abi.RuleFlag.PROXY if rule.proxy else 0)
+        return refused_list(rule.port), abi.RuleFlag.DENY | abi.RuleFlag.PRIVATE
 
     def live(self) -> Pairs:
         """The identity of each rule to its number."""
-        for identity, number in self.numbers.items():
+        for number, identity in enumerate(self._identities, start=1):
             yield struct.pack("=Q", identity), struct.pack("=I", number)
 
     def _list_and_flags(self, rule: NameRule) -> tuple[int, int]:
@@ -211,6 +218,8 @@ class Tables:
     @cached_property
     def _private_ranges(self) -> dict[bytes, int]:
         ranges: dict[bytes, int] = {}
+        if not any(rule.private_networks for rule in self.rules.names.common()):
+            return ranges
         for rule in self.rules.names:
             for network in rule.private_networks:
                 ranges[abi.range_key(network, rule.rank)] = rule.rank
@@ -227,7 +236,7 @@ class Tables:
     @cached_property
     def _ranges(self) -> dict[bytes, int]:
         ranges: dict[bytes, int] = {}
-        for number, rule in self._numbered.items():
+        for number, rule in enumerate(self._others, start=len(self.rules.names) + 1):
             if isinstance(rule, AddressRule):
                 for port in rule.ports:
                     ranges.setdefault(abi.range_key(rule.network, port), number)

@@ -167,7 +167,7 @@ class View:
 
     def keep_connections(self, identities: Iterable[int]) -> None:
         """Connections stay that rules had allowed which are no more. As many as there is room for."""
-        gone = [identity for identity in identities if identity not in self.tables.numbers]
+        gone = [identity for identity in identities if not self.tables.number_of(identity)]
         pairs = ((struct.pack("=Q", identity), _FIRST) for identity in gone[:SPARE_IDENTITIES])
         self.maps["live"].update(pairs)
 

@@ -8,7 +8,6 @@ can run such a resolver, at any address that is allowed.
 from __future__ import annotations
 
 import datetime
-import string
 from collections.abc import Iterator
 from functools import cache, cached_property
 from importlib import resources
@@ -16,14 +15,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, PlainValidator, model_validator
 
-from ram_ebpf.dataplane.abi import IPAddress
+from ram_ebpf.dns.encrypted_names import EncryptedNames
 from ram_ebpf.policy.base import PolicyModel
 from ram_ebpf.policy.document import read_document
 from ram_ebpf.policy.fields import AddressField, HostField, listed, refuse, text_between, text_like
 from ram_ebpf.policy.names import HostPattern, PatternKind
-
-# Not str.lower(), which turns some other characters into ASCII ones, as in policy/names.py.
-_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def _date(value: object) -> datetime.date:
@@ -81,19 +77,12 @@ class EncryptedResolvers(PolicyModel):
             yield from provider.endpoints
 
     @cached_property
-    def addresses(self) -> frozenset[IPAddress]:
-        """The addresses at which nothing but DNS is served."""
-        return frozenset(address for endpoint in self.endpoints() for address in endpoint.addresses)
-
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """The names, in lower case without a trailing dot."""
-        return frozenset(str(name) for endpoint in self.endpoints() for name in endpoint.names)
-
-    def serves(self, name: str) -> bool:
-        """Whether a host name is one of theirs or below one. Case and a trailing dot do not matter."""
-        labels = name.translate(_LOWER).removesuffix(".").split(".")
-        return any(".".join(labels[start:]) in self.names for start in range(len(labels)))
+    def known(self) -> EncryptedNames:
+        """All of them together."""
+        return EncryptedNames(
+            frozenset(str(name) for endpoint in self.endpoints() for name in endpoint.names),
+            frozenset(address for endpoint in self.endpoints() for address in endpoint.addresses),
+        )
 
 
 @cache

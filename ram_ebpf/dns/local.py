@@ -13,7 +13,6 @@ CONFIG_INET_UDP_DIAG would look like a host without a resolver.
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import os
 import socket
@@ -25,24 +24,27 @@ from pathlib import Path
 
 from ram_ebpf.dataplane.abi import IPAddress
 from ram_ebpf.dataplane.plane import DOCKER_RESOLVER, TrustedResolver
-from ram_ebpf.policy.scope import Engine
+from ram_ebpf.dns.netlink import (
+    HEADER,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    attributes,
+    malformed,
+    messages,
+)
+from ram_ebpf.policy.choices import Engine
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount, of_process
 from ram_ebpf.scopes.engines import FoundEngine, find_engines
 
 # include/uapi/linux/netlink.h, sock_diag.h, inet_diag.h
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
-_NLMSG_ERROR = 2
-_NLMSG_DONE = 3
-_NLM_F_REQUEST = 1
-_NLM_F_DUMP = 0x300
-_NLA_TYPE_MASK = 0x3FFF
 _INET_DIAG_SKV6ONLY = 11
 _INET_DIAG_CGROUP_ID = 21
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port id
 _REQUEST = struct.Struct("=BBBxI2s2s16s16sI8s")  # struct inet_diag_req_v2
 _MESSAGE = struct.Struct("=4B2s2s16s16s3I5I")  # struct inet_diag_msg
-_ATTRIBUTE = struct.Struct("=HH")
 _ERROR = struct.Struct("=i")
 _UNCONNECTED = 1 << 7  # TCP_CLOSE of include/net/tcp_states.h, which an unconnected UDP socket is in
 _BUFFER = 65536  # a dump comes in pieces of 32 KiB at most (netlink_dump() in net/netlink/af_netlink.c)
@@ -158,17 +160,17 @@ def request(family: int, port: int) -> bytes:
     body = _REQUEST.pack(
         family, socket.IPPROTO_UDP, 0, _UNCONNECTED, port.to_bytes(2, "big"), b"", b"", b"", 0, b""
     )
-    length = _HEADER.size + len(body)
-    return _HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, family, 0) + body
+    length = HEADER.size + len(body)
+    return HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, family, 0) + body
 
 
 def parse_dump(data: bytes, sequence: int) -> tuple[list[UdpSocket], bool]:
     """One piece of an answer: its sockets, and whether it was the last. Raises OSError as udp_sockets."""
     found: list[UdpSocket] = []
-    for kind, number, body in _messages(data):
+    for kind, number, body in messages(data):
         if number != sequence:
             continue
-        if kind in (_NLMSG_ERROR, _NLMSG_DONE):
+        if kind in (NLMSG_ERROR, NLMSG_DONE):
             # A dump that fails on its way says so in its end.
             error = -_ERROR.unpack_from(body)[0] if len(body) >= _ERROR.size else 0
             if error:
@@ -179,27 +181,14 @@ def parse_dump(data: bytes, sequence: int) -> tuple[list[UdpSocket], bool]:
     return found, False
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Type, sequence number and body of each netlink message."""
-    offset = 0
-    while offset < len(data):
-        if len(data) - offset < _HEADER.size:
-            raise _malformed("message")
-        length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
-        if not _HEADER.size <= length <= len(data) - offset:
-            raise _malformed("message")
-        yield kind, sequence, data[offset + _HEADER.size : offset + length]
-        offset += (length + 3) & ~3
-
-
 def _parse_socket(body: bytes) -> UdpSocket:
     if len(body) < _MESSAGE.size:
-        raise _malformed("socket")
+        raise malformed("socket")
     family, _, _, _, port, _, source, _, device, low, high, _, _, _, uid, inode = _MESSAGE.unpack_from(body)
-    attributes = _attributes(body)
+    known = attributes(body, _MESSAGE.size)
     address = _address(family, source)
-    v6only = attributes.get(_INET_DIAG_SKV6ONLY, b"\0") != b"\0"
-    cgroup = attributes.get(_INET_DIAG_CGROUP_ID)
+    v6only = known.get(_INET_DIAG_SKV6ONLY, b"\0") != b"\0"
+    cgroup = known.get(_INET_DIAG_CGROUP_ID)
     return UdpSocket(
         address,
         int.from_bytes(port, "big"),
@@ -212,30 +201,12 @@ def _parse_socket(body: bytes) -> UdpSocket:
     )
 
 
-def _attributes(body: bytes) -> dict[int, bytes]:
-    found = {}
-    offset = _MESSAGE.size
-    while offset < len(body):
-        if len(body) - offset < _ATTRIBUTE.size:
-            raise _malformed("attribute")
-        length, kind = _ATTRIBUTE.unpack_from(body, offset)
-        if not _ATTRIBUTE.size <= length <= len(body) - offset:
-            raise _malformed("attribute")
-        found[kind & _NLA_TYPE_MASK] = body[offset + _ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3
-    return found
-
-
 def _address(family: int, packed: bytes) -> IPAddress:
     if family == socket.AF_INET:
         return ipaddress.IPv4Address(packed[:4])
     if family == socket.AF_INET6:
         return _plain(ipaddress.IPv6Address(packed))
-    raise _malformed("family")
-
-
-def _malformed(what: str) -> OSError:
-    return OSError(errno.EBADMSG, f"sock_diag: malformed {what}")
+    raise malformed("family")
 
 
 def _plain(address: IPAddress) -> IPAddress:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ram_ebpf.dataplane.abi import IPAddress
 from ram_ebpf.dataplane.plane import TrustedResolver
-from ram_ebpf.policy.model import Policy, Resolver
+from ram_ebpf.dns.addresses import host_addresses
+from ram_ebpf.policy.enforced import EnforcedResolver, PolicyLike
+
+if TYPE_CHECKING:
+    from ram_ebpf.policy.model import Resolver
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 # The resolvers that systemd-resolved itself asks; containers get these where the host uses its stub.
@@ -56,22 +60,9 @@ def read_resolv_conf(path: Path = RESOLV_CONF) -> str:
     return data.decode("utf-8", errors="replace")
 
 
-def _own_address(item: Any) -> str:
-    # On a link to a single peer IFA_ADDRESS is the peer's (include/uapi/linux/if_addr.h).
-    return str(item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS"))
-
-
 def is_resolved_stub(address: IPAddress) -> bool:
     """Whether systemd-resolved answers there on this host."""
     return address in _RESOLVED_STUBS
-
-
-def host_addresses() -> set[IPAddress]:
-    """The addresses of this network namespace's devices."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as netlink:
-        return {ipaddress.ip_address(_own_address(item)) for item in netlink.get_addr()}
 
 
 def _trusted(addresses: Iterable[tuple[IPAddress, int]], local: set[IPAddress]) -> list[TrustedResolver]:
@@ -92,14 +83,14 @@ def auto_resolvers(
 
 
 def configured_resolvers(
-    resolvers: Sequence[Resolver], local: set[IPAddress] | None = None
+    resolvers: Sequence[Resolver | EnforcedResolver], local: set[IPAddress] | None = None
 ) -> list[TrustedResolver]:
     """The resolvers that a policy lists."""
     known = host_addresses() if local is None else local
     return _trusted(((resolver.address, resolver.port) for resolver in resolvers), known)
 
 
-def resolvers_of(policy: Policy) -> list[TrustedResolver]:
+def resolvers_of(policy: PolicyLike) -> list[TrustedResolver]:
     """The resolvers that a policy trusts, here and now."""
     if isinstance(policy.resolvers, str):
         return auto_resolvers()

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError, look_up
@@ -34,6 +33,7 @@ _LONGEST_PAUSE = 3600.0
 _LONGEST_TTL = 86400
 _FIRST_RETRY = 2.0
 _LAST_RETRY = 60.0
+_MOST_FAILURES = 10  # that are counted
 _MOST_ONCE = 1024  # names that wait to be asked once for one asker: who makes more of them gets no more
 
 Learn = Callable[[Answer], None]
@@ -47,14 +47,44 @@ RESULTS = (ANSWERED, FAILED, TURNED_AWAY)
 """Of a lookup; turned away: there were too many of one asker at a time."""
 
 
-@dataclass
-class _Name:
-    name: str
-    learn: Learn
-    expected: bool = True
-    failures: int = 0
-    tried: bool = False
-    state: str = PENDING
+class _Schedule:
+    """When each of many names is due, by its index: first all in a row, then each by its time.
+
+    As there may be 100 000, those that are due at one time are together, and after a second or more a name
+    may be due a sixteenth of its pause early, so that these times are few: then a name takes four bytes.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._untried = 0  # the first of those that were not due yet
+        self._later: dict[int, array[int]] = {}  # by the millisecond at which they are due
+        self._times: list[int] = []  # a heap of these
+
+    def next(self) -> float | None:
+        """The time at which the next one is due, on the monotonic clock; None: none is."""
+        if self._untried < self._count:
+            return 0.0
+        return self._times[0] / 1000 if self._times else None
+
+    def take(self) -> int:
+        """The next one, which is not due any more."""
+        if self._untried < self._count:
+            self._untried += 1
+            return self._untried - 1
+        together = self._later[self._times[0]]
+        index = together.pop()
+        if not together:
+            del self._later[heapq.heappop(self._times)]
+        return index
+
+    def put(self, index: int, pause: float) -> None:
+        """It is due again after that many seconds."""
+        step = max(int(pause) * 1000 // 16, 1)
+        due = int((time.monotonic() + pause) * 1000) // step * step
+        if due not in self._later:
+            self._later[due] = array("I")
+            heapq.heappush(self._times, due)
+        self._later[due].append(index)
 
 
 @dataclass
@@ -73,7 +103,7 @@ class Seeder:
 
     def __init__(
         self,
-        names: Iterable[tuple[str, object]],
+        names: Sequence[tuple[str, object]],
         resolvers: Callable[[], Sequence[TrustedResolver]],
         learn: Callable[..., None],
         longest: int = _LONGEST_TTL,
@@ -87,17 +117,19 @@ class Seeder:
         self._lookups = lookups or Tally(*RESULTS)
         self._resolvers = resolvers
         self._longest = longest
-        self._order = itertools.count()
-        self._due: list[tuple[float, int, _Name]] = [
-            (0.0, next(self._order), _Name(name, partial(learn, rule=rule), name not in unexpected))
-            for name, rule in names
-        ]
+        self._names = names
+        self._learn = learn
+        self._unexpected = unexpected
+        self._schedule = _Schedule(len(names))
+        self._failures = bytearray(len(names))  # in a row, up to _MOST_FAILURES
+        self._tried = bytearray(len(names))
         self._once = Turns[_Once](_MOST_ONCE, _CONCURRENT_OF_ONE)
         self.refused = 0  # names that found no room to be asked once
+        self._states = bytearray([STATES.index(PENDING)]) * len(names)  # of each name, by its place there
         self.states = dict.fromkeys(STATES, 0)
         """How many names are in each of STATES. The thread changes it, and others may read it."""
-        self.states[PENDING] = len(self._due)
-        self._first_round = len(self._due)
+        self.states[PENDING] = len(names)
+        self._first_round = len(names)
         self._first_round_done = threading.Event()
         if not self._first_round:
             self._first_round_done.set()
@@ -149,12 +181,13 @@ class Seeder:
         while not self._stopping:
             while len(once) < _CONCURRENT_ONCE and (taken := self._once.take()) is not None:
                 self._begin(once, self._ask(*taken))
-            now = time.monotonic()
-            while self._due and self._due[0][0] <= now and len(names) < _CONCURRENT:
-                self._begin(names, self._resolve(heapq.heappop(self._due)[2]))
+            due = self._schedule.next()
+            while due is not None and due <= time.monotonic() and len(names) < _CONCURRENT:
+                self._begin(names, self._resolve(self._schedule.take()))
+                due = self._schedule.next()
             pause = None
-            if self._due and len(names) < _CONCURRENT:
-                pause = max(self._due[0][0] - time.monotonic(), 0)
+            if due is not None and len(names) < _CONCURRENT:
+                pause = max(due - time.monotonic(), 0)
             try:
                 await asyncio.wait_for(self._wake.wait(), pause)
             except asyncio.TimeoutError:
@@ -186,39 +219,41 @@ class Seeder:
             self._once.finish(asker)
             item.done()
 
-    async def _resolve(self, item: _Name) -> None:
+    async def _resolve(self, index: int) -> None:
+        name, rule = self._names[index]
         pause = _LONGEST_PAUSE
         try:
-            answer = await look_up(item.name, self._resolvers(), types=ADDRESS_TYPES)
+            answer = await look_up(name, self._resolvers(), types=ADDRESS_TYPES)
             self._lookups.add(ANSWERED)
-            self._now(item, RESOLVED if answer.addresses else EMPTY)
+            self._now(index, RESOLVED if answer.addresses else EMPTY)
             if answer.addresses:
-                item.learn(answer)
+                self._learn(answer, rule=rule)
                 shortest = min(self._longest, *(seconds for _, seconds in answer.addresses))
                 pause = min(max(shortest * _REFRESH_AT, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             else:
-                if not item.tried and item.expected:
-                    _log.warning("%s has no address: is it spelt right in the policy?", item.name)
+                if not self._tried[index] and name not in self._unexpected:
+                    _log.warning("%s has no address: is it spelt right in the policy?", name)
                 pause = _LAST_RETRY
-            item.failures = 0
+            self._failures[index] = 0
         except LookupFailedError as error:
-            if not item.failures and item.expected:
-                _log.warning("%s could not be resolved: %s", item.name, error)
-            item.failures += 1
+            failures = self._failures[index]
+            if not failures and name not in self._unexpected:
+                _log.warning("%s could not be resolved: %s", name, error)
+            self._failures[index] = min(failures + 1, _MOST_FAILURES)
             self._lookups.add(FAILED)
-            self._now(item, FAILED)
-            pause = min(_FIRST_RETRY * 2 ** min(item.failures - 1, 10), _LAST_RETRY)
+            self._now(index, FAILED)
+            pause = min(_FIRST_RETRY * 2**failures, _LAST_RETRY)
         except Exception:
-            _log.exception("resolving %s failed", item.name)
+            _log.exception("resolving %s failed", name)
         finally:
-            heapq.heappush(self._due, (time.monotonic() + pause, next(self._order), item))
-            if not item.tried:
-                item.tried = True
+            self._schedule.put(index, pause)
+            if not self._tried[index]:
+                self._tried[index] = True
                 self._first_round -= 1
                 if not self._first_round:
                     self._first_round_done.set()
 
-    def _now(self, item: _Name, state: str) -> None:
-        self.states[item.state] -= 1
+    def _now(self, index: int, state: str) -> None:
+        self.states[STATES[self._states[index]]] -= 1
         self.states[state] += 1
-        item.state = state
+        self._states[index] = STATES.index(state)

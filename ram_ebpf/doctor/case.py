@@ -22,7 +22,8 @@ from ram_ebpf.policy.loader import default_policy, load_policy
 from ram_ebpf.policy.model import Policy
 from ram_ebpf.policy.rules import NameRule, RuleSet
 from ram_ebpf.policy.scope import Engine
-from ram_ebpf.policy.terms import Terms, check_globs, rules_of_scopes
+from ram_ebpf.policy.scope_rules import check_globs, rules_of_scopes
+from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount
 from ram_ebpf.scopes.engines import FoundEngine, find_engines
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ram_ebpf.dns.encrypted import EncryptedResolvers, load_encrypted_resolvers
+from ram_ebpf.dns.encrypted import load_encrypted_resolvers
+from ram_ebpf.dns.encrypted_names import EncryptedNames
 from ram_ebpf.doctor.case import Case
 from ram_ebpf.doctor.finding import Check, Finding, failure, warning, well
 from ram_ebpf.permissions import writable_by_others
@@ -61,10 +62,10 @@ def of_file(path: Path) -> Finding:
 
 def examine_encrypted(case: Case) -> Iterator[Finding]:
     """Whether it allows well-known encrypted resolvers. Needs no rights."""
-    yield of_encrypted(case, load_encrypted_resolvers())
+    yield of_encrypted(case, load_encrypted_resolvers().known)
 
 
-def of_encrypted(case: Case, known: EncryptedResolvers) -> Finding:
+def of_encrypted(case: Case, known: EncryptedNames) -> Finding:
     """What resolves names where nobody sees the answers."""
     names = [name for name in known.names if any(not rule.deny for rule in case.rules_for(name))]
     addresses = [address for address in known.addresses if case.allows_address(address, 443)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ram_ebpf.metrics.catalogue import Sample
 from ram_ebpf.metrics.census import Census, Counted
-from ram_ebpf.policy.rules import RuleSet
+from ram_ebpf.policy.ruleset import RuleSet
 from ram_ebpf.scopes.news import News
 
 _PATIENCE = 5.0  # seconds for the main loop to say what it knows

@@ -15,7 +15,7 @@ from ram_ebpf.bounded_http import BoundedThreads, Handler
 from ram_ebpf.endpoint import endpoint_text
 from ram_ebpf.metrics.scraping import BusyError
 from ram_ebpf.permissions import writable_by_others
-from ram_ebpf.policy.metrics import Metrics
+from ram_ebpf.policy.enforced import MetricsLike
 
 PATH = "/metrics"
 _MOST_CONNECTIONS = 8
@@ -77,7 +77,7 @@ class _Handler(Handler):
 class MetricsServer:
     """Serves until it is closed."""
 
-    def __init__(self, wanted: Metrics, scrape: Scrape) -> None:
+    def __init__(self, wanted: MetricsLike, scrape: Scrape) -> None:
         """Raises OSError, whose text says what to do, where it cannot be served there."""
         self._path: Path | None = None
         self._server: _AtAddress | _AtSocket
@@ -91,7 +91,7 @@ class MetricsServer:
             self._server = self._at_socket(Path(wanted.socket), wanted, scrape)
         self._server.begin("metrics")
 
-    def _at_socket(self, path: Path, wanted: Metrics, scrape: Scrape) -> _AtSocket:
+    def _at_socket(self, path: Path, wanted: MetricsLike, scrape: Scrape) -> _AtSocket:
         group = -1
         if wanted.group is not None:
             try:

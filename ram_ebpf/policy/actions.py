@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Annotated
 
 from pydantic import AfterValidator
 
+from ram_ebpf.policy.choices import ALL_ACTIONS as ALL_ACTIONS
+from ram_ebpf.policy.choices import Action as Action
 from ram_ebpf.policy.fields import choice, listed, refuse
-
-
-class Action(str, Enum):
-    """By the names of Docker's own commands."""
-
-    PULL = "pull"
-    PUSH = "push"
-    LOGIN = "login"
-
-
-ALL_ACTIONS: tuple[Action, ...] = tuple(Action)
 
 
 def _ordered(actions: tuple[Action, ...]) -> tuple[Action, ...]:

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Annotated
 
 from ram_ebpf.policy.base import PolicyModel
+from ram_ebpf.policy.choices import Earlier as Earlier
+from ram_ebpf.policy.choices import OnRemoval as OnRemoval
+from ram_ebpf.policy.choices import ServerName as ServerName
 from ram_ebpf.policy.fields import Boolean, choice
-
-
-class Earlier(str, Enum):
-    """What becomes of connections that were open before they were governed, whose name nobody has read."""
-
-    ALLOW = "allow"  # they are judged by their address alone
-    CUT = "cut"
-
-
-class OnRemoval(str, Enum):
-    """What becomes of open connections that were allowed by a rule which is no longer in the policy."""
-
-    CUT = "cut"
-    KEEP = "keep"
-
-
-class ServerName(str, Enum):
-    """Whether a TLS connection must say to whom it is (RFC 6066 3)."""
-
-    REQUIRED = "required"
-    OPTIONAL = "optional"
 
 
 class Connections(PolicyModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import PlainValidator, model_validator
 
@@ -37,6 +37,7 @@ class SyslogExport(PolicyModel):
     udp: Annotated[str | None, PlainValidator(_receiver)] = None
     tcp: Annotated[str | None, PlainValidator(_receiver)] = None
     port: Port | None = None
+    protocol: ClassVar[str] = "syslog"
 
     @model_validator(mode="after")
     def _one_of_them(self) -> SyslogExport:
@@ -70,6 +71,8 @@ class OtlpExport(PolicyModel):
             r"https?://[^\s/?#@]+(/[!-~]*)?", "a URL", "write one, such as http://10.0.0.9:4318/v1/logs"
         ),
     ]
+
+    protocol: ClassVar[str] = "otlp"
 
     def __str__(self) -> str:
         return f"otlp at {self.endpoint}"

@@ -15,6 +15,8 @@ from typing import Annotated, NoReturn, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Discriminator, PlainValidator, Tag
 from pydantic_core import PydanticCustomError
 
+from ram_ebpf.policy.choices import IPAddress as IPAddress
+from ram_ebpf.policy.choices import IPNetwork as IPNetwork
 from ram_ebpf.policy.names import HostPattern, PatternError
 from ram_ebpf.policy.words import alternatives, closest, describe, show
 
@@ -24,8 +26,6 @@ HOUSE_ERROR = "house"
 MAX_PORTS = 8
 MAX_PRIVATE_NETWORKS = 16
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 E = TypeVar("E", bound=Enum)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, PlainValidator, PrivateAttr, Tag, model_validator
 
 from ram_ebpf.policy.authorization import DockerOptions
 from ram_ebpf.policy.base import PolicyModel
+from ram_ebpf.policy.choices import Mode as Mode
 from ram_ebpf.policy.connections import Connections
 from ram_ebpf.policy.control import ControlOptions
 from ram_ebpf.policy.denied import DeniedField
@@ -53,13 +53,6 @@ __all__ = [
     "Scope",
     "ScopeModel",
 ]
-
-
-class Mode(str, Enum):
-    """Whether what is denied is dropped, or only reported."""
-
-    ENFORCE = "enforce"
-    AUDIT = "audit"
 
 
 class Resolver(PolicyModel):

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Annotated
 
 from pydantic import model_validator
 
 from ram_ebpf.policy.base import PolicyModel
+from ram_ebpf.policy.choices import Unknown as Unknown
 from ram_ebpf.policy.fields import PortsOrNone, choice, refuse
-
-
-class Unknown(str, Enum):
-    """What becomes of a connection to a name of which nobody knows whether a registry answers there."""
-
-    PROBE = "probe"  # it passes, the host is asked once, and what turns out to be a registry is cut
-    ALLOW = "allow"  # it passes, and nobody asks
-    DENY = "deny"  # it is refused until the host was asked
 
 
 class Recognition(PolicyModel):

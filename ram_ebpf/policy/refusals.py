@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Annotated
 
 from ram_ebpf.policy.base import PolicyModel
+from ram_ebpf.policy.choices import Switch as Switch
 from ram_ebpf.policy.fields import choice
-
-
-class Switch(str, Enum):
-    """Text in YAML 1.2, unlike true and false."""
-
-    ON = "on"
-    OFF = "off"
 
 
 class Refusals(PolicyModel):

@@ -8,157 +8,21 @@ are as specific.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 
 from ram_ebpf.policy.actions import ALL_ACTIONS, Action, joined
 from ram_ebpf.policy.catalogue import CATALOGUE_PORTS, Catalogue, CatalogueRegistry, Role
+from ram_ebpf.policy.choices import MAX_PORT_LISTS as MAX_PORT_LISTS
 from ram_ebpf.policy.connections import ServerName
 from ram_ebpf.policy.errors import PolicyError, PolicyErrors
 from ram_ebpf.policy.fields import MAX_PORTS, IPNetwork
 from ram_ebpf.policy.model import AddressEntry, CatalogueEntry, HostEntry, Policy
-from ram_ebpf.policy.names import HostPattern, PatternKind, normalise
+from ram_ebpf.policy.names import HostPattern
 from ram_ebpf.policy.proxies import AddressProxy, HostProxy
-
-MAX_PORT_LISTS = 64
-"""Different lists of ports in one policy: the kernel keeps a bit for each."""
-
-
-@dataclass(frozen=True, slots=True)
-class NameRule:
-    """Names that are allowed on some TCP and UDP ports, or denied."""
-
-    pattern: HostPattern
-    ports: tuple[int, ...]
-    """Ascending, 1 to 8 of them; none when `deny`."""
-    origin: str
-    """Catalogue ids and places in the policy, such as `docker-hub` or `policy.yaml:12`, with commas."""
-    shared: bool
-    """Many tenants answer at its addresses, so the name on the wire must be checked too."""
-    private: bool
-    """The administrator expects any private address for it."""
-    rank: int
-    """From 1, unique: of the rules that match a name, the one with the greatest rank decides."""
-    roles: tuple[str, ...] = ()
-    """What the catalogue says that the host is for: `api`, `auth`, `blobs`."""
-    deny: bool = False
-    """Names that it decides are denied."""
-    private_networks: tuple[IPNetwork, ...] = ()
-    """Where the administrator expects private addresses for it: distinct, IPv4 first, ascending; none when
-    `private`."""
-    known: bool = False
-    """With `deny`: of a registry of the catalogue that the policy says nothing about."""
-    actions: tuple[Action, ...] = ALL_ACTIONS
-    """What may be done there, as far as an engine says it. None when `deny`."""
-    unnamed: bool = False
-    """A TLS connection to its addresses may leave its name out."""
-    proxy: bool = False
-    """A proxy's: what it is asked for must be allowed. No image is there, so it has no `actions`."""
-
-    def __str__(self) -> str:
-        return f"{self.pattern.text} ({self.origin})"
-
-
-@dataclass(frozen=True, slots=True)
-class AddressRule:
-    """Addresses that are allowed without a name."""
-
-    network: IPNetwork
-    ports: tuple[int, ...]
-    origin: str
-    actions: tuple[Action, ...] = ALL_ACTIONS
-    proxy: bool = False
-    """As of a NameRule."""
-
-    def __str__(self) -> str:
-        return f"{self.network} ({self.origin})"
-
-
-@dataclass(frozen=True, slots=True)
-class FoundRule:
-    """Names at which a registry was found by asking: on one port, or on several (None)."""
-
-    port: int | None
-
-    def __str__(self) -> str:
-        return "found by asking it"
-
-
-@dataclass(frozen=True)
-class RuleSet:
-    """All rules of a policy; `names` are by ascending rank, `addresses` in the policy's order. No two rules
-    of `names` have the same pattern."""
-
-    names: tuple[NameRule, ...]
-    addresses: tuple[AddressRule, ...]
-
-    def match(self, name: str) -> NameRule | None:
-        """The rule, perhaps a deny rule, that decides a presentation name; None when none matches."""
-        canonical = normalise(name)
-        if canonical is None:
-            return None
-        exact = self._index.exact.get(canonical)
-        if exact and not exact.known:  # it beats all
-            return exact
-        labels = canonical.split(".")
-        found = [rule for rule in self._index.globs if rule.pattern.matches_labels(labels)]
-        if exact:
-            found.append(exact)
-        for start in range(1, len(labels)):
-            suffix = ".".join(labels[start:])
-            if start == 1 and (one := self._index.one.get(suffix)):
-                found.append(one)
-            if deep := self._index.deep.get(suffix):
-                found.append(deep)
-        return max(found, key=lambda rule: rule.rank, default=None)
-
-    def allows(self, name: str) -> NameRule | None:
-        """The rule that allows a registry's presentation name, or None: nothing allows it, or a rule denies
-        it, or it is a proxy's."""
-        rule = self.match(name)
-        return None if rule is None or rule.deny or rule.proxy else rule
-
-    def exact_names(self) -> tuple[str, ...]:
-        """The allowed names that can be looked up before anybody asks for them, in lower case."""
-        return tuple(name for name, rule in self._index.exact.items() if not rule.deny)
-
-    def of_kind(self, kind: PatternKind) -> tuple[NameRule, ...]:
-        """The name rules of one kind, by ascending rank, deny rules included: whoever finds the deciding
-        rule needs both."""
-        return tuple(rule for rule in self.names if rule.pattern.kind is kind)
-
-    def port_lists(self) -> tuple[tuple[int, ...], ...]:
-        """The different lists of ports of the allowed names, by the rank of the first rule that has each.
-        Their number is at most MAX_PORT_LISTS after compile_rules."""
-        return self._port_lists
-
-    @cached_property
-    def _port_lists(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(dict.fromkeys(rule.ports for rule in self.names if not rule.deny))
-
-    @cached_property
-    def _index(self) -> _Index:
-        index = _Index()
-        tables = {
-            PatternKind.EXACT: index.exact,
-            PatternKind.ONE: index.one,
-            PatternKind.DEEP: index.deep,
-        }
-        for rule in self.names:
-            if rule.pattern.kind is PatternKind.GLOB:
-                index.globs.append(rule)
-            else:
-                tables[rule.pattern.kind][rule.pattern.suffix] = rule
-        return index
-
-
-@dataclass(slots=True)
-class _Index:
-    exact: dict[str, NameRule] = field(default_factory=dict)
-    one: dict[str, NameRule] = field(default_factory=dict)
-    deep: dict[str, NameRule] = field(default_factory=dict)
-    globs: list[NameRule] = field(default_factory=list)
-
+from ram_ebpf.policy.ruleset import AddressRule as AddressRule
+from ram_ebpf.policy.ruleset import FoundRule as FoundRule
+from ram_ebpf.policy.ruleset import NameRule as NameRule
+from ram_ebpf.policy.ruleset import RuleSet as RuleSet
 
 _NO_NETWORKS: frozenset[IPNetwork] = frozenset()
 
@@ -221,7 +85,7 @@ def compile_rules(policy: Policy, catalogue: Catalogue, recognising: bool = Fals
         # Behind all that is allowed, so that of equally specific patterns the denied one decides.
         merged[pattern.text] = _Mention(pattern, (), (policy.origin_of_denied(index),), deny=True, actions=())
     known = _known(catalogue, merged) if recognising else ()
-    rules = RuleSet(_ranked(merged.values(), known), tuple(_addresses(policy)))
+    rules = RuleSet(_ranked(merged.values(), known), _addresses(policy))
     if len(rules.port_lists()) > MAX_PORT_LISTS:
         raise PolicyErrors(_too_many_port_lists(policy, merged.values()))
     return rules
@@ -262,13 +126,13 @@ def _known(catalogue: Catalogue, merged: Container[str]) -> Iterator[_Mention]:
             yield _Mention(host.host, (), (registry.id,), deny=True, known=True, actions=())
 
 
-def _ranked(mentions: Iterable[_Mention], known: Iterable[_Mention]) -> tuple[NameRule, ...]:
+def _ranked(mentions: Iterable[_Mention], known: Iterable[_Mention]) -> Iterator[NameRule]:
     def specificity(mention: _Mention) -> tuple[int, ...]:
         return mention.pattern.specificity
 
     # The sort is stable: of patterns that are equally specific, the later has the greater rank.
     ordered = sorted(known, key=specificity) + sorted(mentions, key=specificity)
-    return tuple(
+    return (
         NameRule(
             pattern=mention.pattern,
             ports=tuple(sorted(mention.ports)),

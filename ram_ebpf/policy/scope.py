@@ -12,35 +12,12 @@ from typing import Annotated, ClassVar
 from pydantic import Discriminator, PlainValidator, Tag
 
 from ram_ebpf.policy.base import PolicyModel
+from ram_ebpf.policy.choices import Builders as Builders
+from ram_ebpf.policy.choices import Engine as Engine
+from ram_ebpf.policy.choices import Posture as Posture
 from ram_ebpf.policy.fields import choice, listed, refuse, text_between, text_like
 from ram_ebpf.policy.registry import RegistryEntry
 from ram_ebpf.policy.words import alternatives, closest, describe
-
-
-class Posture(str, Enum):
-    """How much of a scope's traffic is governed."""
-
-    STRICT = "strict"  # everything but trusted DNS must go to an allowed address
-    REGISTRIES = "registries"  # only what is recognisably registry traffic is governed
-
-
-class Engine(str, Enum):
-    """Container engines that can be found by name."""
-
-    DOCKER = "docker"
-    CONTAINERD = "containerd"
-    PODMAN = "podman"
-    CRIO = "crio"
-    ALL = "all"
-
-
-class Builders(str, Enum):
-    """Kinds of image builders that run in containers of their own."""
-
-    BUILDX = "buildx"  # those that the Docker daemon knows of
-    KUBERNETES = "kubernetes"  # those that this node's container runtime knows of
-    ANY = "any"  # whatever runs buildkitd on this host
-
 
 PostureField = Annotated[Posture, choice(Posture)]
 MoreRegistries = Annotated[tuple[RegistryEntry, ...], listed("[quay]")]
@@ -124,9 +101,6 @@ class DeviceScope(ScopeModel):
             "write one of 1 to 15 characters, such as eth0",
         ),
     ]
-
-
-LABEL_PREFIX = "label="
 
 
 class ContainerScope(ScopeModel):

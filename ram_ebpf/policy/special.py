@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from ram_ebpf.policy.fields import IPAddress, IPNetwork
+from ram_ebpf.policy.choices import IPAddress, IPNetwork
 
 _IPV4 = tuple(
     ipaddress.IPv4Network(text)

@@ -16,11 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtensionOID
 
 from ram_ebpf.responder import certificates
+from ram_ebpf.responder.authority_files import CERTIFICATE as CERTIFICATE
+from ram_ebpf.responder.authority_files import DIRECTORY as DIRECTORY
+from ram_ebpf.responder.authority_files import KEY, is_there
 
-# RAM_EBPF_CA moves it, for tests and for hosts where /var/lib is not ours to write.
-DIRECTORY = Path(os.environ.get("RAM_EBPF_CA") or "/var/lib/ram-ebpf/ca")
-CERTIFICATE = "ca.crt"
-_KEY = "ca.key"
 _LONGEST_FILE = 65536
 
 
@@ -63,7 +62,7 @@ def create(directory: Path, organization: str | None, domains: Iterable[str], da
 
     Nothing is ever overwritten: hosts may trust what is there.
     """
-    for name in (_KEY, CERTIFICATE):
+    for name in (KEY, CERTIFICATE):
         if (directory / name).exists():
             raise AuthorityError(
                 f"{directory / name} is there already; to make a new authority, uninstall and remove that one"
@@ -71,7 +70,7 @@ def create(directory: Path, organization: str | None, domains: Iterable[str], da
     key = certificates.new_key()
     made = certificates.authority_certificate(organization, key, excluded_names(domains), days)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write(directory / _KEY, certificates.key_pem(key), 0o600)
+    _write(directory / KEY, certificates.key_pem(key), 0o600)
     _write(directory / CERTIFICATE, to_pem(made), 0o644)
     return Authority(made, key)
 
@@ -92,10 +91,10 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 def load(directory: Path = DIRECTORY) -> Authority | None:
     """The authority; None where there is none. Raises AuthorityError for one that cannot be used."""
-    if not (directory / _KEY).exists() and not (directory / CERTIFICATE).exists():
+    if not is_there(directory):
         return None
     try:
-        return _parse(_read(directory / CERTIFICATE, private=False), _read(directory / _KEY, private=True))
+        return _parse(_read(directory / CERTIFICATE, private=False), _read(directory / KEY, private=True))
     except (OSError, ValueError) as error:
         raise AuthorityError(f"the authority in {directory} cannot be used: {error}") from error
 

@@ -38,6 +38,13 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
+def public_key_of(pem: bytes) -> ec.EllipticCurvePublicKey:
+    """Of a private key that key_pem() gave."""
+    key = serialization.load_pem_private_key(pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key.public_key()
+
+
 def to_der(certificate: x509.Certificate) -> bytes:
     """As it is sent."""
     return certificate.public_bytes(serialization.Encoding.DER)

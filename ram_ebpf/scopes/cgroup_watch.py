@@ -20,16 +20,21 @@ class CgroupWatch:
 
     def __init__(self, directories: Iterable[Path]) -> None:
         """Raises OSError where the kernel has no inotify instance left."""
-        self._directories = tuple(directories)
+        self._directories: dict[Path, None] = {}
         self._fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
             number = ctypes.get_errno()
             raise OSError(number, f"inotify: {os.strerror(number)}")
+        self.add(directories)
+
+    def add(self, directories: Iterable[Path]) -> None:
+        """Watches these as well."""
+        self._directories.update(dict.fromkeys(directories))
         self._add()
 
     def _add(self) -> None:
         """Adding again what is watched changes nothing; a directory may have come since."""
-        for directory in self._directories:
+        for directory in list(self._directories):
             mask = _IN_CREATE | _IN_DELETE | _IN_MOVED | _IN_ONLYDIR
             _libc.inotify_add_watch(self._fd, os.fsencode(directory), mask)
 

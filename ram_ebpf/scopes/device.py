@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink import NLM_F_DUMP_INTR
-from pyroute2.netlink.exceptions import NetlinkError
-
 from ram_ebpf.dataplane import namespaces
 from ram_ebpf.dataplane.abi import PlaceFlag
 from ram_ebpf.dataplane.devices import BEHIND, Device
@@ -41,6 +37,7 @@ class DeviceTarget(Target):
     """One device of this network namespace, by its name."""
 
     at_devices = True
+    period = 2.0  # beside what LinkWatch tells at once
 
     def __init__(self, name: str) -> None:
         """Raises ScopeError for the loopback interface."""
@@ -54,6 +51,9 @@ class DeviceTarget(Target):
             )
 
     def _look_up(self) -> Device | None:
+        from pyroute2 import IPRoute
+        from pyroute2.netlink.exceptions import NetlinkError
+
         with IPRoute() as netlink:
             try:
                 (link,) = netlink.get_links(ifname=self._name)
@@ -85,11 +85,13 @@ class Cable:
     bridge: str | None
 
 
-def _dump(netlink: IPRoute) -> list[Any]:
+def _dump(netlink: Any) -> list[Any]:
     """All devices. A device that is there throughout is among them, however many come and go meanwhile.
 
     The kernel says of a dump whether that was so (NLM_F_DUMP_INTR): it may have left out others then.
     """
+    from pyroute2.netlink import NLM_F_DUMP_INTR
+
     found: dict[int, Any] = {}
     for _ in range(_DUMPS):
         dump = list(netlink.get_links())
@@ -109,6 +111,9 @@ class Links:
     @classmethod
     def now(cls) -> Links:
         """Those that there are. Raises OSError."""
+        from pyroute2 import IPRoute
+        from pyroute2.netlink.exceptions import NetlinkError
+
         try:
             with IPRoute() as netlink:
                 links = _dump(netlink)
@@ -152,6 +157,8 @@ def devices_inside(namespace: Path, ends: Set[int]) -> frozenset[Device]:
     Such are a macvlan, a physical device, a veth into a third namespace. `ends`: the numbers in there of
     devices that do. Raises OSError when the namespace is gone.
     """
+    from pyroute2 import IPRoute
+
     with namespaces.inside(namespace), IPRoute() as netlink:
         return frozenset(
             _inside(link, namespace)
@@ -162,6 +169,9 @@ def devices_inside(namespace: Path, ends: Set[int]) -> frozenset[Device]:
 
 def number_of(namespace: Path) -> int | None:
     """By which this namespace knows another one; None when no device leads there. Raises OSError."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
     with namespace.open("rb") as file, IPRoute() as netlink:
         try:
             answer = netlink.get_netnsid(fd=file.fileno())

@@ -18,7 +18,7 @@ import docker
 import requests
 
 from ram_ebpf.dataplane.devices import Device
-from ram_ebpf.policy.scope import LABEL_PREFIX
+from ram_ebpf.policy.choices import LABEL_PREFIX
 from ram_ebpf.scopes.containers import Networks, RunningContainer, living
 from ram_ebpf.scopes.device import Links
 from ram_ebpf.scopes.news import News

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ram_ebpf.peer import peer_of
-from ram_ebpf.policy.scope import Engine
+from ram_ebpf.policy.choices import Engine
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount, of_process
 from ram_ebpf.scopes.target import Places, Target
 from ram_ebpf.scopes.unit import directories

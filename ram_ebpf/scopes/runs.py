@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ram_ebpf.policy.scope import Engine
+from ram_ebpf.policy.choices import Engine
 from ram_ebpf.scopes.target import Places, Target
 
 # Below the root of the hierarchy. moby: daemon/oci_linux.go (/docker), with BuildKit's /docker/buildkit and

@@ -7,23 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
-
-from ram_ebpf.policy.messages import explain
-from ram_ebpf.policy.scope import (
-    Builders,
-    BuildersScope,
-    CgroupScope,
-    ContainerScope,
-    Engine,
-    EngineScope,
-    HostOptions,
-    HostScope,
-    NetnsScope,
-    Posture,
-    Scope,
-    UnitScope,
-)
+from ram_ebpf.policy.choices import Builders, Engine, Posture
+from ram_ebpf.policy.enforced import EnforcedScope, ScopeLike
 from ram_ebpf.policy.terms import STRICT, Terms
 from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount, resolve
 from ram_ebpf.scopes.cgroup_watch import CgroupWatch
@@ -39,13 +24,6 @@ if TYPE_CHECKING:
     from ram_ebpf.scopes.containers import Containers, RunningContainer
     from ram_ebpf.scopes.cri import CriContainers
     from ram_ebpf.scopes.docker import DockerContainers, DockerPorts
-
-_KINDS = (
-    "cgroup:PATH, unit:NAME, device:NAME, netns:NAME, netns:PATH or netns:pid:N, container:NAME, "
-    "container:ID or container:label=KEY=VALUE, builders:buildx, builders:kubernetes or builders:any, "
-    "engine:docker, engine:containerd, engine:podman, engine:crio or engine:all, or host"
-)
-_PARSED = ("unit", "device", "netns", "container", "builders")
 
 
 @dataclass
@@ -70,17 +48,27 @@ class Selection:
 
     def ports(self) -> DockerPorts | None:
         """Where containers come that may be meant, where a scope names any."""
+        if self.containers is None:
+            return None
         from ram_ebpf.scopes.docker import DockerPorts
 
-        return DockerPorts(self.containers) if self.containers is not None else None
+        return DockerPorts(self.containers)
 
     def watches(self) -> list[Watch]:
         """What tells that something has changed."""
         watches: list[Watch] = [watch for watch in (self.containers, self.pods) if watch is not None]
+        directories: list[Path] = []
+        for target in self.targets:
+            if isinstance(target, CgroupTarget):
+                directories.append(target.directory.parent)
+                target.is_watched = True
         if any(isinstance(target, EngineTarget | RunsTarget | UnitTarget) for target in self.targets):
+            mount = self.cgroup_root or find_cgroup2_mount()
+            directories += (mount / name for name in WATCHED)
+        if directories:
             if self.cgroup_watch is None:
-                mount = self.cgroup_root or find_cgroup2_mount()
-                self.cgroup_watch = CgroupWatch(mount / name for name in WATCHED)
+                self.cgroup_watch = CgroupWatch(())
+            self.cgroup_watch.add(directories)
             watches.append(self.cgroup_watch)
         return watches
 
@@ -154,38 +142,11 @@ class Selection:
             self.notes.append(f"{target.label}: is not there; it is governed as soon as it is")
 
 
-def parse_scope(text: str, posture: Posture | None = None) -> Scope:
-    """A scope of a command line, `KIND:VALUE` or `host`. Raises ScopeError.
-
-    `posture`: None for the one that is usual for the kind.
-    """
-    if text == "host":
-        return HostScope(host=HostOptions(posture=posture or Posture.REGISTRIES))
-    kind, colon, value = text.partition(":")
-    if not colon or not value or kind not in ("cgroup", "engine", *_PARSED):
-        raise ScopeError(f"--scope {text}: is no scope of this version; write {_KINDS}")
-    more = {} if posture is None else {"posture": posture}
-    if kind == "cgroup":
-        return CgroupScope.model_construct(cgroup=value, posture=posture or Posture.STRICT)
-    if kind == "engine":
-        try:
-            return EngineScope(engine=Engine(value), posture=posture or Posture.STRICT)
-        except ValueError as error:
-            known = ", ".join(engine.value for engine in Engine)
-            raise ScopeError(f"--scope {text}: there is no engine {value!r}; write one of {known}") from error
-    try:
-        return _SCOPE.validate_python({kind: value, **more})
-    except ValidationError as error:
-        _, problem, cure = explain(error.errors(include_url=False)[0])
-        raise ScopeError(f"--scope {text}: {problem}; {cure}") from error
-
-
-_OF_CGROUPS = (CgroupScope, EngineScope, UnitScope)
-_SCOPE: TypeAdapter[Scope] = TypeAdapter(Scope)
+_OF_CGROUPS = ("cgroup", "engine", "unit")
 
 
 def select(
-    scopes: Sequence[Scope], cgroup_root: Path | None = None, before: Selection | None = None
+    scopes: Sequence[ScopeLike], cgroup_root: Path | None = None, before: Selection | None = None
 ) -> Selection:
     """Finds out what all scopes mean. Raises ScopeError for one that this host cannot govern.
 
@@ -201,47 +162,48 @@ def select(
     return selection
 
 
-def add_scope(selection: Selection, scope: Scope, index: int) -> None:
+def add_scope(selection: Selection, scope: ScopeLike, index: int) -> None:
     """Adds one, which stands at this place among the policy's scopes. Raises ScopeError."""
     cgroup_root = selection.cgroup_root
     selection.terms = Terms.of(scope, index)
-    if isinstance(scope, CgroupScope):
+    kind, target = scope.kind, scope.target
+    if kind == "cgroup":
         strict = scope.posture is Posture.STRICT
-        cgroup = resolve(scope.cgroup, may_be_root=not strict)
+        cgroup = resolve(target, may_be_root=not strict)
         selection.add_cgroup(cgroup, f"cgroup {cgroup}")
-    elif isinstance(scope, EngineScope):
-        _select_engine(scope.engine, selection)
-        if scope.runs is not None:
-            selection.terms = replace(selection.terms, posture=scope.runs)
-            selection.add(RunsTarget(scope.engine, cgroup_root or find_cgroup2_mount()))
-    elif isinstance(scope, HostScope):
+    elif kind == "engine":
+        _select_engine(Engine(target), selection)
+        runs: Posture | None = getattr(scope, "runs", None)
+        if runs is not None:
+            selection.terms = replace(selection.terms, posture=runs)
+            selection.add(RunsTarget(Engine(target), cgroup_root or find_cgroup2_mount()))
+    elif kind == "host":
         selection.add(HostTarget(cgroup_root or find_cgroup2_mount()))
-    elif isinstance(scope, UnitScope):
-        selection.add(UnitTarget(scope.unit, find_cgroup2_mount()))
-    elif isinstance(scope, NetnsScope):
-        selection.add(NetnsTarget(scope.netns))
-    elif isinstance(scope, ContainerScope):
-        selection.add_container(scope.container)
-    elif isinstance(scope, BuildersScope):
-        selection.add_builders(scope.builders)
+    elif kind == "unit":
+        selection.add(UnitTarget(target, find_cgroup2_mount()))
+    elif kind == "netns":
+        selection.add(NetnsTarget(target))
+    elif kind == "container":
+        selection.add_container(target)
+    elif kind == "builders":
+        selection.add_builders(Builders(target))
     else:
-        selection.add(DeviceTarget(scope.device))
+        selection.add(DeviceTarget(target))
 
 
-def without_cgroups(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
+def without_cgroups(scopes: Sequence[ScopeLike]) -> tuple[ScopeLike, ...]:
     """The same where the kernel cannot tell the sockets of one cgroup from another's: the whole host instead.
 
     It allows what any of the scopes that it stands for allowed, and is in posture registries.
     """
-    kept = [scope for scope in scopes if not isinstance(scope, _OF_CGROUPS)]
+    kept = [scope for scope in scopes if scope.kind not in _OF_CGROUPS]
     if len(kept) == len(scopes):
         return tuple(scopes)
-    more = [entry for scope in scopes if isinstance(scope, _OF_CGROUPS) for entry in scope.registries]
-    more += [entry for scope in kept if isinstance(scope, HostScope) for entry in scope.registries]
-    options = HostOptions(posture=Posture.REGISTRIES)
-    if more:
-        options = options.model_copy(update={"registries": tuple(dict.fromkeys(more))})
-    return (HostScope(host=options), *(scope for scope in kept if not isinstance(scope, HostScope)))
+    replaced = [scope for scope in scopes if scope.kind in _OF_CGROUPS]
+    replaced += [scope for scope in kept if scope.kind == "host"]
+    more = dict.fromkeys(entry for scope in replaced for entry in scope.registries)
+    host = EnforcedScope("host", "", Posture.REGISTRIES, tuple(more))
+    return (host, *(scope for scope in kept if scope.kind != "host"))
 
 
 def _select_engine(engine: Engine, selection: Selection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ class Places:
 
     def __bool__(self) -> bool:
         return bool(self.cgroups or self.devices)
+
+
+_NOWHERE = Places()
+_WATCHED_PERIOD = 2.0  # seconds
 
 
 class Target(ABC):
@@ -52,13 +57,20 @@ class Target(ABC):
 class CgroupTarget(Target):
     """One cgroup, by its directory."""
 
+    is_watched = False
+    """Whether somebody tells when the directory goes or comes (CgroupWatch)."""
+
     def __init__(self, directory: Path, label: str = "") -> None:
         self.directory = directory
         self.label = label or f"cgroup {directory}"
+        self._there = Places(cgroups=frozenset({directory}))
 
     def find(self) -> Places:
         """The directory, if it is there."""
-        return Places(cgroups=frozenset({self.directory} if self.directory.is_dir() else ()))
+        found = os.path.isdir(self.directory)  # noqa: PTH112 - often
+        # Only as long as it is there nobody can have removed what it is in, and what is told is told of that.
+        self.period = _WATCHED_PERIOD if found and self.is_watched else 0.0
+        return self._there if found else _NOWHERE
 
 
 class Watch(Protocol):

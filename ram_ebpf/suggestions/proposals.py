@@ -19,9 +19,9 @@ from ram_ebpf.policy.fields import MAX_PORTS, MAX_PRIVATE_NETWORKS, IPAddress
 from ram_ebpf.policy.model import AddressEntry, CatalogueEntry, HostEntry, Policy, RegistryEntry
 from ram_ebpf.policy.names import HostPattern, PatternError, PatternKind
 from ram_ebpf.policy.rules import MAX_PORT_LISTS, NameRule, RuleSet, compile_rules
+from ram_ebpf.policy.scope_rules import rules_of_scopes
 from ram_ebpf.policy.source import PolicySource
 from ram_ebpf.policy.special import is_special
-from ram_ebpf.policy.terms import rules_of_scopes
 from ram_ebpf.policy.words import plural, show
 from ram_ebpf.suggestions.refused import Refused
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ram_ebpf.oci.reference import ImageNameError, registry_of_domain
-from ram_ebpf.policy.fields import IPAddress
+from ram_ebpf.policy.choices import IPAddress
 from ram_ebpf.policy.names import MAX_NAME, normalise
 
 _VERDICTS = ("deny", "would-deny")

@@ -419,14 +419,19 @@ def test_rules_have_one_identity_in_all_policies() -> None:
         "version: 1\nregistries:\n  - host: b.test\n  - host: '*.a.test'\n    ports: [1]\n  - host: A.test.\n"
         "denied: ['*.b.test']\nproxies: [{ address: 10.0.0.0/8, ports: [1] }]\n"
     )
-    both = set(one.numbers) & set(other.numbers)
+    live, others = (identities_of(tables) for tables in (one, other))
+    both = live.keys() & others.keys()
     assert {str(one.rules.match(name)) for name in ("a.test", "x.a.test")} == {
-        str(one.rule(one.numbers[identity])) for identity in both
+        str(one.rule(live[identity])) for identity in both
     }
-    assert all(
-        identity == identity_of(rule) for identity in both if (rule := other.rule(other.numbers[identity]))
-    )
-    assert len(other.numbers) == 5  # the deny rule, and the proxy, which is no registry, have their own
-    assert dict(one.live()) == {
-        struct.pack("=Q", identity): struct.pack("=I", number) for identity, number in one.numbers.items()
-    }
+    assert all(identity == identity_of(rule) for identity in both if (rule := other.rule(others[identity])))
+    assert len(others) == 5  # the deny rule, and the proxy, which is no registry, have their own
+    assert all(one.number_of(identity) == number for identity, number in live.items())
+    assert [one.number_of(identity) for identity in others.keys() - both] == [0] * 3
+    assert [one.number_of(identity) for identity in (0, 2**64 - 1)] == [0, 0]
+
+
+def identities_of(tables: Tables) -> dict[int, int]:
+    """Identity to number."""
+    unpack = struct.Struct("=QI").unpack
+    return dict(unpack(key + value) for key, value in tables.live())

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+import pickle
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ram_ebpf.cli import run
 from ram_ebpf.cli.main import main
 from ram_ebpf.daemon import controller
+from ram_ebpf.daemon.policy_process import answers
+from ram_ebpf.daemon.reading import Wanted
 from ram_ebpf.dataplane import matching
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.compiler import CompileError
 from ram_ebpf.dataplane.plane import BusyCgroupError
 from ram_ebpf.dataplane.syscall import VerifierError
 from ram_ebpf.policy.automaton import AutomatonTooLarge
-from ram_ebpf.policy.scope import Engine, EngineScope, Posture, Scope
+from ram_ebpf.policy.enforced import EnforcedScope, ScopeLike
+from ram_ebpf.policy.ruleset import RuleSet
+from ram_ebpf.policy.scope import Engine, EngineScope, Posture
 from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes import cgroup, selection
 from ram_ebpf.scopes.selection import Selection
@@ -64,6 +70,42 @@ class FakeController:
             raise self.at_run
 
 
+class HereReader:
+    """Does what the process does, in this one: to start that for each test would take most of the time."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._requests: list[object] = [wanted]
+        self._answers = answers(iter(self._requests))
+
+    def read(self) -> Any:
+        return self._next()
+
+    def rules(self, terms: Iterable[Terms]) -> dict[Terms, RuleSet]:
+        wanted = list(dict.fromkeys(terms))
+        self._requests.append(pickle.loads(pickle.dumps(wanted)))
+        return dict(zip(wanted, self._next(), strict=True))
+
+    def _next(self) -> Any:
+        found = pickle.loads(pickle.dumps(next(self._answers)))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> HereReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "PolicyReader", HereReader)
+
+
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeController]:
     kind = type("Fake", (FakeController,), {})
@@ -80,12 +122,12 @@ def user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def scopes(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
+def scopes(monkeypatch: pytest.MonkeyPatch) -> list[ScopeLike]:
     """We are root, and each scope leads to one cgroup. What was selected."""
-    seen: list[Scope] = []
+    seen: list[ScopeLike] = []
 
     def select(
-        scopes: Sequence[Scope], cgroup_root: Path | None = None, before: Selection | None = None
+        scopes: Sequence[ScopeLike], cgroup_root: Path | None = None, before: Selection | None = None
     ) -> Selection:
         seen.extend(scopes)
         return Selection(
@@ -169,7 +211,7 @@ def test_rules_of_a_scope_that_cannot_be_made_come_first(
 
 @pytest.mark.parametrize("scope", ["nonsense", "engine:lxc", "cgroup:", "unit:docker", ""])
 def test_a_wrong_scope(
-    scope: str, scopes: list[Scope], capsys: pytest.CaptureFixture[str], fake: type[FakeController]
+    scope: str, scopes: list[ScopeLike], capsys: pytest.CaptureFixture[str], fake: type[FakeController]
 ) -> None:
     assert main(["run", "--scope", "engine:docker", "--scope", scope]) == os.EX_CONFIG
     shown = capsys.readouterr()
@@ -188,19 +230,19 @@ def test_a_scope_that_is_not_there(
     assert capsys.readouterr().err.startswith(f"ram-ebpf: cgroup /{name}: ")
 
 
-def test_the_command_lines_scopes_replace_the_policys(policy: Path, scopes: list[Scope]) -> None:
+def test_the_command_lines_scopes_replace_the_policys(policy: Path, scopes: list[ScopeLike]) -> None:
     assert main(["run", "--policy", str(policy), "--scope", "engine:docker", "--scope", "cgroup:x"]) == 0
     assert [(scope.kind, scope.target) for scope in scopes] == [("engine", "docker"), ("cgroup", "x")]
 
 
-def test_the_policys_scopes(policy: Path, scopes: list[Scope]) -> None:
+def test_the_policys_scopes(policy: Path, scopes: list[ScopeLike]) -> None:
     assert main(["run", "--policy", str(policy)]) == 0
     assert [(scope.kind, scope.target) for scope in scopes] == [("cgroup", "/mine")]
 
 
-def test_the_default_scopes(scopes: list[Scope]) -> None:
+def test_the_default_scopes(scopes: list[ScopeLike]) -> None:
     assert main(["run"]) == 0
-    assert scopes == [EngineScope(engine=Engine.ALL)]
+    assert scopes == [EnforcedScope.of(EngineScope(engine=Engine.ALL))]
 
 
 # --- posture and host
@@ -208,7 +250,7 @@ def test_the_default_scopes(scopes: list[Scope]) -> None:
 
 @pytest.mark.parametrize("posture", [None, *Posture])
 def test_posture_of_the_command_lines_scopes(
-    policy: Path, scopes: list[Scope], posture: Posture | None
+    policy: Path, scopes: list[ScopeLike], posture: Posture | None
 ) -> None:
     options = [] if posture is None else ["--posture", posture.value]
     chosen = ["--scope", "engine:docker", "--scope", "host", "--scope", "unit:a.service"]
@@ -219,7 +261,7 @@ def test_posture_of_the_command_lines_scopes(
 
 
 def test_posture_of_no_scope(
-    policy: Path, scopes: list[Scope], capsys: pytest.CaptureFixture[str], fake: type[FakeController]
+    policy: Path, scopes: list[ScopeLike], capsys: pytest.CaptureFixture[str], fake: type[FakeController]
 ) -> None:
     """Those of the policy have theirs there."""
     assert main(["run", "--policy", str(policy), "--posture", "registries"]) == os.EX_USAGE == 64
@@ -238,12 +280,12 @@ def test_no_such_posture(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("given", [False, True])
 def test_what_stands_for_the_host(
-    given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scopes: list[Scope]
+    given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scopes: list[ScopeLike]
 ) -> None:
     seen: list[Path | None] = []
 
     def select(
-        _: Sequence[Scope], cgroup_root: Path | None = None, before: Selection | None = None
+        _: Sequence[ScopeLike], cgroup_root: Path | None = None, before: Selection | None = None
     ) -> Selection:
         seen.append(cgroup_root)
         return Selection([CgroupTarget(Path("/sys/fs/cgroup/docker"))])
@@ -265,7 +307,7 @@ def test_what_cannot_stand_for_the_host(
 
 
 def test_kernel_that_takes_all_sockets_for_the_roots(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scopes: list[Scope]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scopes: list[ScopeLike]
 ) -> None:
     monkeypatch.setattr(matching, "sockets_match", lambda _: False)
     assert main(["run", "--scope", "engine:docker", "--scope", "device:eth0"]) == 0
@@ -336,7 +378,7 @@ def test_rules_for_each_of_the_terms(
 
 
 def test_nothing_to_govern(
-    scopes: list[Scope],
+    scopes: list[ScopeLike],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     fake: type[FakeController],
@@ -353,7 +395,9 @@ def test_nothing_to_govern(
 # --- what comes of it
 
 
-def test_success(scopes: list[Scope], capsys: pytest.CaptureFixture[str], fake: type[FakeController]) -> None:
+def test_success(
+    scopes: list[ScopeLike], capsys: pytest.CaptureFixture[str], fake: type[FakeController]
+) -> None:
     assert main(["run"]) == 0
     assert fake.governed == [Path("/sys/fs/cgroup/docker")]
     shown = capsys.readouterr()
@@ -361,7 +405,7 @@ def test_success(scopes: list[Scope], capsys: pytest.CaptureFixture[str], fake: 
     assert shown.err == "ram-ebpf: docker (pid 7) in /sys/fs/cgroup/docker\n"
 
 
-def test_options(scopes: list[Scope], tmp_path: Path, fake: type[FakeController]) -> None:
+def test_options(scopes: list[ScopeLike], tmp_path: Path, fake: type[FakeController]) -> None:
     assert main(["run"]) == 0
     assert fake.made[3] == controller.Options(False, DEFAULT_DIRECTORY)
     assert main(["run", "--log-dns", "--cache", str(tmp_path)]) == 0
@@ -372,7 +416,7 @@ def test_options(scopes: list[Scope], tmp_path: Path, fake: type[FakeController]
 def test_log_formats(
     log_format: str,
     start: str,
-    scopes: list[Scope],
+    scopes: list[ScopeLike],
     capsys: pytest.CaptureFixture[str],
     fake: type[FakeController],
 ) -> None:
@@ -401,7 +445,7 @@ def test_failures(
     error: Exception,
     status: int,
     text: str,
-    scopes: list[Scope],
+    scopes: list[ScopeLike],
     capsys: pytest.CaptureFixture[str],
     fake: type[FakeController],
 ) -> None:

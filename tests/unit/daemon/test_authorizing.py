@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from ram_ebpf.daemon import authorizing
-from ram_ebpf.daemon.authorizing import Authorizing
+from ram_ebpf.daemon.authorizing import Authorizing, judged_terms
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.model import Policy
-from ram_ebpf.policy.terms import Terms, rules_of_scopes
+from ram_ebpf.policy.scope_rules import rules_of
+from ram_ebpf.policy.terms import Terms
 
 POLICY = """\
 version: 1
@@ -39,8 +40,7 @@ def made(policy: Policy, inside: int | None = None, directory: Path = Path("/now
     terms = None if inside is None else Terms.of(policy.scopes[inside], inside)
     return Authorizing(
         policy,
-        load_catalogue(),
-        rules_of_scopes(policy, load_catalogue()),
+        {terms: rules_of(policy, load_catalogue(), terms) for terms in judged_terms(policy)},
         lambda cgroup: None if terms is None else ("a scope", terms),
         Path("/sys/fs/cgroup"),
         directory,

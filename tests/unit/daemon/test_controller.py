@@ -16,7 +16,7 @@ import dns.rrset
 import pytest
 
 from ram_ebpf.daemon import controller
-from ram_ebpf.daemon.authorizing import Authorizing
+from ram_ebpf.daemon.authorizing import Authorizing, judged_terms
 from ram_ebpf.daemon.controller import Controller, Options, settings_of
 from ram_ebpf.daemon.learning import HANDED_OVER
 from ram_ebpf.daemon.records import RecordWriter
@@ -27,13 +27,16 @@ from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dns import seeding
+from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import default_policy, parse_policy
 from ram_ebpf.policy.model import Policy
 from ram_ebpf.policy.recognition import Unknown
+from ram_ebpf.policy.ruleset import RuleSet
 from ram_ebpf.policy.scope import Posture
-from ram_ebpf.policy.terms import STRICT, Terms, rules_of
+from ram_ebpf.policy.scope_rules import rules_of
+from ram_ebpf.policy.terms import STRICT, Terms
 
 from .plane import FakePlane
 from .samples import DNS_EVENT, EVENT
@@ -57,6 +60,10 @@ def policy_of(more: str) -> Policy:
     """Without the responder, which a plane without a kernel has no maps for."""
     text = f"version: 1\nregistries: [{{host: a.example}}]\n{more}refusals: {{ responder: off }}\n"
     return parse_policy(text.encode(), "policy.yaml")
+
+
+def judged_by(policy: Policy) -> dict[Terms, RuleSet]:
+    return {terms: rules_of(policy, load_catalogue(), terms) for terms in judged_terms(policy)}
 
 
 Lookups = list[tuple[float, str, Sequence[int]]]
@@ -93,7 +100,13 @@ class Running:
         self._stream = io.StringIO()
         made = {each: rules_of(policy, load_catalogue(), each) for each in terms}
         rules = made[terms[0]]
-        self.controller = Controller(policy, made, RecordWriter(True, self._stream), options)
+        self.controller = Controller(
+            policy,
+            made,
+            RecordWriter(True, self._stream),
+            options,
+            encrypted=load_encrypted_resolvers().known,
+        )
         plane = self.controller._plane
         assert isinstance(plane, FakePlane)
         self.plane = plane
@@ -141,7 +154,7 @@ def test_plugin_that_cannot_be_served(running: Running, tmp_path: Path) -> None:
     (tmp_path / "plugins").write_text("a file")
     policy = policy_of("docker: { authorization: true }\n")
     running.controller._authorizing = Authorizing(
-        policy, load_catalogue(), {}, lambda cgroup: None, directory=tmp_path / "plugins"
+        policy, judged_by(policy), lambda cgroup: None, directory=tmp_path / "plugins"
     )
     running.controller._begin_authorizing()
     assert [line["event"] for line in running.log] == ["no-plugin"]
@@ -150,7 +163,7 @@ def test_plugin_that_cannot_be_served(running: Running, tmp_path: Path) -> None:
 
 def test_refused_requests_are_told(running: Running) -> None:
     policy = policy_of("docker: { authorization: true }\n")
-    running.controller._authorizing = plugin = Authorizing(policy, load_catalogue(), {}, lambda cgroup: None)
+    running.controller._authorizing = plugin = Authorizing(policy, judged_by(policy), lambda cgroup: None)
     plugin.answer(b'{"RequestMethod": "POST", "RequestUri": "/images/ghcr.io/x/push"}', 0)
     running.controller._tell_of_requests()
     assert [(line["event"], line["reason"]) for line in running.log] == [("denied", "denied-image")]

@@ -64,13 +64,13 @@ def test_loaded_once() -> None:
     ],
 )
 def test_addresses(address: str) -> None:
-    assert ip(address) in load_encrypted_resolvers().addresses
+    assert ip(address) in load_encrypted_resolvers().known.addresses
 
 
 def test_every_address_is_a_public_one() -> None:
     """So no rule for a host of one's own can meet one."""
-    assert all(address.is_global for address in load_encrypted_resolvers().addresses)
-    assert ip("1.1.1.4") not in load_encrypted_resolvers().addresses
+    assert all(address.is_global for address in load_encrypted_resolvers().known.addresses)
+    assert ip("1.1.1.4") not in load_encrypted_resolvers().known.addresses
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_every_address_is_a_public_one() -> None:
     ],
 )
 def test_serves(name: str) -> None:
-    assert load_encrypted_resolvers().serves(name)
+    assert load_encrypted_resolvers().known.serves(name)
 
 
 @pytest.mark.parametrize(
@@ -134,21 +134,21 @@ def test_serves(name: str) -> None:
     ],
 )
 def test_does_not_serve(name: str) -> None:
-    assert not load_encrypted_resolvers().serves(name)
+    assert not load_encrypted_resolvers().known.serves(name)
 
 
 def test_only_ascii_letters_have_case() -> None:
     """str.lower() makes a k of U+212A, which no DNS name has."""
-    assert load_encrypted_resolvers().serves("dns.mullvad.net")
+    assert load_encrypted_resolvers().known.serves("dns.mullvad.net")
     given = {"providers": [{**PROVIDER, "endpoints": [{**ENDPOINT, "names": ["k.example"]}]}]}
-    resolvers = EncryptedResolvers.model_validate(given)
+    resolvers = EncryptedResolvers.model_validate(given).known
     assert resolvers.serves("K.EXAMPLE")
     assert not resolvers.serves("\u212a.example")
 
 
 @given(st.text())
 def test_any_text(name: str) -> None:
-    resolvers = load_encrypted_resolvers()
+    resolvers = load_encrypted_resolvers().known
     resolvers.serves(name)
     assert resolvers.serves(f"{name}.dns.google")
 

@@ -14,7 +14,6 @@ from ram_ebpf.dns import resolvers
 from ram_ebpf.dns.resolvers import (
     auto_resolvers,
     configured_resolvers,
-    host_addresses,
     parse_nameservers,
     parse_words,
     resolvers_of,
@@ -155,39 +154,6 @@ def test_configured() -> None:
         TrustedResolver(ip("127.0.0.9"), 53, True),
     ]
     assert configured_resolvers([], set()) == []
-
-
-class Netlink:
-    """Stands for pyroute2's class, with the addresses of a link to a peer."""
-
-    class Item(dict[str, str]):
-        def get_attr(self, name: str) -> str | None:
-            return self.get(name)
-
-    def __enter__(self) -> Netlink:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-    def get_addr(self) -> list[Netlink.Item]:
-        return [
-            self.Item(IFA_ADDRESS="127.0.0.1", IFA_LOCAL="127.0.0.1"),
-            self.Item(IFA_ADDRESS="2001:db8::7"),  # IPv6 has IFA_LOCAL only where there is a peer
-            self.Item(IFA_ADDRESS="10.8.0.1", IFA_LOCAL="10.8.0.2"),
-        ]
-
-
-def test_host_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyroute2.IPRoute", Netlink)
-    assert host_addresses() >= {ip("127.0.0.1"), ip("2001:db8::7")}
-
-
-def test_host_addresses_of_a_link_to_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """IFA_ADDRESS is the peer's address there, and IFA_LOCAL ours (linux/if_addr.h)."""
-    monkeypatch.setattr("pyroute2.IPRoute", Netlink)
-    assert ip("10.8.0.2") in host_addresses()
-    assert ip("10.8.0.1") not in host_addresses()
 
 
 def test_what_a_policy_says(monkeypatch: pytest.MonkeyPatch) -> None:

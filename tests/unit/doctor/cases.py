@@ -7,7 +7,7 @@ from pathlib import Path
 from ram_ebpf.doctor.case import Case
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
-from ram_ebpf.policy.terms import rules_of_scopes
+from ram_ebpf.policy.scope_rules import rules_of_scopes
 
 
 def case_of(text: str, cgroup_root: Path | None = None) -> Case:

@@ -18,7 +18,8 @@ from ram_ebpf.metrics.scraping import BusyError, Scraping, Snapshot, count_rules
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.scope import Posture
-from ram_ebpf.policy.terms import Terms, rules_of
+from ram_ebpf.policy.scope_rules import rules_of
+from ram_ebpf.policy.terms import Terms
 
 SAMPLES = [Sample(metric.name, 7, tuple("x" for _ in metric.labels)) for metric in METRICS]
 

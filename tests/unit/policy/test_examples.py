@@ -13,7 +13,7 @@ from ram_ebpf.policy.loader import default_policy, load_policy, parse_policy
 from ram_ebpf.policy.model import HostEntry
 from ram_ebpf.policy.rules import compile_rules
 from ram_ebpf.policy.scope import Posture
-from ram_ebpf.policy.terms import rules_of_scopes
+from ram_ebpf.policy.scope_rules import rules_of_scopes
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

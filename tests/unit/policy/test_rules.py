@@ -49,7 +49,7 @@ def test_addresses() -> None:
         AddressRule(ipaddress.ip_network("10.20.0.0/24"), (443, 5000), "p.yaml:3"),
         AddressRule(ipaddress.ip_network("fd00::1/128"), (443,), "p.yaml:5"),
     )
-    assert rules.names == ()
+    assert not rules.names
 
 
 def test_catalogue_and_own_entry_merge() -> None:
@@ -152,7 +152,7 @@ def test_match_is_the_greatest_rank_that_matches(texts: list[str], name: str) ->
     assert [rule.rank for rule in rules.names] == list(range(1, len(texts) + 1))
     ranks = [rule.pattern.specificity for rule in rules.names]
     assert ranks == sorted(ranks)
-    assert sum(len(rules.of_kind(kind)) for kind in PatternKind) == len(texts)
+    assert sum(len(list(rules.of_kind(kind))) for kind in PatternKind) == len(texts)
 
 
 def denying(registries: str, *denied: str) -> RuleSet:

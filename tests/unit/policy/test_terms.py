@@ -13,7 +13,8 @@ from ram_ebpf.policy.model import AddressEntry, CatalogueEntry, HostEntry, Polic
 from ram_ebpf.policy.names import PatternKind
 from ram_ebpf.policy.rules import NameRule, RuleSet, compile_rules
 from ram_ebpf.policy.scope import Posture
-from ram_ebpf.policy.terms import STRICT, Terms, rules_of, rules_of_scopes
+from ram_ebpf.policy.scope_rules import rules_of, rules_of_scopes
+from ram_ebpf.policy.terms import STRICT, Terms
 
 CATALOGUE = load_catalogue()
 POLICY = """version: 1

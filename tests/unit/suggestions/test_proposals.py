@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.model import HostEntry
 from ram_ebpf.policy.rules import compile_rules
-from ram_ebpf.policy.terms import rules_of_scopes
+from ram_ebpf.policy.scope_rules import rules_of_scopes
 from ram_ebpf.suggestions.proposals import Kind, Suggestions, suggest
 from ram_ebpf.suggestions.refused import Refused
 from ram_ebpf.suggestions.summary import Forgotten

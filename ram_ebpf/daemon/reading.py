@@ -1,0 +1,118 @@
+"""Has a policy read and its rules made in a process of its own, which ends then.
+
+What checks a policy (pydantic, YAML, the catalogue) takes 15 MB by itself, and 200 MB for 100 000 rules, most
+of which no process gives back. The daemon gets what policy_process.py makes: plain data.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ram_ebpf.dns.encrypted_names import EncryptedNames
+    from ram_ebpf.policy.choices import Posture
+    from ram_ebpf.policy.enforced import EnforcedPolicy
+    from ram_ebpf.policy.ruleset import RuleSet
+    from ram_ebpf.policy.terms import Terms
+    from ram_ebpf.scopes.cgroup import ScopeError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be read. `file`: None for the built-in policy. `scopes`: of the command line, instead of the
+    policy's; `posture`: of these. `or_last_good`: if the file is wrong, the policy that was enforced last.
+    `last_good_first`: that one anyway, if there is one that can be used. `directory`: to which the file's path
+    may be relative."""
+
+    file: str | None
+    scopes: tuple[str, ...] = ()
+    posture: Posture | None = None
+    or_last_good: bool = False
+    last_good_first: bool = False
+    directory: str = field(default_factory=os.getcwd)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What was read. `remarks`: for standard error. `problem`: with a scope of the command line."""
+
+    policy: EnforcedPolicy
+    encrypted: EncryptedNames
+    remarks: tuple[str, ...] = ()
+    problem: ScopeError | None = None
+
+
+class ReaderError(RuntimeError):
+    """The process has ended before it had answered."""
+
+
+class PolicyReader:
+    """The process, from its start to close(). It works while its caller does something else."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        """Begins to read. Raises OSError where no process can be started."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ram_ebpf.daemon.policy_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd="/",  # `-m` looks for modules here first: not where somebody else may have put some
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,  # so that Ctrl-C is for us
+        )
+        self._send(wanted)
+
+    def read(self) -> Read:
+        """The policy. Raises PolicyErrors, of its rules too, or ReaderError."""
+        return self._receive()  # type: ignore[no-any-return]
+
+    def rules(self, terms: Iterable[Terms]) -> dict[Terms, RuleSet]:
+        """The rules that hold under these. Raises PolicyErrors or ReaderError."""
+        wanted = list(dict.fromkeys(terms))
+        self._send(wanted)
+        return dict(zip(wanted, self._receive(), strict=True))
+
+    def _send(self, request: object) -> None:
+        assert self._process.stdin is not None
+        try:
+            pickle.dump(request, self._process.stdin)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended: the answer will say so
+
+    def _receive(self) -> Any:
+        assert self._process.stdout is not None
+        try:
+            answer = pickle.load(self._process.stdout)  # noqa: S301 - it is our own process
+        except EOFError:
+            status = self._process.wait()
+            raise ReaderError(
+                f"the process that reads the policy has ended early, with status {status}; start ram-ebpf "
+                "again, and if that does not help, see what is said above and whether there is enough memory"
+            ) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """Ends the process, and with it all that it has taken."""
+        self._process.kill()
+        with self._process:  # closes its pipes, and waits
+            pass
+
+    def __enter__(self) -> PolicyReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,135 @@
+"""The process that reads a policy, as it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from ram_ebpf.daemon.authorizing import judged_terms
+from ram_ebpf.daemon.reading import PolicyReader, ReaderError, Wanted
+from ram_ebpf.policy.catalogue import load_catalogue
+from ram_ebpf.policy.choices import Mode, Posture
+from ram_ebpf.policy.enforced import EnforcedPolicy, EnforcedScope
+from ram_ebpf.policy.errors import PolicyErrors
+from ram_ebpf.policy.loader import parse_policy
+from ram_ebpf.policy.scope_rules import rules_of
+from ram_ebpf.policy.terms import Terms
+from ram_ebpf.scopes.cgroup import ScopeError
+
+POLICY = """\
+version: 1
+organization: acme
+mode: audit
+message: Ask.
+registries: [ghcr, { host: "*.a.example", ports: [1, 2] }]
+denied: [x.a.example]
+resolvers: [10.0.0.53, { address: "::1", port: 5353 }]
+dns: { grace_seconds: 7 }
+docker: { authorization: true }
+scopes:
+  - cgroup: /mine
+    registries: [quay]
+  - engine: docker
+    runs: registries
+  - host: { registries: [{ host: h.example }] }
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+def test_what_it_reads_is_what_the_file_says(file: Path) -> None:
+    policy = parse_policy(POLICY.encode(), str(file))
+    with PolicyReader(Wanted(str(file))) as reader:
+        read = reader.read()
+        assert read.policy == EnforcedPolicy.of(policy)
+        assert (read.policy.mode, read.policy.dns.grace_seconds) == (Mode.AUDIT, 7)
+        assert read.policy.source.digest == policy.source.digest
+        assert read.encrypted.serves("dns.google")
+        assert (read.remarks, read.problem) == ((), None)
+        marked = [Terms.of(scope, index) for index, scope in enumerate(read.policy.scopes)]
+        terms = [Terms.of(scope, index) for index, scope in enumerate(policy.scopes)]
+        made = reader.rules([*marked, *judged_terms(read.policy)])
+    for one, other in zip(marked, terms, strict=True):
+        assert made[one] == rules_of(policy, load_catalogue(), other)
+        assert made[Terms(registries=one.registries)].match("quay.io") == (
+            rules_of(policy, load_catalogue(), Terms(registries=other.registries)).match("quay.io")
+        )
+    assert list(made) == [*marked, *(terms for terms in judged_terms(read.policy) if terms not in marked)]
+
+
+def test_it_ends(file: Path) -> None:
+    """With it goes all that it has taken."""
+    with PolicyReader(Wanted(str(file))) as reader:
+        reader.read()
+        pid = reader._process.pid
+        reader.close()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_path_from_where_the_caller_is(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(file.parent)
+    with PolicyReader(Wanted("policy.yaml")) as reader:
+        assert reader.read().policy.file == "policy.yaml"
+
+
+def test_a_wrong_policy(file: Path) -> None:
+    file.write_text("version: 1\nregistries: [nonsense]\n")
+    with PolicyReader(Wanted(str(file))) as reader, pytest.raises(PolicyErrors) as caught:
+        reader.read()
+    assert str(caught.value).startswith(f"{file}:2: registries[0]: 'nonsense' is not in the catalogue")
+
+
+def test_the_last_good_policy(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ram_ebpf.daemon import last_good
+
+    state = tmp_path / "state"
+    monkeypatch.setenv("RAM_EBPF_STATE", str(state))
+    last_good.keep(parse_policy(POLICY.encode(), str(file)), state)
+    file.write_text("version: 2\n")
+    with PolicyReader(Wanted(str(file), or_last_good=True)) as reader:
+        read = reader.read()
+    assert read.policy.organization == "acme"
+    assert "so the policy that was enforced last is used" in read.remarks[-1]
+    with PolicyReader(Wanted(str(file))) as reader, pytest.raises(PolicyErrors):
+        reader.read()
+
+
+def test_scopes_of_the_command_line(file: Path) -> None:
+    with PolicyReader(Wanted(str(file), ("host", "cgroup:/a"), Posture.STRICT)) as reader:
+        read = reader.read()
+    assert read.policy.scopes == (
+        EnforcedScope("host", "", Posture.STRICT),
+        EnforcedScope("cgroup", "/a", Posture.STRICT),
+    )
+    with PolicyReader(Wanted(str(file), ("nonsense",))) as reader:
+        problem = reader.read().problem
+    assert isinstance(problem, ScopeError)
+    assert str(problem).startswith("--scope nonsense: ")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_it_is_killed(file: Path, moment: str) -> None:
+    with PolicyReader(Wanted(str(file))) as reader:
+        if moment == "after":
+            reader.read()
+        os.kill(reader._process.pid, signal.SIGKILL)
+        with pytest.raises(ReaderError, match="ended early, with status -9; start ram-ebpf again"):
+            reader.read() if moment == "before" else reader.rules([Terms()])
+
+
+def test_nothing_is_looked_for_where_its_caller_is(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may start the daemon in a directory of somebody else's."""
+    (tmp_path / "yaml.py").write_text("raise SystemExit('taken from the working directory')")
+    monkeypatch.chdir(tmp_path)
+    with PolicyReader(Wanted(str(file))) as reader:
+        assert reader.read().policy.organization == "acme"
