@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Wanted:
     """What is to be read. `file`: None for the built-in policy. `scopes`: of the command line, instead of the
     policy's; `posture`: of these. `or_last_good`: if the file is wrong, the policy that was enforced last.
-    `last_good_first`: that one anyway, if there is one that can be used. `directory`: to which the file's path
-    may be relative."""
+    `last_good_first`: that one anyway, if there is one that can be used. `directory`: to which the path of
+    the file may be relative."""
 
     file: str | None
     scopes: tuple[str, ...] = ()

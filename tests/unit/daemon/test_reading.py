@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ denied: [x.a.example]
 resolvers: [10.0.0.53, { address: "::1", port: 5353 }]
 dns: { grace_seconds: 7 }
 docker: { authorization: true }
+fail: open
+metrics: { socket: /run/m.sock, group: prometheus }
+log: { burst: 5 }
+export: { syslog: { udp: 10.0.0.9 }, otlp: { endpoint: "http://c.example" } }
+control: { group: ops }
 scopes:
   - cgroup: /mine
     registries: [quay]
@@ -53,6 +59,18 @@ def test_what_it_reads_is_what_the_file_says(file: Path) -> None:
         assert (read.policy.mode, read.policy.dns.grace_seconds) == (Mode.AUDIT, 7)
         assert read.policy.source.digest == policy.source.digest
         assert read.encrypted.serves("dns.google")
+        for name in ("version", "organization", "mode", "message", "fail", "lease", "file"):
+            assert getattr(read.policy, name) == getattr(policy, name)
+        for part in ("dns", "connections", "recognition", "docker", "refusals", "control", "log"):
+            there = getattr(policy, part)
+            assert asdict(getattr(read.policy, part)) == {
+                name: getattr(there, name) for name in type(there).model_fields
+            }
+        assert read.policy.metrics is not None
+        assert policy.metrics is not None
+        assert (read.policy.metrics.socket_mode, read.policy.metrics.group) == (0o660, "prometheus")
+        for one, other in zip(read.policy.export.all, policy.export.all, strict=True):
+            assert (str(one), one.protocol, one.endpoint) == (str(other), other.protocol, other.endpoint)
         assert (read.remarks, read.problem) == ((), None)
         marked = [Terms.of(scope, index) for index, scope in enumerate(read.policy.scopes)]
         terms = [Terms.of(scope, index) for index, scope in enumerate(policy.scopes)]
@@ -100,6 +118,21 @@ def test_the_last_good_policy(file: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "so the policy that was enforced last is used" in read.remarks[-1]
     with PolicyReader(Wanted(str(file))) as reader, pytest.raises(PolicyErrors):
         reader.read()
+
+
+def test_the_last_good_policy_first(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at boot, when nobody has looked at the file yet."""
+    from ram_ebpf.daemon import last_good
+
+    monkeypatch.setenv("RAM_EBPF_STATE", str(tmp_path / "state"))
+    with PolicyReader(Wanted(str(file), last_good_first=True)) as reader:
+        assert reader.read().policy.organization == "acme"  # where there is none yet
+    last_good.keep(parse_policy(POLICY.encode(), str(file)), tmp_path / "state")
+    file.write_text("version: 1\nregistries: [ghcr]\norganization: other\n")
+    with PolicyReader(Wanted(str(file), last_good_first=True)) as reader:
+        assert reader.read().policy.organization == "acme"
+    with PolicyReader(Wanted(str(file), or_last_good=True)) as reader:
+        assert reader.read().policy.organization == "other"
 
 
 def test_scopes_of_the_command_line(file: Path) -> None:
