@@ -26,7 +26,7 @@ _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 _MESSAGE = struct.Struct("=4BI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
 _ERROR = struct.Struct("=i")
-_SIZES = {socket.AF_INET: 4, socket.AF_INET6: 16}
+_SIZES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 _BUFFER = 65536  # a dump comes in pieces of 32 KiB at most
 _PATIENCE = 2.0  # seconds that the kernel may take for one piece
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ram_ebpf.policy.choices import Builders, Engine, Posture
 from ram_ebpf.policy.enforced import EnforcedScope, ScopeLike
@@ -143,6 +143,7 @@ class Selection:
 
 
 _OF_CGROUPS = ("cgroup", "engine", "unit")
+S = TypeVar("S", bound="ScopeLike")
 
 
 def select(
@@ -191,7 +192,7 @@ def add_scope(selection: Selection, scope: ScopeLike, index: int) -> None:
         selection.add(DeviceTarget(target))
 
 
-def without_cgroups(scopes: Sequence[ScopeLike]) -> tuple[ScopeLike, ...]:
+def without_cgroups(scopes: Sequence[S]) -> tuple[S | EnforcedScope, ...]:
     """The same where the kernel cannot tell the sockets of one cgroup from another's: the whole host instead.
 
     It allows what any of the scopes that it stands for allowed, and is in posture registries.

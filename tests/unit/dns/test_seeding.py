@@ -8,7 +8,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -85,7 +85,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 @contextmanager
 def seeding_of(
-    names: Iterable[tuple[str, int]],
+    names: Sequence[tuple[str, int]],
     learn: Callable[[Answer, int], None],
     resolvers: Callable[[], Sequence[TrustedResolver]] = lambda: [RESOLVER],
 ) -> Iterator[Seeder]:
