@@ -4,8 +4,8 @@
 
 A start is the time from the fork of its process to the line `ready` of its log, at which all scopes are
 governed. It is taken as a multiple of what Python takes to start and end in the same place, which depends on
-the machine as much. Memory is that of the daemon alone, and with the responder's process. The processor time
-of 20 seconds is that of both.
+the machine as much. Memory is that of the daemon alone, and with the responder's process, and so is
+the processor time of 20 seconds.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ _IDLE_TURNS = 3
 _PATIENCE = 120.0
 _ROOT = Path(__file__).parents[1]
 PYTHON, CACHED, COMPILED = "python", "cached", "compiled"
+ALONE, ALL = "daemon", "with its processes"
 
 
 class Started:
@@ -157,7 +158,7 @@ def _memory(lab: Lab, sizes: tuple[int, ...]) -> dict[str, dict[str, dict[str, f
 
 
 def _idle(lab: Lab, seconds: float, turns: int) -> list[dict[str, float]]:
-    """Processor seconds of each turn: of the daemon with all its processes, and of a start of Python."""
+    """Processor seconds of each turn: of the daemon, with all its processes, and of a start of Python."""
     taken = []
     with started(lab, _FEW, lab.directory / "daemon-bench-cache") as daemon:
         time.sleep(_SETTLING)
@@ -167,9 +168,7 @@ def _idle(lab: Lab, seconds: float, turns: int) -> list[dict[str, float]]:
             after = {pid: processor_seconds(pid) for pid in daemon.pids}
             used = {pid: after[pid] - before.get(pid, 0.0) for pid in after}
             own = used[daemon.process.pid]
-            taken.append(
-                {"idle": sum(used.values()), "daemon alone": own, PYTHON: _processor_seconds_of_python()}
-            )
+            taken.append({ALL: sum(used.values()), ALONE: own, PYTHON: _processor_seconds_of_python()})
     return taken
 
 
@@ -197,11 +196,12 @@ def measure(quick: bool) -> Part:
             Figure(f"{name} / start of Python", ratios(starts, what, PYTHON), both, "s", wanted, " s")
         )
     part.figures += _of_memory(memory)
-    percent = estimate(100 * one["idle"] / seconds for one in idle)
-    shown = {f"{seconds:.0f} s idle": middle(idle)["idle"], PYTHON: middle(idle)[PYTHON]}
-    name = f"processor time of {seconds:.0f} idle seconds / start of Python"
-    aim_of_idle = None if quick else Aim(_AIM_IDLE, percent)
-    part.figures.append(Figure(name, ratios(idle, "idle", PYTHON), shown, "s", aim_of_idle, " %"))
+    for what, name in ((ALONE, "daemon alone"), (ALL, "all its processes")):
+        percent = estimate(100 * one[what] / seconds for one in idle)
+        shown = {what: middle(idle)[what], PYTHON: middle(idle)[PYTHON]}
+        aim_of_idle = Aim(_AIM_IDLE, percent) if what == ALONE and not quick else None
+        title = f"processor time of {seconds:.0f} idle seconds, {name} / start of Python"
+        part.figures.append(Figure(title, ratios(idle, what, PYTHON), shown, "s", aim_of_idle, " %"))
     part.details = {"start_seconds": starts, "memory_mb": memory, "idle_seconds": idle}
     return part
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ram_ebpf import __version__
-from ram_ebpf.authorization.judge import RequestReason
 from ram_ebpf.daemon.following import Following
 from ram_ebpf.daemon.reload_history import ReloadHistory
 from ram_ebpf.daemon.responder_state import Answered, ResponderState
@@ -61,6 +60,8 @@ def of_scopes(following: Following, plane: Plane) -> Iterator[Sample]:
 
 def of_requests(refused: Mapping[str, int]) -> Iterator[Sample]:
     """To Docker's API. `refused`: by the values of RequestReason."""
+    from ram_ebpf.authorization.judge import RequestReason  # with all that reads such requests
+
     for reason in RequestReason:
         yield Sample("ram_ebpf_docker_requests_refused_total", refused.get(reason.value, 0), (reason.value,))
 

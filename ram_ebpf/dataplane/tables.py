@@ -162,31 +162,30 @@ class Tables:
         for port, lists in self._lists_of_port.items():
             yield struct.pack("=I", port), struct.pack("=Q", lists)
 
-    @cached_property
-    def _identities(self) -> array[int]:
+    def _identities(self) -> Iterator[int]:
         """Of each rule, by number from 1."""
         names = (_identity_of_name(like, text) for like, text in self.rules.names.likes())
-        return array("Q", itertools.chain(names, map(identity_of, self._others)))
+        return itertools.chain(names, map(identity_of, self._others))
 
     @cached_property
-    def _by_identity(self) -> array[int]:
-        """The numbers in the order of the rules' identities."""
-        identities = self._identities
-        return array("I", sorted(range(1, self.count + 1), key=lambda number: identities[number - 1]))
+    def _by_identity(self) -> tuple[array[int], array[int]]:
+        """Identities, ascending, and the numbers of their rules: for who takes over from another policy."""
+        identities = array("Q", self._identities())
+        order = array("I", sorted(range(len(identities)), key=identities.__getitem__))
+        return array("Q", map(identities.__getitem__, order)), array("I", (index + 1 for index in order))
 
     def number_of(self, identity: int) -> int:
         """Of the rule with an identity; 0 when there is none."""
-        identities, order = self._identities, self._by_identity
-        place = bisect.bisect_left(order, identity, key=lambda number: identities[number - 1])
-        found = order[place] if place < len(order) else 0
-        return found if found and identities[found - 1] == identity else 0
+        identities, numbers = self._by_identity
+        place = bisect.bisect_left(identities, identity)
+        return numbers[place] if place < len(identities) and identities[place] == identity else 0
 
     def rule_entries(self) -> Pairs:
         """Rule number to struct ram_rule."""
         said = {id(like): self._list_and_flags(like) for like in self.rules.names.common()}
         names = (said[id(like)] for like, _ in self.rules.names.likes())
         every = itertools.chain(names, map(self._list_and_flags_of_other, self._others))
-        for number, (one, identity) in enumerate(zip(every, self._identities, strict=True), start=1):
+        for number, (one, identity) in enumerate(zip(every, self._identities(), strict=True), start=1):
             yield struct.pack("=I", number), struct.pack("=IIQ", *one, identity)
 
     @staticmethod
@@ -197,7 +196,7 @@ class Tables:
 
     def live(self) -> Pairs:
         """The identity of each rule to its number."""
-        for number, identity in enumerate(self._identities, start=1):
+        for number, identity in enumerate(self._identities(), start=1):
             yield struct.pack("=Q", identity), struct.pack("=I", number)
 
     def _list_and_flags(self, rule: NameRule) -> tuple[int, int]:
