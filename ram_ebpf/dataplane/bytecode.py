@@ -89,7 +89,7 @@ class Bytecode:
         """A form for the cache on disk and for the pipe from the compiler."""
         programs = {
             name: {
-                "instructions": base64.b64encode(program.instructions).decode("ascii"),
+                "instructions": base64.urlsafe_b64encode(program.instructions).decode("ascii"),
                 "references": program.references,
             }
             for name, program in self.programs.items()
@@ -131,7 +131,7 @@ def _object(data: Any, where: str, keys: Iterable[str] | None = None) -> dict[st
 def _program(data: Any, name: str) -> Program:
     item = _object(data, name, ("instructions", "references"))
     try:
-        instructions = base64.b64decode(item["instructions"], validate=True)
+        instructions = base64.b64decode(item["instructions"], altchars=b"-_", validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
         raise _wrong(name, f"instructions: {error}") from error
     references = item["references"]
