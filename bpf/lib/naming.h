@@ -70,34 +70,6 @@ static __always_inline bool ram_may_have_another(const struct ram_beginning *dra
 	return draft->outcome == RAM_READ_NAME && (!ram_is_request(draft) || ram_is_of_target(draft));
 }
 
-/* What has left of the connection was judged: its bytes are not needed, and those that follow stand alone. */
-static __always_inline void ram_begin_anew(struct ram_beginning *draft,
-					   const struct ram_connection *connection)
-{
-	draft->start = connection->named;
-	draft->again = 1;
-	draft->tunnel_port = connection->stage == RAM_STAGE_TUNNELLED ? connection->port : 0;
-	draft->part = RAM_HELLO_NEXT;
-	draft->need = 4;
-	draft->gathered = 0;
-	draft->held = 0;
-	draft->at = 0;
-	draft->skip = 0;
-	draft->record_left = 0;
-	draft->message_left = 0;
-	draft->outcome = RAM_READ_MORE;
-	draft->name_at = 0;
-	draft->name_length = 0;
-	draft->runs = 0;
-	draft->inner = 0;
-	draft->hello = 0;
-	draft->connects = 0;
-	draft->may_follow = 0;
-	draft->early_data = 0;
-	draft->event.rule = 0;
-	draft->event.reason = RAM_REASON_NONE;
-}
-
 /* Goes on with the program that reads what it is. Returns only when that cannot be. */
 static __always_inline void ram_call_reader(struct __sk_buff *skb, const struct ram_beginning *draft)
 {
@@ -169,7 +141,15 @@ int ram_beginning(struct __sk_buff *skb)
 	if (ram_is_paused(connection)) {
 		if (start + held != connection->named)
 			goto drop; /* another CPU is at it */
-		ram_begin_anew(draft, connection);
+		/* What has left was judged, and is not needed. What follows stands alone. */
+		ram_discard_draft(skb);
+		draft = ram_draft(skb, NULL);
+		if (!draft)
+			return ram_drop_segment(skb, cfg, &p, scope, connection->rule);
+		draft->start = connection->named;
+		draft->again = 1;
+		draft->tunnel_port = connection->stage == RAM_STAGE_TUNNELLED ? connection->port : 0;
+		ram_expect_message(draft, RAM_HELLO_NEXT, 0);
 	}
 	if (ram_hold(skb, cfg, draft, p.payload_offset + again, size - again))
 		goto drop;
@@ -192,6 +172,10 @@ static __always_inline int ram_read_on(struct __sk_buff *skb, struct ram_beginni
 	if ((draft->outcome == RAM_READ_ON || draft->outcome == RAM_READ_ANEW) &&
 	    draft->runs++ < RAM_BEGINNING_RUNS)
 		ram_call_reader(skb, draft);
+	/* There may be more behind these bytes, which would leave unread. */
+	if (draft->held >= RAM_BEGINNING_MAX &&
+	    (draft->outcome == RAM_READ_MORE || draft->outcome == RAM_READ_PAUSE))
+		draft->outcome = RAM_READ_STRANGE;
 	egress_programs.call(skb, RAM_EGRESS_PROGRAM_NAME);
 	return RAM_DROP;
 }
@@ -204,8 +188,7 @@ int ram_hello(struct __sk_buff *skb)
 	if (!draft)
 		return RAM_DROP;
 	if (draft->part == RAM_HELLO_NEW) {
-		draft->part = RAM_HELLO_MESSAGE;
-		draft->need = 4;
+		ram_expect_message(draft, RAM_HELLO_MESSAGE, 0);
 		draft->hello = draft->inner;
 	}
 	draft->outcome = draft->outcome == RAM_READ_NAME ? ram_read_on_behind_name(draft) : RAM_READ_ON;
@@ -287,13 +270,6 @@ static __always_inline bool ram_may_be_unnamed(u32 number)
 	return rule && (rule->flags & RAM_RULE_UNNAMED);
 }
 
-/* Whether what was read so far is all that has left, and it has come to nothing yet. */
-static __always_inline bool ram_is_to_be_continued(const struct ram_beginning *draft)
-{
-	return draft->held < RAM_BEGINNING_MAX &&
-	       (draft->outcome == RAM_READ_MORE || draft->outcome == RAM_READ_PAUSE);
-}
-
 /* Why the connection may go on, or not. RAM_REASON_NONE: more of it is needed to say. `rule`: of its peer. */
 static __always_inline u32 ram_reason_of_name(struct ram_config *cfg, const struct ram_packet *p,
 					      const struct ram_beginning *draft, u32 *rule)
@@ -301,30 +277,30 @@ static __always_inline u32 ram_reason_of_name(struct ram_config *cfg, const stru
 	bool strict = cfg->posture == RAM_POSTURE_STRICT;
 	u32 number;
 
-	if (ram_is_to_be_continued(draft) && draft->outcome == RAM_READ_MORE)
+	if (draft->outcome == RAM_READ_MORE)
 		return RAM_REASON_NONE;
 	if (strict && draft->early_data)
 		return RAM_REASON_DENIED_NOT_NAMED;
-	if (draft->outcome == RAM_READ_END || ram_is_to_be_continued(draft)) {
+	if (draft->outcome == RAM_READ_END || draft->outcome == RAM_READ_PAUSE) {
 		/* As it was with its name, or as it is without another one. */
 		if (draft->event.reason == RAM_REASON_NONE)
 			return RAM_REASON_ALLOWED_ESTABLISHED;
 		*rule = draft->event.rule;
 		return draft->event.reason;
 	}
-	if (strict && draft->outcome == RAM_READ_NAME && !ram_is_well_placed(draft, ram_is_proxy(*rule)))
-		return RAM_REASON_DENIED_NOT_NAMED;
 	if (draft->outcome != RAM_READ_NAME) {
 		if (!strict || (draft->outcome == RAM_READ_NO_NAME && ram_may_be_unnamed(*rule)))
 			return RAM_REASON_ALLOWED_ESTABLISHED;
 		return RAM_REASON_DENIED_NOT_NAMED;
 	}
+	if (strict && !ram_is_well_placed(draft, ram_is_proxy(*rule)))
+		return RAM_REASON_DENIED_NOT_NAMED;
 	number = ram_forget(cfg, ram_match_host(cfg, draft));
-	if (strict ? !ram_is_allowed_here(p, draft, number) : ram_is_refused_here(p, draft, number)) {
-		*rule = number;
-		return RAM_REASON_NAME_MISMATCH;
-	}
 	*rule = number;
+	/* Looked up anew: the verifier would follow the match once for each posture. */
+	strict = ram_forget(cfg, *(volatile u32 *)&cfg->posture) == RAM_POSTURE_STRICT;
+	if (strict ? !ram_is_allowed_here(p, draft, number) : ram_is_refused_here(p, draft, number))
+		return RAM_REASON_NAME_MISMATCH;
 	return strict ? RAM_REASON_ALLOWED_NAME : RAM_REASON_ALLOWED_ESTABLISHED;
 }
 
@@ -400,7 +376,7 @@ int ram_name(struct __sk_buff *skb)
 	if (reason == RAM_REASON_NONE) {
 		/* What goes before a name may leave: nobody can make anything of it yet. */
 		if (ram_map_update(beginnings_here, &flow, draft, 0))
-			verdict = RAM_VERDICT_DENY;
+			goto unkept;
 		reason = RAM_REASON_ALLOWED_ESTABLISHED;
 		connection->stage = RAM_STAGE_UNNAMED;
 	} else if (verdict == RAM_VERDICT_DENY) {
@@ -415,13 +391,13 @@ int ram_name(struct __sk_buff *skb)
 		else if (draft->outcome == RAM_READ_END)
 			draft->held = ram_end_of_hello(draft);
 		if (ram_map_update(beginnings_here, &flow, draft, 0))
-			verdict = RAM_VERDICT_DENY;
+			goto unkept;
 		connection->stage = RAM_STAGE_DONE;
 #else
 		ram_map_delete(beginnings_here, &flow);
 		connection->stage = RAM_STAGE_PASSES;
 #endif
-		if (draft->outcome == RAM_READ_PAUSE && ram_is_to_be_continued(draft))
+		if (draft->outcome == RAM_READ_PAUSE)
 			connection->stage = draft->tunnel_port ? RAM_STAGE_TUNNELLED : RAM_STAGE_NAMED;
 	}
 	connection->start = draft->start;
@@ -431,6 +407,9 @@ int ram_name(struct __sk_buff *skb)
 		ram_tell_beginning(skb, &p, draft, scope, reason, verdict, rule);
 	ram_discard_draft(skb);
 	return ram_leave(skb, verdict, reason);
+unkept:
+	ram_discard_draft(skb);
+	return ram_drop_segment(skb, cfg, &p, scope, rule);
 }
 
 #endif

@@ -25,6 +25,7 @@
 #define RAM_TLS_APPLICATION_DATA 23
 #define RAM_TLS_RECORD_HEADER 5
 #define RAM_TLS_RECORD_MAX 16384
+#define RAM_TLS_MESSAGE_HEADER 4
 #define RAM_TLS_CLIENT_HELLO 1
 #define RAM_TLS_SESSION_ID_MAX 32
 #define RAM_TLS_RANDOM 32
@@ -64,15 +65,22 @@ static __always_inline u32 ram_expect(struct ram_beginning *draft, u32 part, u32
 	return RAM_READ_ON;
 }
 
+/* The next step passes over `skip` bytes, with which a message ends, and reads what the next one begins with.
+ */
+static __always_inline void ram_expect_message(struct ram_beginning *draft, u32 part, u32 skip)
+{
+	draft->message_left = 0;
+	draft->skip = skip;
+	draft->need = RAM_TLS_MESSAGE_HEADER;
+	draft->part = part;
+	draft->gathered = 0;
+}
+
 static __always_inline u32 ram_expect_extension(struct ram_beginning *draft, u32 skip)
 {
 	if (draft->message_left != skip)
 		return ram_expect(draft, RAM_HELLO_EXTENSION, skip, 4);
-	draft->message_left = 0;
-	draft->skip = skip;
-	draft->need = 4;
-	draft->part = RAM_HELLO_NEXT;
-	draft->gathered = 0;
+	ram_expect_message(draft, RAM_HELLO_NEXT, skip);
 	/* The name of a tunnel's target is in front of the tunnel, and that of another ClientHello in front
 	 * of this one. */
 	if (draft->name_at <= draft->hello)
@@ -171,7 +179,7 @@ static __always_inline u32 ram_step_hello(struct ram_beginning *draft)
 /* Whether a ClientHello is over and no other message has begun. */
 static __always_inline bool ram_is_between_messages(const struct ram_beginning *draft)
 {
-	return draft->part == RAM_HELLO_NEXT && !draft->skip && draft->need == 4;
+	return draft->part == RAM_HELLO_NEXT && !draft->skip && draft->need == RAM_TLS_MESSAGE_HEADER;
 }
 
 static __always_inline u32 ram_step_tls_record(struct ram_beginning *draft)
