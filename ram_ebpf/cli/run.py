@@ -7,6 +7,7 @@ import faulthandler
 import importlib
 import logging
 import os
+import signal
 import sys
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ram_ebpf.collection import building_for_good
+from ram_ebpf.daemon.file_mark import FileMark, mark_of
 from ram_ebpf.daemon.reading import PolicyReader, ReaderError, Wanted
 from ram_ebpf.dataplane.cache_directory import DEFAULT_DIRECTORY
 from ram_ebpf.policy.automaton import AutomatonTooLarge
@@ -103,10 +105,13 @@ def start(args: argparse.Namespace, leave: bool = False) -> int:
     """Enforces; the exit status. `leave`: what was enforced last rather than the file, and returns when it is
     attached, and lets it be."""
     logging.basicConfig(level=logging.WARNING, format="ram-ebpf: %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload is nothing to die of before one is possible
+    # What the file becomes while it is read and compiled is a change.
+    mark = None if args.policy is None else mark_of(Path(args.policy))
     with PolicyReader(_wanted(args, or_last_good=True, last_good_first=leave)) as reader:
         # Meanwhile, as that takes as long as reading a policy does.
         importlib.import_module("ram_ebpf.daemon.controller")
-        return _enforce(args, reader, leave)
+        return _enforce(args, reader, mark, leave)
 
 
 def _wanted(args: argparse.Namespace, or_last_good: bool = False, last_good_first: bool = False) -> Wanted:
@@ -116,7 +121,7 @@ def _wanted(args: argparse.Namespace, or_last_good: bool = False, last_good_firs
     return Wanted(args.policy, tuple(args.scope), posture, or_last_good, last_good_first)
 
 
-def _enforce(args: argparse.Namespace, reader: PolicyReader, leave: bool) -> int:
+def _enforce(args: argparse.Namespace, reader: PolicyReader, mark: FileMark, leave: bool) -> int:
     try:
         read = reader.read()
     except PolicyErrors as errors:
@@ -168,6 +173,7 @@ def _enforce(args: argparse.Namespace, reader: PolicyReader, leave: bool) -> int
                     log_dns=not leave and args.log_dns,
                     cache_directory=args.cache,
                     policy_file=None if args.policy is None else Path(args.policy),
+                    policy_mark=mark,
                     stay=not leave,
                 ),
                 None if args.policy is None or leave else partial(_load_again, args, [selection]),

@@ -7,7 +7,6 @@ import grp
 import importlib.util
 import logging
 import os
-import selectors
 import signal
 import threading
 import time
@@ -23,6 +22,7 @@ from ram_ebpf.daemon.control import ControlSocket
 from ram_ebpf.daemon.decisions import Decisions
 from ram_ebpf.daemon.ending import CAUSES, Ending
 from ram_ebpf.daemon.exporting import Exports
+from ram_ebpf.daemon.file_mark import FileMark, mark_of
 from ram_ebpf.daemon.following import Following, LinkWatch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
@@ -40,6 +40,7 @@ from ram_ebpf.daemon.summing import Summing
 from ram_ebpf.daemon.telling import Telling
 from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.daemon.unasked import UNASKED
+from ram_ebpf.daemon.waiting import Waiting
 from ram_ebpf.daemon.warnings import Warnings
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.answering import Answering
@@ -100,6 +101,8 @@ class Options:
     cache_directory: Path = DEFAULT_DIRECTORY
     policy_file: Path | None = None
     """Which `load` reads."""
+    policy_mark: FileMark = None
+    """Of that file before it was read."""
     stay: bool = True
     """Whether there will be somebody to tell those who are refused."""
 
@@ -203,12 +206,16 @@ class Controller:
         self._responder_terms = self._depends_on()
         self._control: ControlSocket | None = None
         self._load = load
-        self._reloading = Reloading(self._policy_file(), self._prepare)
+        file = self._policy_file()
+        used = None if file is None else self._options.policy_mark or mark_of(file)
+        self._reloading = Reloading(file, self._prepare, used)
         self._summing: Summing | None = None
         self._unasked: list[Event] = []
         self._lost = self._malformed = self._overruns = 0
         self._last_moment = float("inf")
         self._reload_wanted = False  # by a signal
+        self._is_left = False  # what is enforced is to outlive this instance
+        self._is_to_leave = False  # by a signal
         self._taken_before = 0  # events
         self._quiet_since = time.monotonic()
 
@@ -288,9 +295,9 @@ class Controller:
             self._plane.remove_unused_pins()
             self._ready()
         except BaseException:
-            self._shut_down()
+            self._end()
             raise
-        self._events.close()
+        self._leave()
 
     def _load_authority(self) -> Authority | None:
         # Not before it is wanted: cryptography takes its time and memory.
@@ -309,11 +316,13 @@ class Controller:
         ports: Ports | None = None,
         containers: bool = False,
     ) -> None:
-        """Governs the targets until SIGTERM or SIGINT; detaches everything on the way out.
+        """Governs the targets until SIGTERM or SIGINT; detaches everything on the way out. At SIGUSR1 what is
+        enforced is left to the next instance.
 
         `watches` tell when the targets may have changed, beside devices that come and go. `ports`: where
         containers come that may belong to a target. `containers`: whether any are expected.
-        Raises what Plane.attach and Plane.attach_device raise; nothing stays attached then either.
+        Raises what Plane.attach and Plane.attach_device raise; nothing stays attached then either, unless
+        another instance had left something. What it raises later leaves what is enforced.
         """
         self._control = control = self._open_control()
         following = Following(
@@ -378,7 +387,9 @@ class Controller:
                     self._keep_policy()
                     self._measuring.use(self._policy.metrics)
                     give_back()
+                    self._is_left = True  # whatever goes wrong from now on
                     self._serve(wake, following, control, state)
+                self._is_left = self._is_to_leave
             finally:
                 self._manager.stopping()
                 if control is not None:
@@ -388,7 +399,7 @@ class Controller:
                     self._authorizing.close()
                 if self._responder is not None:
                     self._responder.stop()
-                self._shut_down()
+                self._end()
                 summing.close()
                 self._exports.close()
                 self._exports.tell(self._losses)
@@ -495,10 +506,17 @@ class Controller:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[int]:
-        """SIGTERM and SIGINT make the returned descriptor readable and end the loop; SIGHUP reloads."""
+        """SIGTERM, SIGINT and SIGUSR1 make the returned descriptor readable and end the loop.
+
+        SIGHUP reloads.
+        """
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
         def stop(number: int, frame: FrameType | None) -> None:
+            self._stop.set()
+
+        def leave(number: int, frame: FrameType | None) -> None:
+            self._is_to_leave = True
             self._stop.set()
 
         def reload(number: int, frame: FrameType | None) -> None:
@@ -506,6 +524,7 @@ class Controller:
 
         previous_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, leave)
         previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
         try:
             yield reader
@@ -542,20 +561,14 @@ class Controller:
         state: State,
     ) -> None:
         next_cleaning = next_sign = time.monotonic()
-        with selectors.DefaultSelector() as selector, contextlib.closing(LinkWatch()) as links:
-            for descriptor in (wake, links.fileno(), *self._events.descriptors):
-                selector.register(descriptor, selectors.EVENT_READ)
-            watched: list[Watch] = []
-            for other in (control, self._authorizing, self._measuring):
-                if other is not None:
-                    selector.register(other, selectors.EVENT_READ)
+        with Waiting() as waiting, contextlib.closing(LinkWatch()) as links:
+            descriptors = (wake, *self._events.descriptors)
             following.follow(hurry=True)  # what came before anybody watched
             while not self._stop.is_set():
-                for watch in self._watches[len(watched) :]:  # a reload may bring more
-                    selector.register(watch, selectors.EVENT_READ)
-                    watched.append(watch)
+                watched = tuple(self._watches)
+                waiting.on(*descriptors, links, control, self._measuring, self._authorizing, *watched)
                 # In a turn without any news as little as possible is done: that is what an idle daemon costs.
-                ready = {key.fd for key, _ in selector.select(self._pause(following))}
+                ready = waiting.wait(self._pause(following))
                 if wake in ready:
                     with contextlib.suppress(BlockingIOError):
                         os.read(wake, 64)
@@ -746,6 +759,7 @@ class Controller:
             return
         if self._authorizing is not None:
             self._authorizing.close()
+            self._tell_of_requests()
         self._authorizing = self._open_authorizing(following)
         self._begin_authorizing()
 
@@ -874,6 +888,25 @@ class Controller:
         if name is None or not self._encrypted.serves(name):
             return event
         return replace(event, reason=abi.Reason.DENIED_DNS_OVER_HTTPS)
+
+    def _end(self) -> None:
+        # A start that fails does not end what a killed instance had enforced.
+        if self._is_left or (self._plane.has_replaced and not self._stop.is_set()):
+            self._leave()
+        else:
+            self._shut_down()
+
+    def _leave(self) -> None:
+        """What is attached and pinned stays, as when this process is killed."""
+        self._learner.stop()
+        with contextlib.suppress(OSError):
+            self._drain()
+            self._tell_of_requests()
+        self._telling.report(at_once=True)
+        self._events.close()
+        if self._options.stay:
+            where = ", ".join(self._governed()) or "nothing"
+            self._say("left", f"enforced on, until an instance takes over or `ram-ebpf down`: {where}")
 
     def _shut_down(self) -> None:
         self._learner.stop()

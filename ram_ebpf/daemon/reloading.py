@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ram_ebpf.daemon.file_mark import FileMark, mark_of
 from ram_ebpf.daemon.holding import Ports
 from ram_ebpf.daemon.learning import Learner
 from ram_ebpf.dataplane.settings import Settings
@@ -63,27 +64,19 @@ class Outcome:
 class _Seen:
     """A file as it was when somebody looked."""
 
-    mark: tuple[int, int, int, int] | None = None
+    mark: FileMark = None
     since: float = field(default_factory=time.monotonic)
-
-
-def _mark(path: Path) -> tuple[int, int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 class Reloading:
     """Says when there is another policy to take. One thread calls all of this."""
 
-    def __init__(self, file: Path | None, prepare: Callable[[], Prepared]) -> None:
+    def __init__(self, file: Path | None, prepare: Callable[[], Prepared], used: FileMark = None) -> None:
         """`file`: whose changes count; None: only hurry() does. `prepare` is called in another thread, and
-        whatever it raises is told."""
+        whatever it raises is told. `used`: of the file before it was read; what it is by now may be newer."""
         self._file = file
         self._prepare = prepare
-        self._used = _Seen(_mark(file) if file is not None else None)
+        self._used = _Seen(used)
         self._seen = self._used
         self._next_look = 0.0
         self._wanted = False
@@ -117,7 +110,7 @@ class Reloading:
         if self._wanted:
             self._wanted = False
             self._under_way = self.requested
-            self._used = self._seen = _Seen(_mark(self._file) if self._file is not None else None)
+            self._used = self._seen = _Seen(mark_of(self._file) if self._file is not None else None)
             self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
             self._thread.start()
         return None
@@ -138,7 +131,7 @@ class Reloading:
         if self._file is None or self._wanted or now < self._next_look:
             return
         self._next_look = now + _LOOK_PERIOD
-        mark = _mark(self._file)
+        mark = mark_of(self._file)
         if mark is None or mark == self._used.mark:  # that it is gone is no reason to change anything
             self._seen = _Seen(mark, now)
             return

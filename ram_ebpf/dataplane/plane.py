@@ -153,6 +153,8 @@ class Plane:
         self._pin_problem: OSError | None = None
         self.settled_ns = 0
         """When (by clock.py) programs last knew what those in whose place they came had learned."""
+        self.has_replaced = False
+        """Whether what a killed instance had attached somewhere gave way to this."""
         self._bridges: Bridges | None = None
         self._views: list[View] = []
         self._older: list[View] = []  # of an earlier policy, in use as long as a scope of theirs is
@@ -466,6 +468,7 @@ class Plane:
         self._attached[cgroup] = Place(chosen, loaded, lock, alone)
         chosen.catch_up()
         count = cgroups.detach_leftovers(leftovers, cgroup)
+        self.has_replaced |= count > 0
         chosen.catch_up()
         self._note_settled(chosen)
         return count
@@ -536,6 +539,7 @@ class Plane:
         self._devices[device] = DevicePlace(chosen, lock, alone, attached)
         chosen.catch_up()
         devices.detach(device, leftovers)
+        self.has_replaced |= bool(leftovers)
         chosen.catch_up()
         return len(leftovers)
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import weakref
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 class News:
@@ -11,6 +17,8 @@ class News:
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # When nobody has it any more: a thread that is about to tell of something has it.
+        weakref.finalize(self, _close, self._reader, self._writer)
 
     def fileno(self) -> int:
         """Readable when there was a change; see has_news()."""

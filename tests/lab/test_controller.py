@@ -92,7 +92,14 @@ def test_end(lab: Lab, scope: Path, inside: Actor, number: signal.Signals) -> No
 
 
 @pytest.mark.core
-def test_killed(lab: Lab, scope: Path, inside: Actor, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGUSR1, 0)],
+    ids=["killed", "restarted"],
+)
+def test_killed(
+    lab: Lab, scope: Path, inside: Actor, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
     """Enforcement outlives the daemon, and the next one takes it over without a gap."""
     forget_pins(lab)
     wild = '  - host: "*.wild.registry.test"\n    private: true\n'
@@ -100,7 +107,7 @@ def test_killed(lab: Lab, scope: Path, inside: Actor, tmp_path: Path) -> None:
     with ScopedDaemon(lab, policy, scopes=[scope]) as first:
         assert is_refused(inside)
         left = ours_attached(scope)
-        assert first.signal(signal.SIGKILL) == -signal.SIGKILL
+        assert first.signal(number) == status
     assert ours_attached(scope) == left
     assert is_refused(inside)
     tcp_connect(inside, topology.ALLOWED)
@@ -192,6 +199,50 @@ def test_second_instance_lets_go_of_its_other_scopes(lab: Lab, scope: Path) -> N
         assert second.returncode == os.EX_TEMPFAIL
         assert ours_attached(other) == {}
         assert len(ours_attached(scope)) == len(CGROUP_HOOKS)
+
+
+def test_start_that_fails_ends_nothing(lab: Lab, scope: Path, inside: Actor) -> None:
+    """What a killed instance enforced is enforced on, by whomever."""
+    other = lab.new_cgroup("busy")
+    with ScopedDaemon(lab, POLICY, scopes=[scope]) as killed:
+        assert killed.signal(signal.SIGKILL) == -signal.SIGKILL
+    with governed(lab, POLICY, scopes=[other]):
+        failed = run(lab, POLICY, "--scope", f"cgroup:{scope}", "--scope", f"cgroup:{other}")
+        assert failed.returncode == os.EX_TEMPFAIL
+        assert is_refused(inside)
+        tcp_connect(inside, topology.ALLOWED)
+    with governed(lab, POLICY, scopes=[scope]):
+        assert is_refused(inside)
+    assert ours_attached(scope) == {}
+
+
+_FAILING = """\
+import sys
+from ram_ebpf.daemon.controller import Controller
+from ram_ebpf.cli.main import main
+
+def fail(self):
+    raise MemoryError
+
+Controller._rest_or_work = fail
+sys.exit(main())
+"""
+
+
+def test_error_in_the_main_loop_ends_nothing(lab: Lab, scope: Path, inside: Actor) -> None:
+    """Whatever it is. Who watches over the daemon starts it again."""
+    file = lab.directory / "controller.yaml"
+    file.write_text(POLICY, encoding="utf-8")
+    argv = [*COMMAND[:1], "-c", _FAILING, "run", "--policy", str(file), "--scope", f"cgroup:{scope}"]
+    done = lab.client.run(argv, cgroup=lab.client.services, cwd=ROOT)
+    assert done.returncode == 1
+    assert "MemoryError" in done.stderr
+    assert "enforced on, until an instance takes over" in done.stdout
+    assert is_refused(inside)
+    tcp_connect(inside, topology.ALLOWED)
+    with governed(lab, POLICY, scopes=[scope]):
+        assert is_refused(inside)
+    assert ours_attached(scope) == {}
 
 
 def test_scope_comes_back(lab: Lab, scope: Path) -> None:

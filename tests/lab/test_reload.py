@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,9 +22,9 @@ from tests.adversarial.actor import Actor, RemoteSocket
 from tests.adversarial.field import ScopedDaemon, eventually, governed, tcp_connect, wait_line
 
 from . import topology
-from .daemon import Daemon
+from .daemon import COMMAND, Daemon
 from .lab import Lab
-from .processes import Finished
+from .processes import Finished, stop
 from .test_restart import (
     MORE,
     NAME,
@@ -231,6 +233,37 @@ def test_start_with_a_wrong_policy(lab: Lab, scope: Path, inside: Actor) -> None
             tcp_connect(inside, topology.BLOCKED)
         assert Running(lab, daemon).takes(policy(WILD))["event"] == "reloaded"
         assert daemon.terminate() == 0
+
+
+def _children_of(process: subprocess.Popen[str]) -> list[str]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
+    return [Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace") for pid in children]
+
+
+def test_file_that_changes_while_the_daemon_starts(lab: Lab, scope: Path) -> None:
+    """The verifier alone takes long enough for that."""
+    file, log = lab.directory / "starting.yaml", lab.directory / "starting.log"
+    file.write_text(policy(ALLOWED), encoding="utf-8")
+    argv = [*COMMAND, "run", "--policy", str(file), "--scope", f"cgroup:{scope}", "--log-format", "json"]
+    with log.open("w", encoding="utf-8") as stream:
+        process = lab.client.popen(argv, cgroup=lab.client.services, cwd=ROOT, stdout=stream)
+
+    def reads() -> bool:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            return any("policy_process" in words for words in _children_of(process))
+        return False
+
+    try:
+        assert eventually(reads)
+        assert eventually(lambda: not reads())
+        aside = file.with_suffix(".new")
+        aside.write_text(policy(WILD), encoding="utf-8")
+        aside.rename(file)
+        process.send_signal(signal.SIGHUP)  # too early to be obeyed, and nothing to die of
+        assert "ready" not in log.read_text(encoding="utf-8")
+        assert eventually(lambda: '"reloaded"' in log.read_text(encoding="utf-8"), 30.0)
+    finally:
+        stop(process, 30.0)
 
 
 def test_many(running: Running, lab: Lab, scope: Path, server: RemoteSocket) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -131,8 +133,38 @@ def test_reload(machine: Machine) -> None:
     machine.write("/etc/ram-ebpf/policy.yaml", POLICY)
     machine.run(f"systemctl reload {UNIT}")
     machine.wait(lambda: outside.connect(machine, BLOCKED) != "connected", "the policy from before")
+    machine.write("/etc/ram-ebpf/policy.yaml", "version: 2\n")
+    with pytest.raises(RuntimeError):
+        machine.run(f"systemctl reload {UNIT}")
+    assert "/etc/ram-ebpf/policy.yaml:1: version: " in machine.run(f"systemctl status {UNIT}", check=False)
+    machine.write("/etc/ram-ebpf/policy.yaml", POLICY)
+    machine.run(f"systemctl reload {UNIT}")
     assert show(machine, "MainPID") == before
     assert is_active(machine)
+
+
+@pytest.mark.parametrize(
+    "command", ["systemctl restart ram-ebpf", "apt-get install --reinstall --yes /tmp/*.deb"]
+)
+def test_no_gap(machine: Machine, command: str) -> None:
+    """Whoever tries again and again all the while finds no moment in which nothing is enforced."""
+    before, over = show(machine, "MainPID"), threading.Event()
+
+    def outcomes(host: str) -> set[str]:
+        found = set()
+        while not over.is_set():
+            found.add(outside.connect(machine, host))
+        return found
+
+    with ThreadPoolExecutor() as pool:
+        refused, allowed = (pool.submit(outcomes, host) for host in (BLOCKED, ALLOWED))
+        try:
+            machine.run(command)
+            wait_restarted(machine, before)
+        finally:
+            over.set()
+    assert "connected" not in refused.result()
+    assert allowed.result() == {"connected"}
 
 
 def test_a_policy_that_is_wrong(machine: Machine) -> None:
