@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import daemon, dns, egress, race, report, rules_scale
+from benchmarks import daemon, dns, egress, race, report, rules_scale, wire_names
 
 if __name__ == "__main__":
     raise SystemExit(
@@ -12,6 +12,7 @@ if __name__ == "__main__":
                 "egress": egress.measure,
                 "rules": rules_scale.measure,
                 "race": race.measure,
+                "wire_names": wire_names.measure,
                 "daemon": daemon.measure,
             }
         )
