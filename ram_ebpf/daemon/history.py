@@ -10,13 +10,13 @@ from collections import OrderedDict, deque
 from ram_ebpf.dataplane.abi import IPAddress
 from ram_ebpf.dns.lookup import Answer
 
-_MOST = 65536
+_MOST = 16384
 _RECENT = 256  # lookups
 _SHORTLY = 10.0  # seconds
 
 
 class NameHistory:
-    """The last name of each address; of more than 65 536 the longest unused go."""
+    """The last name of each address; of more than 16 384 the longest unused go."""
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
