@@ -42,8 +42,9 @@ BPF_ARRAY(blank, struct ram_beginning, 1); /* of which a draft is made: it does 
 /* What is to be done with a packet of a connection that is known. */
 enum ram_passage {
 	RAM_PASSAGE_FREE,
-	RAM_PASSAGE_READ,  /* it holds bytes that are to be read first */
-	RAM_PASSAGE_EARLY, /* it holds bytes, and nobody has answered yet */
+	RAM_PASSAGE_READ,   /* it holds bytes that are to be read first */
+	RAM_PASSAGE_EARLY,  /* it holds bytes, and nobody has answered yet */
+	RAM_PASSAGE_URGENT, /* the other end may leave out a byte that is read here */
 	RAM_PASSAGE_CUT,
 };
 
@@ -83,6 +84,10 @@ static __always_inline u32 ram_passage(const struct ram_packet *p, struct ram_co
 		return RAM_PASSAGE_FREE;
 	if (connection->stage == RAM_STAGE_CUT)
 		return RAM_PASSAGE_CUT;
+	/* The urgent pointer (RFC 6093) is at a byte of this segment, with or without payload, or of a later
+	 * one. */
+	if ((p->tcp_flags & RAM_TCP_URG) && (connection->stage != RAM_STAGE_DONE || (s32)beyond < 0))
+		return RAM_PASSAGE_URGENT;
 	if (p->payload_offset >= p->end)
 		return RAM_PASSAGE_FREE;
 	if (connection->stage == RAM_STAGE_UNANSWERED)
@@ -94,6 +99,20 @@ static __always_inline u32 ram_passage(const struct ram_packet *p, struct ram_co
 		return RAM_PASSAGE_FREE;
 	}
 	return RAM_PASSAGE_READ;
+}
+
+/* Whether a process has made the packet by itself. At a device, anybody may have. */
+static __always_inline bool ram_is_raw(struct __sk_buff *skb)
+{
+#ifndef RAM_TC
+	struct bpf_sock *sk = skb->sk;
+
+	if (sk) {
+		sk = bpf_sk_fullsock(sk);
+		return sk && sk->type == RAM_SOCK_RAW;
+	}
+#endif
+	return false;
 }
 
 /* Whether a packet of a connection of which nothing is known belongs to one that was there before us. */
@@ -132,6 +151,9 @@ static __always_inline u32 ram_begin_to_read(struct __sk_buff *skb, struct ram_c
 		/* TCP Fast Open (RFC 7413): the SYN is sent again, without data. */
 		if (payload)
 			return RAM_REASON_DENIED_SEGMENT;
+		/* Who makes TCP's segments by hand could have one name read here and another one there. */
+		if (cfg->posture == RAM_POSTURE_STRICT && ram_is_raw(skb))
+			return RAM_REASON_DENIED_NOT_NAMED;
 		connection.start = p->sequence + 1;
 		connection.named = connection.start;
 #ifdef RAM_TC
@@ -145,7 +167,9 @@ static __always_inline u32 ram_begin_to_read(struct __sk_buff *skb, struct ram_c
 	} else if (cfg->posture == RAM_POSTURE_STRICT && !ram_is_earlier(skb, cfg, scope)) {
 		return payload ? RAM_REASON_DENIED_NOT_NAMED : reason;
 	}
-	ram_establish(skb, p, scope, &connection);
+	/* What is forgotten would be taken for older than the enforcement. */
+	if (!ram_establish(skb, p, scope, &connection) && ram_opens_connection(p))
+		return RAM_REASON_DENIED_SEGMENT;
 	return reason;
 }
 

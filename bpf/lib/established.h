@@ -91,17 +91,18 @@ static __always_inline struct ram_connection *ram_find_connection(struct __sk_bu
 	return ram_map_lookup(established_here, &flow);
 }
 
-static __always_inline void ram_establish(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
+/* Returns false where it cannot be remembered. */
+static __always_inline bool ram_establish(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
 					  const struct ram_connection *connection)
 {
 	void *established_here = established.lookup(&scope);
 	struct ram_flow flow = {};
 
 	if (!established_here)
-		return;
+		return false;
 	ram_flow_of_outgoing(p, &flow);
 	flow.protocol = p->protocol;
-	ram_map_update(established_here, &flow, connection, 0);
+	return !ram_map_update(established_here, &flow, connection, 0);
 }
 #else
 static __always_inline bool ram_is_peer(const struct ram_peer *peer, const struct ram_packet *p)
@@ -129,26 +130,28 @@ static __always_inline struct ram_connection *ram_find_connection(struct __sk_bu
 	return &peer->connection;
 }
 
-static __always_inline void ram_establish(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
+/* Returns false where it cannot be remembered: a process can use up what its socket may have of memory. */
+static __always_inline bool ram_establish(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
 					  const struct ram_connection *connection)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct ram_peer *peer;
 
 	if (!sk)
-		return;
+		return false;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
-		return;
+		return false;
 	peer = peers.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!peer)
-		return;
+		return false;
 	__builtin_memcpy(peer->address, p->destination, 16);
 	peer->port = p->destination_port;
 	peer->local_port = p->source_port;
 	peer->protocol = p->protocol;
 	peer->connection = *connection;
 	peer->set = 1;
+	return true;
 }
 #endif
 

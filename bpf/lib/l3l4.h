@@ -20,6 +20,7 @@
 #define RAM_TCP_SYN 0x02
 #define RAM_TCP_RST 0x04
 #define RAM_TCP_ACK 0x10
+#define RAM_TCP_URG 0x20
 
 enum ram_parsed {
 	RAM_PARSED_PORTS,	 /* TCP or UDP, ports read */

@@ -386,10 +386,8 @@ int ram_name(struct __sk_buff *skb)
 		ram_note_rule(cfg, connection, rule, ram_port_of_target(&p, draft));
 #ifdef RAM_TC
 		/* What is behind that is free. */
-		if (draft->outcome == RAM_READ_NAME)
-			draft->held = draft->name_at + draft->name_length;
-		else if (draft->outcome == RAM_READ_END)
-			draft->held = ram_end_of_hello(draft);
+		if (draft->outcome == RAM_READ_NAME || draft->outcome == RAM_READ_END)
+			draft->held = ram_end_of_reading(draft);
 		if (ram_map_update(beginnings_here, &flow, draft, 0))
 			goto unkept;
 		connection->stage = RAM_STAGE_DONE;

@@ -115,6 +115,8 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 			return RAM_REASON_NONE;
 		if (passage == RAM_PASSAGE_CUT)
 			return RAM_REASON_NAME_MISMATCH;
+		if (passage == RAM_PASSAGE_URGENT)
+			return RAM_REASON_DENIED_NOT_NAMED;
 		return passage == RAM_PASSAGE_EARLY ? RAM_REASON_DENIED_SEGMENT
 						    : RAM_REASON_ALLOWED_ESTABLISHED;
 	}

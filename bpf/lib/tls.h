@@ -107,7 +107,7 @@ static __always_inline u32 ram_read_on_behind_name(struct ram_beginning *draft)
 }
 
 /* Up to where the bytes were read that say so. */
-static __always_inline u32 ram_end_of_hello(const struct ram_beginning *draft)
+static __always_inline u32 ram_end_of_reading(const struct ram_beginning *draft)
 {
 	u32 name_end = draft->name_at + draft->name_length;
 
@@ -190,8 +190,10 @@ static __always_inline u32 ram_step_tls_record(struct ram_beginning *draft)
 
 	if (draft->held <= draft->at)
 		return between ? RAM_READ_PAUSE : RAM_READ_MORE;
-	if (between && kind == RAM_TLS_APPLICATION_DATA)
+	if (between && kind == RAM_TLS_APPLICATION_DATA) {
+		draft->at += 1; /* it was judged as well, and is not to be replaced */
 		return RAM_READ_END;
+	}
 	passed_over = between && (kind == RAM_TLS_CHANGE_CIPHER_SPEC || kind == RAM_TLS_ALERT);
 	/* What is wrong shows before all of it is there. */
 	if (kind != RAM_TLS_HANDSHAKE && !passed_over)

@@ -68,6 +68,8 @@ class ScopeMaps:
         now on.
         """
         self.number = number
+        self.inherited: set[str] = set()
+        """Names of those that are an older scope's."""
         self._kept = dict(kept or {})
         self._outer = {name: outer[name] for name in SCOPE_MAPS}
         self._shared = frozenset(shared or ())
@@ -88,6 +90,7 @@ class ScopeMaps:
         if kept is not None:
             # All maps of one outer map agree in their shape; another version may have had another one.
             if kept.shape == shape:
+                self.inherited.add(name)
                 return kept
             kept.close()
         return Map(name, shape)

@@ -213,7 +213,10 @@ class View:
         """What is attached to the devices of a scope that are of one kind."""
         side = self.device_side
         scope.add(ESTABLISHED, ESTABLISHED_SHAPE, side.maps[ESTABLISHED])
-        until = clock.now_ns() + _EARLIER_SECONDS * NANOSECONDS
+        # What was there before a scope whose connections are known is known as well: time and again five
+        # minutes in which one could be made to be forgotten would be a way out.
+        known = ESTABLISHED in scope.inherited
+        until = 0 if known else clock.now_ns() + _EARLIER_SECONDS * NANOSECONDS
         side.maps["earlier"][struct.pack("=I", scope.number)] = struct.pack("=Q", until)
         hold = flags & abi.PlaceFlag.HOLD
         hooks = DEVICE_PROGRAMS.holding if hold else DEVICE_PROGRAMS.attached

@@ -48,6 +48,7 @@ def hello(name: str | None, **changes: object) -> bytes:
 
 
 _SYN, _PSH, _ACK = 0x02, 0x08, 0x10
+URGENT = 0x30  # with ACK
 
 
 @cache
@@ -98,8 +99,8 @@ class Connection:
         self.bench.counted()
         return self
 
-    def sends(self, payload: bytes, at: int = 0) -> bool:
-        return self.bench.egress(self.segment(payload, at))
+    def sends(self, payload: bytes, at: int = 0, flags: int = _PSH | _ACK) -> bool:
+        return self.bench.egress(self.segment(payload, at, flags))
 
     @property
     def key(self) -> bytes:

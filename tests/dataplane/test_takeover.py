@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from ram_ebpf.dataplane import abi, cgroups, devices, syscall
+from ram_ebpf.dataplane import abi, cgroups, clock, devices, syscall
+from ram_ebpf.dataplane.bytecode import MapShape
 from ram_ebpf.dataplane.devices import Attachment, Device
 from ram_ebpf.dataplane.heritage import Heritage, Translation
 from ram_ebpf.dataplane.maps import Map
-from ram_ebpf.dataplane.scope_maps import SCOPE_MAPS
+from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE, SCOPE_MAPS, ScopeMaps
 from ram_ebpf.dataplane.syscall import AttachType
 from ram_ebpf.dataplane.tables import identity_of
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount
@@ -87,6 +89,25 @@ def test_what_refuses_at_a_device_goes_first(
         program = syscall.program_info(bench.plane.open_scope().programs.fds["ram_connect4"]).id
         devices.detach(device, [Attachment(way, program) for way in order])
         assert detached == [outgoing, incoming]
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_open"),
+    [(None, True), (ESTABLISHED_SHAPE, False), (replace(ESTABLISHED_SHAPE, value_size=64), True)],
+    ids=["new", "taken over", "of another version"],
+)
+def test_connections_from_before_are_known(bench: Bench, shape: MapShape | None, is_open: bool) -> None:
+    """Where those of an older scope are, no other is believed to be one. A reload would be a way out."""
+    plane, view = bench.plane, bench.scope.view
+    number = bench.other.number + 1
+    kept = {} if shape is None else {ESTABLISHED: Map(ESTABLISHED, shape)}
+    maps = ScopeMaps(number, plane.maps, kept=kept)
+    try:
+        view.load_for_devices(maps, devices.BEHIND).close()
+        raw = view.device_side.maps["earlier"][struct.pack("=I", number)]
+        assert (struct.unpack("=Q", raw)[0] > clock.now_ns()) is is_open
+    finally:
+        maps.close()
 
 
 def test_snapshot_of_a_full_map() -> None:

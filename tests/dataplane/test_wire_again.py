@@ -264,6 +264,16 @@ def test_replaced_behind(connection: Connection) -> None:
     assert not connection.sends(EVIL, len(FIRST + CHANGE))
 
 
+def test_replaced_application_data(connection: Connection) -> None:
+    """Which ended the reading: lost on purpose, a ClientHello could come in its place."""
+    assert connection.sends(DATA, len(FIRST))
+    assert connection.exact_stage is Stage.DONE
+    assert not connection.sends(EVIL, len(FIRST))
+    assert not connection.sends(EVIL[:1], len(FIRST))
+    assert connection.sends(DATA, len(FIRST))
+    assert connection.sends(DATA[1:], len(FIRST) + 1)
+
+
 def test_gap(connection: Connection) -> None:
     """What lies in it could come later."""
     assert not connection.sends(DATA, len(FIRST) + len(EVIL))

@@ -121,3 +121,20 @@ def test_host_too_far_behind(opened: Bench) -> None:
     passed = [connection.sends(sent[at : at + 1000], at) for at in range(0, len(sent), 1000)]
     assert passed == [True, True, True, True, False]
     assert connection.stage is Stage.CUT
+
+
+@pytest.mark.parametrize(
+    "sent", [CLIENT, CLIENT.replace(b":5000", b""), CLIENT.replace(b"GET ", b"GET http://registry.test")]
+)
+def test_replaced_behind_the_name(opened: Bench, sent: bytes) -> None:
+    """What ends the name was judged as well: lost on purpose, a longer one could come in its place."""
+    connection = fresh(opened, port=5000)
+    assert connection.sends(sent)
+    assert connection.exact_stage is Stage.DONE
+    name = sent.rindex(b"registry.test") + len(b"registry.test")
+    line = sent.index(b"\r\nUser-Agent")
+    for at in (0, name, line):
+        assert not connection.sends(sent[at:name] + b".evil.example\r\n" + sent[name:], at)
+    assert connection.sends(sent)
+    assert connection.sends(sent[name:], name)
+    assert connection.sends(b"\nwhat is behind is free", line + 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -80,8 +82,11 @@ class Pair:
         return found
 
     def close(self) -> None:
-        self.client.close()
-        self.server.close()
+        """At once (SO_LINGER): what was refused is not to be sent again while the next test counts."""
+        for end in (self.client, self.server):
+            if end.fileno() >= 0:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+            end.close()
 
 
 @pytest.fixture
@@ -185,6 +190,70 @@ def test_many_at_once(wire: Wire) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_urgent_data(pair: Pair, wire: Wire) -> None:
+    """The server's kernel takes the last byte of it out of the stream, so the server reads a second Host."""
+    pair.client.send(b"GET / HTTP/1.1\r\nX", socket.MSG_OOB)
+    with suppress(OSError):
+        pair.client.send(b"Host: evil.example\r\nHost: registry.test\r\n\r\n")
+    assert b"evil" not in pair.received()
+    assert wire.bench.counted()[Reason.DENIED_NOT_NAMED] >= 1
+
+
+def test_urgent_data_behind_the_name(pair: Pair) -> None:
+    pair.client.send(ALLOWED)
+    pair.client.send(DATA)
+    pair.client.send(b"!", socket.MSG_OOB)
+    pair.client.send(b"more")
+    assert pair.received() == ALLOWED + DATA + b"more"
+
+
+_LOAD_ABSOLUTE, _RETURN = 0x20, 0x06  # BPF_LD | BPF_W | BPF_ABS, BPF_RET | BPF_K; linux/bpf_common.h
+_ATTACH_FILTER = 26  # asm-generic/socket.h
+_MOST_INSTRUCTIONS = 4096
+
+
+def attach(client: socket.socket, instructions: int) -> bool:
+    """Whether the kernel takes a filter that is so long and lets all pass. The socket is charged for it."""
+    code = struct.pack("=HBBI", _LOAD_ABSOLUTE, 0, 0, 0) * instructions
+    buffer = ctypes.create_string_buffer(code + struct.pack("=HBBI", _RETURN, 0, 0, 2**32 - 1))
+    program = struct.pack("@HP", instructions + 1, ctypes.addressof(buffer))  # struct sock_fprog
+    try:
+        client.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
+    except OSError:  # ENOMEM
+        return False
+    return True
+
+
+def use_up_memory(client: socket.socket) -> None:
+    """Of what the kernel lets a socket have beside its buffers (net.core.optmem_max)."""
+    fits, too_many = 0, _MOST_INSTRUCTIONS
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
+            fits, too_many = (middle, too_many) if attach(trial, middle) else (fits, middle)
+    assert attach(client, fits)
+
+
+def test_no_memory_to_be_known_by(wire: Wire) -> None:
+    """Not known, a connection would be taken for one from before."""
+    with socket.create_server((THERE, 443)), inside(wire.cgroup):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+            use_up_memory(client)
+            client.settimeout(0.5)
+            with pytest.raises(OSError, match=r"timed out|not permitted"):
+                client.connect((THERE, 443))
+    assert wire.bench.counted()[Reason.DENIED_SEGMENT] >= 1
+
+
+def test_raw_socket(wire: Wire) -> None:
+    """Who makes segments by hand could have an allowed name read that the other end throws away."""
+    with inside(wire.cgroup), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as client:
+        segment = struct.pack("!HHIIBBHHH", 40000, 443, 1, 0, 5 << 4, 2, 65535, 0, 0)
+        with suppress(PermissionError):
+            client.sendto(segment, (THERE, 443))
+    assert wire.bench.counted() == {Reason.DENIED_NOT_NAMED: 1}
 
 
 @pytest.mark.parametrize("cut", [False, True])

@@ -10,7 +10,7 @@ from ram_ebpf.dataplane import clock
 from ram_ebpf.dataplane.abi import Reason, Stage
 from ram_ebpf.dataplane.settings import Settings
 
-from .beginnings import DATA, DENIED_NAMES, REGISTRIES, Connection, fresh, hello
+from .beginnings import DATA, DENIED_NAMES, REGISTRIES, URGENT, Connection, fresh, hello
 from .hello_parts import Hello, in_records
 from .support import Bench
 
@@ -145,6 +145,24 @@ def test_much_data(connection: Connection) -> None:
     for at in range(0, 3 * 2**32, 2**29):
         assert connection.sends(DATA, len(ALLOWED) + at), at
     assert not connection.sends(DATA, len(ALLOWED) + 3 * 2**32 - 2**29 - 2**30 - 100)
+
+
+def test_urgent_data(opened: Bench) -> None:
+    """Unless it asks for that inline, a server reads all but the byte that the urgent pointer is at."""
+    for payload in (ALLOWED, ALLOWED[:60], b""):
+        connection = fresh(opened)
+        assert not connection.sends(payload, 0, URGENT)
+        assert connection.bench.counted() == {Reason.DENIED_NOT_NAMED: 1}
+        assert connection.stage is Stage.UNNAMED
+        assert connection.sends(ALLOWED[:60])
+        assert not connection.sends(payload, 60, URGENT)
+        assert connection.sends(ALLOWED[60:], 60)
+        assert not connection.sends(ALLOWED[60:], 60, URGENT)
+        assert connection.sends(DATA, len(ALLOWED))
+        assert connection.exact_stage is Stage.DONE
+        assert not connection.sends(ALLOWED[60:], 60, URGENT)
+        assert not connection.sends(b"", 60, URGENT)
+        assert connection.sends(DATA, len(ALLOWED + DATA), URGENT)
 
 
 def test_data_in_the_syn(opened: Bench) -> None:
