@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ram_ebpf.daemon import control
-from ram_ebpf.dataplane import cgroups, devices, pins
+from ram_ebpf.dataplane import cgroups, devices, locks, pins
 from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.dataplane.pins import Pinned
 from ram_ebpf.dataplane.programs import CGROUP_HOOKS, RESOLVER_HOOKS
@@ -18,7 +18,6 @@ from ram_ebpf.doctor.finding import Check, Finding, warning, well
 from ram_ebpf.policy.words import plural
 
 _SHOWN = 5
-_LOCKS = Path("/proc/locks")
 
 
 def examine_pins(case: Case) -> Iterator[Finding]:
@@ -65,26 +64,15 @@ def examine_attached(case: Case) -> Iterator[Finding]:
 
 def _cgroups(mount: Path) -> Iterator[str]:
     """As the directory of one that is governed is locked by its instance."""
-    locked = locked_files(_LOCKS.read_text(encoding="ascii", errors="replace"))
+    locked = locks.locked()
     for parent, _, _ in os.walk(mount):
         cgroup = Path(parent)
         with contextlib.suppress(OSError):  # it is gone
             hooks = (*CGROUP_HOOKS, *RESOLVER_HOOKS)
             attached = cgroups.ours_attached(cgroup, hooks)
             # One where a resolver lives may be watched by a running instance, which locks nothing then.
-            if attached.keys() & set(CGROUP_HOOKS) and _name_of(cgroup) not in locked:
+            if attached.keys() & set(CGROUP_HOOKS) and locks.name_of(cgroup) not in locked:
                 yield parent
-
-
-def locked_files(text: str) -> set[str]:
-    """What somebody has locked as a whole (flock(2)), as proc_locks(5) names it."""
-    lines = [line.split() for line in text.splitlines()]
-    return {words[5] for words in lines if len(words) >= 6 and words[1] == "FLOCK"}
-
-
-def _name_of(path: Path) -> str:
-    status = path.stat()
-    return f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
 
 
 def _devices() -> Iterator[Device]:

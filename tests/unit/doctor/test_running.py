@@ -147,14 +147,6 @@ def test_attached() -> None:
     assert found.title.endswith("/sys/fs/cgroup/4 and 3 more")
 
 
-def test_locks() -> None:
-    text = (
-        "1: POSIX  ADVISORY  WRITE 1089 00:17:1432 0 EOF\n2: FLOCK  ADVISORY  WRITE 812 00:1c:77 0 EOF\n"
-        "2: -> FLOCK  ADVISORY  WRITE 9 00:1c:78 0 EOF\n\n"
-    )
-    assert leftovers.locked_files(text) == {"00:1c:77"}
-
-
 def test_sockets_of_the_dead(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as living, socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "7.sock"))
