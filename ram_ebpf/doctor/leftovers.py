@@ -32,8 +32,8 @@ def examine_pins(case: Case) -> Iterator[Finding]:
 def of_pins(found: Iterable[Pinned], sockets: list[Path]) -> Finding:
     """Of the dead: what is needed keeps a scope working, and what is not takes memory."""
     found = list(found)
-    needed = [item.directory for item in found if not item.alive and item.needed]
-    unused = [item.directory for item in found if not item.alive and not item.needed]
+    needed = [_with_version(item) for item in found if not item.alive and item.needed]
+    unused = [_with_version(item) for item in found if not item.alive and not item.needed]
     if needed:
         return warning(
             Check.PINS,
@@ -43,7 +43,7 @@ def of_pins(found: Iterable[Pinned], sockets: list[Path]) -> Finding:
     if unused or sockets:
         return warning(
             Check.PINS,
-            f"{_some([*unused, *sockets])} was left by a killed instance, and nobody needs it",
+            f"{_some([*unused, *map(str, sockets)])} was left by a killed instance, and nobody needs it",
             "start ram-ebpf, which removes it; or ram-ebpf detach",
         )
     alive = sum(item.alive for item in found)
@@ -51,9 +51,13 @@ def of_pins(found: Iterable[Pinned], sockets: list[Path]) -> Finding:
     return well(Check.PINS, f"{there} no pins of dead instances")
 
 
-def _some(paths: list[Path]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return f"{', '.join(map(str, paths[:_SHOWN]))}{more}"
+def _with_version(item: Pinned) -> str:
+    return str(item.directory) if item.version is None else f"{item.directory} (of {item.version})"
+
+
+def _some(things: list[str]) -> str:
+    more = f" and {len(things) - _SHOWN} more" if len(things) > _SHOWN else ""
+    return f"{', '.join(things[:_SHOWN])}{more}"
 
 
 def examine_attached(case: Case) -> Iterator[Finding]:

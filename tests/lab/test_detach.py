@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ram_ebpf import __version__
 from ram_ebpf.dataplane.cgroups import ours_attached
+from ram_ebpf.dataplane.pins import pinned
 from ram_ebpf.dataplane.programs import CGROUP_HOOKS
 from tests.adversarial.actor import Actor
 from tests.adversarial.field import ScopedDaemon, governed, tcp_connect
@@ -40,6 +42,7 @@ def test_after_a_killed_instance(lab: Lab, scope: Path, inside: Actor) -> None:
     with pytest.raises(PermissionError):
         tcp_connect(inside, topology.BLOCKED)
     inside.reset()
+    assert [left.version for left in pinned(lab.directory / "bpf")] == [__version__]
     done = detach(lab, scope)
     assert done.returncode == 0, done.stderr
     assert f"removed {len(CGROUP_HOOKS)} programs at {scope}\n" in done.stdout

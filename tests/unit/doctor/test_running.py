@@ -140,6 +140,14 @@ def test_pins(pinned: list[tuple[bool, bool]], sockets: int, status: Status, tex
     assert text in found.title
 
 
+@pytest.mark.parametrize("needed", [True, False])
+def test_whose_pins(needed: bool) -> None:
+    """By their version, where it is one that says so."""
+    names = ("812-0a1b2c3d-0_9_0rc1", "813-0a1b2c3d")
+    title = leftovers.of_pins([Pinned(Path("/bpf") / name, False, needed) for name in names], []).title
+    assert title.startswith("/bpf/812-0a1b2c3d-0_9_0rc1 (of 0.9.0rc1), /bpf/813-0a1b2c3d ")
+
+
 def test_attached() -> None:
     assert leftovers.of_attached([]).status is Status.OK
     found = leftovers.of_attached([f"/sys/fs/cgroup/{n}" for n in range(8)])
