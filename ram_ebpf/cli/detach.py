@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ram_ebpf.dataplane.leftovers import Found
+
+_SHOWN = 5  # places
 
 _EPILOGUE = """\
 exit status: 0 nothing is enforced any more, 70 the kernel refused, 75 an instance runs, 77 not root, 78 there
@@ -64,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def remove_leftovers(args: argparse.Namespace, silent: bool = False) -> int:
-    """Detaches what nobody governs any more; the exit status. `silent`: where there is nothing."""
+    """Detaches what nobody governs any more; the exit status. `silent`: where there is nothing.
+
+    An instance may live that cannot be asked: what that governs is left alone, and said.
+    """
     # What follows needs Linux, and takes a while to import.
     from ram_ebpf.dataplane import leftovers
     from ram_ebpf.scopes.cgroup import ScopeError, find_cgroup2_mount, resolve_root
@@ -74,15 +83,33 @@ def remove_leftovers(args: argparse.Namespace, silent: bool = False) -> int:
     except ScopeError as error:
         return fail(os.EX_CONFIG, str(error))
     count = 0
+    held = []
     try:
-        for line in leftovers.remove(root, _namespaces(root, whole=args.cgroup_root is None)):
-            print(f"removed {line}")
-            count += 1
+        for found in leftovers.remove(root, _namespaces(root, whole=args.cgroup_root is None)):
+            if found.held:
+                held.append(found)
+            else:
+                print(f"removed {found.what}")
+                count += 1
     except OSError as error:
         return fail(os.EX_SOFTWARE, str(error))
+    if held:
+        sys.stdout.flush()
+        return fail(os.EX_TEMPFAIL, _goes_on(held))
     if not count and not silent:
         print("nothing was left")
     return 0
+
+
+def _goes_on(held: Sequence[Found]) -> str:
+    """What is still enforced, and how to end it."""
+    places = ", ".join(found.what for found in held[:_SHOWN])
+    more = f" and {len(held) - _SHOWN} more places" if len(held) > _SHOWN else ""
+    pids = sorted({found.holder for found in held if found.holder is not None})
+    cure = f"end it: kill {' '.join(map(str, pids))}" if pids else "find it (pgrep -af ram-ebpf) and end it"
+    return (
+        f"an instance that cannot be asked goes on enforcing, with {places}{more}: {cure}; then do this again"
+    )
 
 
 def _namespaces(root: Path, whole: bool) -> Iterator[Path]:

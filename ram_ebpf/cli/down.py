@@ -9,7 +9,7 @@ import sys
 from ram_ebpf.cli import detach
 
 _EPILOGUE = """\
-exit status: 0 nothing is enforced any more, 70 the kernel refused, 75 an instance does not end, 77 not root,
+exit status: 0 nothing is enforced any more, 70 the kernel refused, 75 an instance goes on, 77 not root,
 78 there are no control groups
 """
 

@@ -16,6 +16,13 @@ def ask(request: dict[str, Any]) -> list[dict[str, Any]] | int:
     except NotRunningError as error:
         print(f"ram-ebpf: {error}", file=sys.stderr)
         return os.EX_UNAVAILABLE
+    except TimeoutError:
+        print(
+            "ram-ebpf: an instance does not answer; what it has attached goes on deciding: see what its log "
+            "says last, and restart it",
+            file=sys.stderr,
+        )
+        return os.EX_TEMPFAIL
     except PermissionError:
         print("ram-ebpf: needs root, to ask the daemon: run it with sudo", file=sys.stderr)
         return os.EX_NOPERM

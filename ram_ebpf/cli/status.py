@@ -52,7 +52,8 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     yield f"{who}: {answer['mode']}, {answer['policy']}{whose}"
     if "kernel" in answer:  # not of an instance of an older version, nor the rest of these
         digest = f"SHA-256 {answer['digest'][:12]}; " if answer["digest"] else ""
-        yield f"  {digest}resolvers: {', '.join(answer['resolvers']) or 'none'}"
+        version = f"policy version {answer['policy_version']}, " if "policy_version" in answer else ""
+        yield f"  {version}{digest}resolvers: {', '.join(answer['resolvers']) or 'none'}"
         kernel = answer["kernel"]
         yield f"  Linux {kernel['release']}, which has: {', '.join(kernel['features']) or 'nothing extra'}"
     for warning in answer.get("warnings", ()):
@@ -62,7 +63,8 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         learned = plural(scope["learned"], "learned entry", "learned entries")
         if scope.get("next_expiry_seconds") is not None:
             learned += f", the first to go in {scope['next_expiry_seconds']} s"
-        yield f"  {scope['scope']} ({scope['posture']}{more}): {learned}"
+        rules = f"{plural(sum(scope['rules'].values()), 'rule')}, " if "rules" in scope else ""
+        yield f"  {scope['scope']} ({scope['posture']}{more}): {rules}{learned}"
         places = [*scope["cgroups"], *(f"device {name}" for name in scope["devices"])]
         for place in places or ["nothing of it is there now"]:
             yield f"    {place}"

@@ -113,6 +113,9 @@ def _known(policy: str | None) -> list[Kept] | int:
         answers = ask_all({"verb": "refused"})
     except NotRunningError:
         answers = []
+    except TimeoutError:
+        _fail(0, "an instance does not answer: what is kept on disk is looked at")
+        answers = []
     except PermissionError:
         return _fail(os.EX_NOPERM, _NEEDS_ROOT)
     for answer in answers:

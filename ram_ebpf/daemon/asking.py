@@ -102,10 +102,25 @@ class Asker:
         # Whose answer the kernel has.
         self._under: OrderedDict[tuple[abi.IPAddress, int], str] = OrderedDict()
         self._lock = threading.Lock()
-        self._queue: queue.Queue[tuple[Subject, abi.IPAddress]] = queue.Queue(_MOST_WAITING)
+        self._queue: queue.Queue[tuple[Subject, abi.IPAddress] | None] = queue.Queue(_MOST_WAITING)
+        self._is_closed = False
         self._news: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
-        for number in range(_WORKERS):
+        self._workers = _WORKERS
+        for number in range(self._workers):
             threading.Thread(target=self._work, name=f"asker-{number}", daemon=True).start()
+
+    def close(self) -> None:
+        """Nothing more is asked: its threads end, the latest when they have no more patience with an answer.
+
+        No event may come any more.
+        """
+        with self._lock:  # nothing is written into the kernel from now on
+            self._is_closed = True
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        for _ in range(self._workers):
+            self._queue.put_nowait(None)
 
     def renew(self, ports: Iterable[int]) -> None:
         """The views are another policy's: registries that were found are refused by their names there too."""
@@ -187,7 +202,10 @@ class Asker:
 
     def _work(self) -> None:
         while True:
-            key, address = self._queue.get()
+            wanted = self._queue.get()
+            if wanted is None:
+                return
+            key, address = wanted
             name, port = key
             found = None
             try:
@@ -195,6 +213,8 @@ class Asker:
             except Exception:  # whatever a stranger answers: the next one is asked all the same
                 _log.exception("%s could not be asked", name)
             with self._lock:
+                if self._is_closed:
+                    return
                 subject = self._subjects.get(key)
                 if subject is None:
                     continue

@@ -35,6 +35,10 @@ _ANSWER_PATIENCE = 10.0
 # Of descriptors or memory (accept(2)): the next one may find some again.
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
 _SHORTAGE_PAUSE = 0.1
+_BACKLOG_PAUSE = 0.02
+# Of connect(2): nobody listens there, or nothing is there. With any other one an instance may well live, as
+# EAGAIN says of one that is too busy to accept.
+_DEAD = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 
 _SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h, since Linux 4.13
 _GROUPS_ROOM = 1024  # bytes, the most that Python's getsockopt() takes: 256 groups
@@ -53,17 +57,19 @@ class ControlSocket(News):
     """Takes requests in a thread, and has them answered by the one that calls answer_with()."""
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
-        """Raises OSError where the directory cannot be written."""
+        """Raises OSError where the directory cannot be written, or has a living one of the same number."""
         super().__init__()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in dead_sockets(directory):
             path.unlink(missing_ok=True)
         self._path = directory / f"{os.getpid()}.sock"
-        self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)
         try:
             self._listener.bind(str(self._path))
+        except BaseException:
+            self._listener.close()
+            raise
         finally:
             os.umask(before)
         self._listener.listen(8)
@@ -166,7 +172,7 @@ def ask_all(
 
 
 def running(directory: Path = DIRECTORY) -> list[int]:
-    """The process ids of the instances that can be asked."""
+    """The process ids of the instances that can be asked, also of those too busy to answer."""
     try:
         return [pid for path, pid in _sockets(directory) if _is_alive(path)]
     except FileNotFoundError:
@@ -175,11 +181,25 @@ def running(directory: Path = DIRECTORY) -> list[int]:
 
 def _ask(path: Path, request: dict[str, Any], patience: float) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        _connect(client, path, patience)
         client.settimeout(patience)
-        client.connect(str(path))
         _send(client, request)
         answer = json.loads(_read_line(client, _LONGEST_ANSWER))
     return answer if isinstance(answer, dict) else {"error": "the answer is no JSON object"}
+
+
+def _connect(client: socket.socket, path: Path, patience: float) -> None:
+    """Waits for room in the backlog of one that is busy, which a socket with a timeout does not (unix(7))."""
+    deadline = time.monotonic() + patience
+    client.setblocking(False)
+    while True:
+        try:
+            client.connect(str(path))
+            return
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"{path}: too busy to be asked") from error
+            time.sleep(_BACKLOG_PAUSE)
 
 
 def _sockets(directory: Path) -> Iterator[tuple[Path, int]]:
@@ -195,11 +215,11 @@ def dead_sockets(directory: Path = DIRECTORY) -> list[Path]:
 
 def _is_alive(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(_PATIENCE)
+        client.setblocking(False)
         try:
             client.connect(str(path))
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno not in _DEAD
     return True
 
 

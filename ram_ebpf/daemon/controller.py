@@ -223,7 +223,9 @@ class Controller:
         if self._policy.recognition.unknown is Unknown.ALLOW or not any(
             terms.posture is Posture.REGISTRIES for terms in self._rules
         ):
-            self._asker = None
+            before, self._asker = self._asker, None
+            if before is not None:
+                before.close()
         elif self._asker is None:
             from ram_ebpf.daemon.asking import Asker  # with an HTTP client, which others do without
 

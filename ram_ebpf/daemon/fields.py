@@ -28,6 +28,7 @@ _PRIORITIES = {
     "no-plugin": _WARNING,
     "no-authority": _WARNING,
     "scope-failed": _WARNING,
+    "resolver-sockets-full": _WARNING,
     "scope-gone": _NOTICE,
     "learned": _DEBUG,
     "dns": _DEBUG,

@@ -86,6 +86,7 @@ class State:
             "mode": self.policy.mode.value,
             "policy": self.policy.file or "the built-in policy",
             "digest": self.policy.source.digest or None,
+            "policy_version": self.policy.version,
             "organization": self.policy.organization,
             "fail": self.policy.fail.value,
             "lease_seconds": self.policy.lease,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class Trust:
         self._cookies: set[int] = set()
         self._cgroups: set[int] = set()
         self._unwatched: set[str] = set()
+        self._is_full = False  # the map of sockets
         self.resolvers = resolvers_of(policy)
 
     def apply(self, plane: Plane) -> None:
@@ -86,8 +88,7 @@ class Trust:
             return
         cookies = {cookie for item in found for cookie in item.cookies}
         if cookies != self._cookies:
-            plane.trust_sockets(cookies)
-            self._cookies = cookies
+            self._trust_sockets(plane, cookies)
         cgroups = set()
         for item in found:
             if item.address == DOCKER_RESOLVER:
@@ -95,8 +96,11 @@ class Trust:
                     with contextlib.suppress(OSError):  # it is gone already
                         cgroups.add(identifier(cgroup))
         if cgroups != self._cgroups:
-            plane.trust_cgroups(cgroups)
-            self._cgroups = cgroups
+            try:
+                plane.trust_cgroups(cgroups)
+                self._cgroups = cgroups
+            except OSError as error:
+                self._warn("cgroups", f"not all {len(cgroups)} Docker daemons can be believed: {error}")
         try:
             plane.watch({cgroup for item in found for cgroup in item.cgroups})
         except OSError as error:
@@ -112,6 +116,27 @@ class Trust:
                 )
             else:
                 self._unwatched.discard(f"{item.address}#{item.port}")
+
+    def _trust_sockets(self, plane: Plane, cookies: set[int]) -> None:
+        """Where not all find room, it is tried again with each look: others may have gone."""
+        try:
+            plane.trust_sockets(cookies)
+        except OSError as error:
+            room = plane.maps["resolver_sockets"].shape.max_entries
+            why = f"there is room for {room}" if error.errno == errno.E2BIG else str(error)
+            if not self._is_full:
+                self._say(
+                    "resolver-sockets-full",
+                    f"the resolvers on this host have {len(cookies)} sockets, and {why}: what comes from the "
+                    "others is asked again, one by one; have them use fewer sockets, or name the resolvers "
+                    "behind them in the policy",
+                )
+            self._is_full = True
+            return
+        self._cookies = cookies
+        if self._is_full:
+            self._is_full = False
+            self._say("resolver-sockets-known", "all sockets of this host's resolvers are believed again")
 
     def _warn(self, about: str, text: str) -> None:
         if about not in self._unwatched:

@@ -15,7 +15,7 @@ _SAID_AGAIN = frozenset(
 )
 """What is still wrong with another policy is said again."""
 _LASTING = {"unpinned", "no-control", "scope-failed", "events-lost", "queue-full", *_SAID_AGAIN}
-_UNTIL = {"reloaded": "reload-failed"}
+_UNTIL = {"reloaded": "reload-failed", "resolver-sockets-known": "resolver-sockets-full"}
 """Events that end what another one said."""
 
 

@@ -46,12 +46,16 @@ class Answering:
         self._led = maps["led"]
 
     def lead_to(self, there: Destination) -> None:
-        """Leads refused connections there from now on. Raises OSError."""
+        """Leads refused connections there from now on. Raises OSError.
+
+        Where there are more ports than room for them, the highest are left out: a refusal is EPERM there.
+        """
         self.stop()
-        self._ports.update((struct.pack("=I", port), struct.pack("=I", 1)) for port in there.ports)
+        ports = set(sorted(there.ports)[: self._ports.shape.max_entries])
         for key in list(self._ports):
-            if struct.unpack("=I", key)[0] not in there.ports:
+            if struct.unpack("=I", key)[0] not in ports:
                 self._ports.discard(key)
+        self._ports.update((struct.pack("=I", port), struct.pack("=I", 1)) for port in ports)
         self._responder[_FIRST] = bytes(
             abi.Responder(_words(there.ipv4), _words(there.ipv6), there.priority, there.port, 0)
         )

@@ -9,17 +9,29 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ram_ebpf.dataplane import cgroups, devices, namespaces, pins
-from ram_ebpf.dataplane.devices import BusyDeviceError, Device
+from ram_ebpf.dataplane import cgroups, devices, locks, namespaces, pins
+from ram_ebpf.dataplane.devices import Attachment, BusyDeviceError, Device
 from ram_ebpf.dataplane.programs import CGROUP_HOOKS, RESOLVER_HOOKS
 
 
-def remove(mount: Path, elsewhere: Iterable[Path]) -> Iterator[str]:
+@dataclass(frozen=True)
+class Found:
+    """What was there. `what`: in words, and where."""
+
+    what: str
+    held: bool = False
+    """A living instance looks after it, and it was left alone."""
+    holder: int | None = None
+    """The process of that, where it is known."""
+
+
+def remove(mount: Path, elsewhere: Iterable[Path]) -> Iterator[Found]:
     """Detaches everything in and below a cgroup2 directory and at all devices; says each place.
 
     `elsewhere`: other network namespaces than that of this process. What a living instance governs is left
@@ -31,16 +43,23 @@ def remove(mount: Path, elsewhere: Iterable[Path]) -> Iterator[str]:
         with contextlib.suppress(FileNotFoundError):  # its last process has ended
             yield from _at_devices(namespace)
     for directory in pins.remove_dead():
-        yield f"the pins in {directory}"
+        yield Found(f"the pins in {directory}")
 
 
-def _at_cgroups(mount: Path) -> Iterator[str]:
+def _at_cgroups(mount: Path) -> Iterator[Found]:
     for parent, _, _ in os.walk(mount):
         directory = Path(parent)
-        with contextlib.suppress(FileNotFoundError, BlockingIOError):
-            count = _at_cgroup(directory)
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                count = _at_cgroup(directory)
+            except BlockingIOError:
+                # Anybody may lock a directory; what is ours in it says that it is an instance.
+                count = sum(map(len, cgroups.ours_attached(directory).values()))
+                if count:
+                    yield Found(f"{count} programs at {directory}", True, locks.holder(directory))
+                continue
             if count:
-                yield f"{count} programs at {directory}"
+                yield Found(f"{count} programs at {directory}")
 
 
 def _at_cgroup(directory: Path) -> int:
@@ -55,20 +74,22 @@ def _at_cgroup(directory: Path) -> int:
         os.close(lock)
 
 
-def _at_devices(namespace: Path | None) -> Iterator[str]:
+def _at_devices(namespace: Path | None) -> Iterator[Found]:
     for device in _devices_in(namespace):
         try:
             with devices.lock(device), devices.lock(device, "bridge"):
-                found = [
-                    *devices.ours_attached(device),
-                    *devices.held(device),
-                    *devices.known(device),
-                ]
+                found = _ours_at(device)
                 devices.detach(device, found)
         except BusyDeviceError:
+            if found := _ours_at(device):
+                yield Found(f"{len(found)} programs at device {device}", held=True)
             continue
         if found:
-            yield f"{len(found)} programs at device {device}"
+            yield Found(f"{len(found)} programs at device {device}")
+
+
+def _ours_at(device: Device) -> list[Attachment]:
+    return [*devices.ours_attached(device), *devices.held(device), *devices.known(device)]
 
 
 def _devices_in(namespace: Path | None) -> list[Device]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ram_ebpf import __version__
 from ram_ebpf.dataplane import syscall
 from ram_ebpf.dataplane.maps import Map
 from ram_ebpf.dataplane.programs import PROGRAM_SETS
@@ -60,7 +61,10 @@ class Pins:
         mount(file_system)
         top = file_system / _TOP
         top.mkdir(mode=0o700, exist_ok=True)
-        self._directory = top / f"{os.getpid()}-{secrets.token_hex(4)}"
+        # So that who finds it knows whose it was. No name there may have a dot (bpf_lookup() in
+        # kernel/bpf/inode.c).
+        version = __version__.replace(".", "_")
+        self._directory = top / f"{os.getpid()}-{secrets.token_hex(4)}-{version}"
         self._directory.mkdir(mode=0o700)
         self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -120,6 +124,12 @@ class Pinned:
     directory: Path
     alive: bool
     needed: bool
+
+    @property
+    def version(self) -> str | None:
+        """Of ram-ebpf; None where it is one that did not say so."""
+        parts = self.directory.name.split("-", 2)
+        return parts[2].replace("_", ".") if len(parts) == 3 else None
 
 
 def pinned(file_system: Path = FILE_SYSTEM) -> list[Pinned]:

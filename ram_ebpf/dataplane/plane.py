@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import ipaddress
 import os
@@ -321,7 +322,7 @@ class Plane:
             self._configure_all()
 
     def trust(self, resolvers: Iterable[TrustedResolver]) -> None:
-        """Makes these the trusted resolvers: new ones are added before old ones go."""
+        """Makes these the trusted resolvers: new ones are added before old ones go. Raises OSError E2BIG."""
         resolvers = list(resolvers)
         self._replace(
             "resolvers", {abi.endpoint(r.address, r.port): struct.pack("=I", r.flags) for r in resolvers}
@@ -330,13 +331,19 @@ class Plane:
         self._flag(abi.ConfigFlag.OTHER_DNS_PORTS, other)
 
     def trust_sockets(self, cookies: Iterable[int]) -> None:
-        """Makes these (by SO_COOKIE) the sockets from which resolvers on this host reply."""
+        """Makes these (by SO_COOKIE) the sockets from which resolvers on this host reply.
+
+        Raises OSError, E2BIG where there is no room for all of them: some are trusted then.
+        """
         self._replace(
             "resolver_sockets", {struct.pack("=Q", cookie): struct.pack("=I", 1) for cookie in cookies}
         )
 
     def trust_cgroups(self, identifiers: Iterable[int]) -> None:
-        """Makes these (by the kernel's ids) the cgroups in which Docker daemons live themselves."""
+        """Makes these (by the kernel's ids) the cgroups in which Docker daemons live themselves.
+
+        Raises what trust_sockets() raises.
+        """
         self._replace(
             "resolver_cgroups",
             {struct.pack("=Q", identifier): struct.pack("=I", 1) for identifier in identifiers},
@@ -350,10 +357,18 @@ class Plane:
 
     def _replace(self, name: str, wanted: Mapping[bytes, bytes]) -> None:
         current = self.maps[name]
-        current.update(wanted.items())
+        is_full = False
+        try:
+            current.update(wanted.items())
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+            is_full = True  # with old ones, which make room now
         for key in list(current):
             if key not in wanted:
                 current.discard(key)
+        if is_full:
+            current.update(wanted.items())
 
     def show_alive(self) -> None:
         """Says that user space is there; replies over TCP wait for nobody who has not said so lately."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ram_ebpf.dataplane.abi import IPAddress
 from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dns.addresses import host_addresses
+from ram_ebpf.policy.choices import MAX_RESOLVERS
 from ram_ebpf.policy.enforced import EnforcedResolver, PolicyLike
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def auto_resolvers(
     if _RESOLVED_STUBS.intersection(addresses):
         addresses += parse_nameservers(read_resolv_conf(resolved_upstream))
     known = host_addresses() if local is None else local
-    return _trusted(((address, 53) for address in addresses), known)
+    # Clients ask the first three (MAXNS of resolv.conf(5)); what no map holds is for no client either.
+    return _trusted(((address, 53) for address in addresses), known)[:MAX_RESOLVERS]
 
 
 def configured_resolvers(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ram_ebpf.daemon import control
-from ram_ebpf.dataplane import cgroups, devices, pins
+from ram_ebpf.dataplane import cgroups, devices, locks, pins
 from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.dataplane.pins import Pinned
 from ram_ebpf.dataplane.programs import CGROUP_HOOKS, RESOLVER_HOOKS
@@ -18,7 +18,6 @@ from ram_ebpf.doctor.finding import Check, Finding, warning, well
 from ram_ebpf.policy.words import plural
 
 _SHOWN = 5
-_LOCKS = Path("/proc/locks")
 
 
 def examine_pins(case: Case) -> Iterator[Finding]:
@@ -33,8 +32,8 @@ def examine_pins(case: Case) -> Iterator[Finding]:
 def of_pins(found: Iterable[Pinned], sockets: list[Path]) -> Finding:
     """Of the dead: what is needed keeps a scope working, and what is not takes memory."""
     found = list(found)
-    needed = [item.directory for item in found if not item.alive and item.needed]
-    unused = [item.directory for item in found if not item.alive and not item.needed]
+    needed = [_with_version(item) for item in found if not item.alive and item.needed]
+    unused = [_with_version(item) for item in found if not item.alive and not item.needed]
     if needed:
         return warning(
             Check.PINS,
@@ -44,7 +43,7 @@ def of_pins(found: Iterable[Pinned], sockets: list[Path]) -> Finding:
     if unused or sockets:
         return warning(
             Check.PINS,
-            f"{_some([*unused, *sockets])} was left by a killed instance, and nobody needs it",
+            f"{_some([*unused, *map(str, sockets)])} was left by a killed instance, and nobody needs it",
             "start ram-ebpf, which removes it; or ram-ebpf detach",
         )
     alive = sum(item.alive for item in found)
@@ -52,9 +51,13 @@ def of_pins(found: Iterable[Pinned], sockets: list[Path]) -> Finding:
     return well(Check.PINS, f"{there} no pins of dead instances")
 
 
-def _some(paths: list[Path]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return f"{', '.join(map(str, paths[:_SHOWN]))}{more}"
+def _with_version(item: Pinned) -> str:
+    return str(item.directory) if item.version is None else f"{item.directory} (of {item.version})"
+
+
+def _some(things: list[str]) -> str:
+    more = f" and {len(things) - _SHOWN} more" if len(things) > _SHOWN else ""
+    return f"{', '.join(things[:_SHOWN])}{more}"
 
 
 def examine_attached(case: Case) -> Iterator[Finding]:
@@ -65,26 +68,15 @@ def examine_attached(case: Case) -> Iterator[Finding]:
 
 def _cgroups(mount: Path) -> Iterator[str]:
     """As the directory of one that is governed is locked by its instance."""
-    locked = locked_files(_LOCKS.read_text(encoding="ascii", errors="replace"))
+    locked = locks.locked()
     for parent, _, _ in os.walk(mount):
         cgroup = Path(parent)
         with contextlib.suppress(OSError):  # it is gone
             hooks = (*CGROUP_HOOKS, *RESOLVER_HOOKS)
             attached = cgroups.ours_attached(cgroup, hooks)
             # One where a resolver lives may be watched by a running instance, which locks nothing then.
-            if attached.keys() & set(CGROUP_HOOKS) and _name_of(cgroup) not in locked:
+            if attached.keys() & set(CGROUP_HOOKS) and locks.name_of(cgroup) not in locked:
                 yield parent
-
-
-def locked_files(text: str) -> set[str]:
-    """What somebody has locked as a whole (flock(2)), as proc_locks(5) names it."""
-    lines = [line.split() for line in text.splitlines()]
-    return {words[5] for words in lines if len(words) >= 6 and words[1] == "FLOCK"}
-
-
-def _name_of(path: Path) -> str:
-    status = path.stat()
-    return f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
 
 
 def _devices() -> Iterator[Device]:

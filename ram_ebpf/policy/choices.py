@@ -94,5 +94,8 @@ ALL_ACTIONS: tuple[Action, ...] = tuple(Action)
 MAX_PORT_LISTS = 64
 """Different lists of ports in one policy: the kernel keeps a bit for each."""
 
+MAX_RESOLVERS = 64
+"""Trusted ones: as many has the kernel's map `resolvers` (bpf/lib/maps.h) room for."""
+
 LABEL_PREFIX = "label="
 """In front of a label by which containers are named."""

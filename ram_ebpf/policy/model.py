@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Discriminator, PlainValidator, PrivateAttr
 
 from ram_ebpf.policy.authorization import DockerOptions
 from ram_ebpf.policy.base import PolicyModel
+from ram_ebpf.policy.choices import MAX_RESOLVERS
 from ram_ebpf.policy.choices import Mode as Mode
 from ram_ebpf.policy.connections import Connections
 from ram_ebpf.policy.control import ControlOptions
@@ -105,7 +106,7 @@ _ResolverItem = Annotated[
 ]
 Resolvers = Annotated[
     Annotated[Literal["auto"], PlainValidator(_auto), Tag("@auto")]
-    | Annotated[tuple[_ResolverItem, ...], listed("[10.0.0.53]"), Tag("@list")],
+    | Annotated[tuple[_ResolverItem, ...], listed("[10.0.0.53]", MAX_RESOLVERS), Tag("@list")],
     Discriminator(_resolvers_tag),
 ]
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ram_ebpf import __version__
 from ram_ebpf.dataplane.cgroups import ours_attached
+from ram_ebpf.dataplane.pins import pinned
 from ram_ebpf.dataplane.programs import CGROUP_HOOKS
 from tests.adversarial.actor import Actor
 from tests.adversarial.field import ScopedDaemon, governed, tcp_connect
@@ -24,9 +26,9 @@ ROOT = Path(__file__).parents[2]
 POLICY = f"{switch.POLICY}refusals: {{ responder: off }}\n"
 
 
-def detach(lab: Lab, root: Path, *before: str) -> Finished:
+def detach(lab: Lab, root: Path, *before: str, verb: str = "detach") -> Finished:
     """Below one control group of the lab alone: others of this machine are not ours to end."""
-    argv = [*before, *COMMAND, "detach", "--cgroup-root", str(root)]
+    argv = [*before, *COMMAND, verb, "--cgroup-root", str(root)]
     return lab.client.run(argv, cgroup=lab.client.services, cwd=ROOT)
 
 
@@ -40,6 +42,7 @@ def test_after_a_killed_instance(lab: Lab, scope: Path, inside: Actor) -> None:
     with pytest.raises(PermissionError):
         tcp_connect(inside, topology.BLOCKED)
     inside.reset()
+    assert [left.version for left in pinned(lab.directory / "bpf")] == [__version__]
     done = detach(lab, scope)
     assert done.returncode == 0, done.stderr
     assert f"removed {len(CGROUP_HOOKS)} programs at {scope}\n" in done.stdout
@@ -86,11 +89,14 @@ def test_while_an_instance_runs(lab: Lab, scope: Path, inside: Actor) -> None:
             tcp_connect(inside, topology.BLOCKED)
 
 
-def test_what_a_living_instance_governs_is_left_alone(lab: Lab, scope: Path) -> None:
-    """Also where it cannot be asked."""
-    with governed(lab, POLICY, scopes=[scope]):
+@pytest.mark.parametrize("verb", ["detach", "down"])
+def test_what_a_living_instance_governs_is_left_alone(lab: Lab, scope: Path, verb: str) -> None:
+    """Also where it cannot be asked; then it is said that it goes on."""
+    with governed(lab, POLICY, scopes=[scope]) as daemon:
         assert len(pins(lab)) == 1
-        done = detach(lab, scope, "env", f"RAM_EBPF_RUN={lab.directory}/nobody")
-        assert (done.returncode, done.stdout) == (0, "nothing was left\n")
+        done = detach(lab, scope, "env", f"RAM_EBPF_RUN={lab.directory}/nobody", verb=verb)
+        assert (done.returncode, done.stdout) == (os.EX_TEMPFAIL, "")
+        assert f"goes on enforcing, with {len(CGROUP_HOOKS)} programs at {scope}: " in done.stderr
+        assert f"end it: kill {daemon.pid}; then do this again" in done.stderr
         assert len(ours_attached(scope)) == len(CGROUP_HOOKS)
         assert len(pins(lab)) == 1

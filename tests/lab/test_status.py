@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.root
 
 _ROOT = Path(__file__).parents[2]
 SCHEMA = (_ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+AUDIT = (_ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
 POLICY = f"""\
 version: 1
 organization: lab
@@ -79,11 +81,12 @@ def test_status(lab: Lab, daemon: Daemon, root: Path) -> None:
     lines = shown.stdout.splitlines()
     assert lines[0].startswith(f"ram-ebpf 0.1.0 (pid {daemon.pid}): enforce, ")
     assert lines[0].endswith("policy.yaml of lab")
-    assert "  host (registries): 0 learned entries" in lines
+    (host,) = [line for line in lines if line.startswith("  host (registries): ")]
+    assert re.fullmatch(r"  host \(registries\): [1-9]\d* rules, 0 learned entries", host)
     assert f"    {root}" in lines
-    assert f"  cgroup {root}/strict (strict, 1 more registries): 0 learned entries" in lines
+    assert f"  cgroup {root}/strict (strict, 1 more registries): 3 rules, 0 learned entries" in lines
     assert f"    {root}/strict" in lines
-    assert lines[1].startswith("  SHA-256 ")
+    assert lines[1].startswith("  policy version 1, SHA-256 ")
     assert lines[1].endswith(f"; resolvers: {Lab.resolver}:53")
 
 
@@ -106,6 +109,51 @@ def test_status_as_json(lab: Lab, daemon: Daemon, root: Path) -> None:
     assert [scope["posture"] for scope in answer["scopes"]] == ["registries", "strict"]
     assert answer["scopes"][1]["learned"] >= 1
     assert answer["counters"]["denied-unknown-address"] >= 1
+
+
+def section(document: str, heading: str) -> str:
+    """What is below a heading, up to the next one of whatever level."""
+    found = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#+ |\Z)", document, re.MULTILINE | re.DOTALL)
+    assert found is not None, heading
+    return found[1]
+
+
+def undocumented(value: object, text: str) -> set[str]:
+    """Keys of objects in there, however deep, that a section of a document does not mention."""
+    if isinstance(value, list):
+        return {key for item in value for key in undocumented(item, text)}
+    if not isinstance(value, dict):
+        return set()
+    missing = {key for key in value if f"`{key}`" not in text and f'"{key}":' not in text}
+    return missing.union(*(undocumented(item, text) for item in value.values()))
+
+
+def test_others_as_json(lab: Lab, daemon: Daemon, root: Path) -> None:
+    """What each prints is what docs/json.md, or docs/audit.md for it, says of it."""
+    with Actor(lab.client, root / "strict") as actor:
+        actor.resolve("allowed.registry.test")
+        with contextlib.suppress(PermissionError):
+            tcp_connect(actor, lab.blocked.address)
+        assert eventually(lambda: '"denied"' in ask(lab, "events", "--json").stdout)
+        text = section(SCHEMA, "`ram-ebpf explain --json`")
+        answer = explained(lab, "--pid", str(actor.pid), "quay.io")
+        assert undocumented(answer, text) == set()
+        assert set(answer) == {"instance", "host", "port", "pid", "process", "cgroup", "scopes"}
+    text = section(SCHEMA, "`ram-ebpf events --json`")
+    records = [json.loads(line) for line in ask(lab, "events", "--json").stdout.splitlines()]
+    assert records
+    assert undocumented(records, text) == set()
+    assert undocumented(explained(lab, "--last", "5")["refusals"], text) == set()
+    text = section(AUDIT, "As JSON")
+    suggested = json.loads(ask(lab, "suggest", "--json").stdout)
+    assert suggested["suggestions"] or suggested["withheld"]
+    assert undocumented(suggested, text) == set()
+    shown = json.loads(ask(lab, "top", "--once", "--json").stdout)
+    text = section(AUDIT, "`ram-ebpf top`")
+    for counted in (shown.pop("verdicts"), shown.pop("reasons")):  # by verdict, and by reason
+        assert undocumented(list(counted.values()), text) == set()
+    assert shown["refused"]
+    assert undocumented(shown, text) == set()
 
 
 def responder_line(lab: Lab, daemon: Daemon) -> str:

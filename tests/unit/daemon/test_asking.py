@@ -724,6 +724,29 @@ def test_a_name_that_is_forgotten_while_it_is_asked(monkeypatch: pytest.MonkeyPa
     assert list(bench.asked()) == [("127.0.0.2", 443)]
 
 
+def test_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads end, also the one that waits for an answer, and nothing is written any more."""
+    monkeypatch.setattr(asking, "_MOST_WAITING", 4)
+    before = set(threading.enumerate())
+    asked = Asked(monkeypatch, *[True] * 100)
+    bench = Bench(443)
+    threads = set(threading.enumerate()) - before
+    assert len(threads) == 2
+    for number in range(1, 3):
+        bench.connect(address=f"127.0.0.{number}")
+    assert eventually(lambda: len(asked.calls) == 2)
+    for number in range(3, 20):
+        bench.connect(address=f"127.0.0.{number}")
+    assert bench.asker._queue.full()
+    bench.asker.close()
+    asked.may_answer.set()
+    for thread in threads:
+        thread.join(5.0)
+        assert not thread.is_alive()
+    assert len(asked.calls) == 2
+    assert (bench.refused(), bench.asked(), bench.cut()) == ({}, {}, [])
+
+
 def test_cookies_are_the_kernels() -> None:
     """SO_COOKIE, which this version of Python may not know."""
     known = getattr(socket, "SO_COOKIE", asking._SO_COOKIE)

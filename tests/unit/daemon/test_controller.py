@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import ipaddress
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -468,6 +469,26 @@ def test_who_asks(terms: Sequence[Terms], unknown: Unknown) -> None:
     assert asks == (RECOGNISING in terms and unknown is not Unknown.ALLOW)
     postures = [view.posture for view in made.plane.views]
     assert postures == [abi.Posture[each.posture.name] for each in terms]
+
+
+@pytest.mark.usefixtures("lookups")
+def test_who_asks_no_more_has_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often reloads begin and end it."""
+    before = set(threading.enumerate())
+    made = Running(policy_of(""), terms=(RECOGNISING,))
+    made.controller._learner.stop()
+    for unknown in ("allow", "probe") * 3:
+        made.controller._policy = policy_of(f"recognition: {{ unknown: {unknown} }}\n")
+        made.controller._make_asker()
+
+    def askers() -> int:
+        new = set(threading.enumerate()) - before
+        return sum(thread.name.startswith("asker-") for thread in new)
+
+    assert eventually(lambda: askers() == 4)
+    made.controller._rules = {STRICT: next(iter(made.controller._rules.values()))}
+    made.controller._make_asker()
+    assert eventually(lambda: askers() == 0)
 
 
 def unasked(address: str, **changes: Any) -> Event:

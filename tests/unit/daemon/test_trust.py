@@ -14,6 +14,7 @@ import pytest
 
 from ram_ebpf.daemon import trust
 from ram_ebpf.daemon.trust import Trust
+from ram_ebpf.daemon.warnings import Warnings
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dns.local import LocalResolver, LocalSocket
@@ -22,6 +23,7 @@ from ram_ebpf.policy.loader import default_policy
 from ram_ebpf.policy.model import Policy
 from ram_ebpf.policy.rules import compile_rules
 
+from .maps import FakeMap
 from .plane import FakePlane
 
 ip = ipaddress.ip_address
@@ -280,6 +282,28 @@ def test_sockets_that_cannot_be_found(bench: Bench) -> None:
             "the sockets of this host's resolvers cannot be found: [Errno 2] No such file or directory",
         )
     ]
+
+
+def test_more_sockets_than_there_is_room_for(bench: Bench) -> None:
+    """Those that find room are believed, and nothing ends. It is said once, and when that is over."""
+    bench.plane.resolver_sockets = bench.plane.maps["resolver_sockets"] = FakeMap(4, 4, 8)
+    warnings = Warnings()
+    bench.find(*(resolver(served(cookie)) for cookie in range(1, 7)))
+    bench.trust.apply(bench.plane)
+    rounds(bench)
+    assert len(bench.cookies()) == 4
+    assert bench.cookies() < set(range(1, 7))
+    ((event, explanation),) = bench.said
+    assert event == "resolver-sockets-full"
+    assert explanation.startswith("the resolvers on this host have 6 sockets, and there is room for 4: ")
+    warnings.note(event, explanation)
+    assert warnings.current() == {event: explanation}
+    bench.find(*(resolver(served(cookie)) for cookie in range(5, 9)))
+    rounds(bench)
+    assert bench.cookies() == {5, 6, 7, 8}
+    assert [event for event, _ in bench.said] == ["resolver-sockets-full", "resolver-sockets-known"]
+    warnings.note(*bench.said[-1])
+    assert warnings.current() == {}
 
 
 def test_a_cgroup_that_cannot_be_watched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

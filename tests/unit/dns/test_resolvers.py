@@ -186,3 +186,11 @@ def test_search_domains(text: str, search: list[str]) -> None:
 
 def test_options() -> None:
     assert parse_words("options edns0 use-vc\nsearch corp.example\n", "options") == ["edns0", "use-vc"]
+
+
+def test_auto_has_a_limit(tmp_path: Path) -> None:
+    """No file can list more than the kernel's map has room for."""
+    conf = tmp_path / "resolv.conf"
+    conf.write_text("".join(f"nameserver 10.0.{n // 250}.{n % 250}\n" for n in range(3000)), encoding="utf-8")
+    found = auto_resolvers(conf, tmp_path / "none", set())
+    assert [str(each.address) for each in found] == [f"10.0.0.{n}" for n in range(64)]

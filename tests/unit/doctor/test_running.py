@@ -140,19 +140,19 @@ def test_pins(pinned: list[tuple[bool, bool]], sockets: int, status: Status, tex
     assert text in found.title
 
 
+@pytest.mark.parametrize("needed", [True, False])
+def test_whose_pins(needed: bool) -> None:
+    """By their version, where it is one that says so."""
+    names = ("812-0a1b2c3d-0_9_0rc1", "813-0a1b2c3d")
+    title = leftovers.of_pins([Pinned(Path("/bpf") / name, False, needed) for name in names], []).title
+    assert title.startswith("/bpf/812-0a1b2c3d-0_9_0rc1 (of 0.9.0rc1), /bpf/813-0a1b2c3d ")
+
+
 def test_attached() -> None:
     assert leftovers.of_attached([]).status is Status.OK
     found = leftovers.of_attached([f"/sys/fs/cgroup/{n}" for n in range(8)])
     assert found.status is Status.WARNING
     assert found.title.endswith("/sys/fs/cgroup/4 and 3 more")
-
-
-def test_locks() -> None:
-    text = (
-        "1: POSIX  ADVISORY  WRITE 1089 00:17:1432 0 EOF\n2: FLOCK  ADVISORY  WRITE 812 00:1c:77 0 EOF\n"
-        "2: -> FLOCK  ADVISORY  WRITE 9 00:1c:78 0 EOF\n\n"
-    )
-    assert leftovers.locked_files(text) == {"00:1c:77"}
 
 
 def test_sockets_of_the_dead(tmp_path: Path) -> None:

@@ -728,6 +728,11 @@ def test_unreadable(text: str | bytes, message: str) -> None:
             id="resolvers-empty",
         ),
         pytest.param(
+            HEAD + f"  - ghcr\nresolvers: [{', '.join(f'10.0.0.{n}' for n in range(65))}]\n",
+            "4: resolvers: the list has 65 items, write 64 at most",
+            id="resolvers-too-many",
+        ),
+        pytest.param(
             HEAD + "  - ghcr\nresolvers: automatic\n",
             "4: resolvers: 'automatic' is not a list of resolvers, write auto, or a list such as [10.0.0.53]",
             id="resolvers-text",
