@@ -30,6 +30,7 @@ _SYSTEMD = "/usr/lib/systemd"
 
 # The packages that may have the program: on Ubuntu 22.04 systemd-resolved is a part of systemd.
 PACKAGES = {
+    "buildah": ("buildah",),
     "dockerd": ("docker.io",),
     "named": ("bind9",),
     "unbound": ("unbound",),
