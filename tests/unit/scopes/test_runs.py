@@ -34,6 +34,7 @@ from ram_ebpf.scopes.runs import WATCHED, RunsTarget
         (Engine.CONTAINERD, "k8s.io"),
         (Engine.CONTAINERD, "kubepods.slice"),
         (Engine.CRIO, "machine.slice/crio-0123.scope"),
+        (Engine.PODMAN, "ci.slice/libpod-0123.scope"),
     ],
 )
 def test_places(tmp_path: Path, engine: Engine, path: str) -> None:
@@ -57,6 +58,11 @@ def test_places(tmp_path: Path, engine: Engine, path: str) -> None:
 def test_what_is_not_run_by_an_engine(tmp_path: Path, path: str) -> None:
     (tmp_path / path).mkdir(parents=True)
     assert not RunsTarget(Engine.ALL, tmp_path).find()
+
+
+def test_what_is_in_one_of_them_is_governed_with_it(tmp_path: Path) -> None:
+    (tmp_path / "kubepods.slice/kubepods-pod1.slice/crio-0123.scope").mkdir(parents=True)
+    assert RunsTarget(Engine.CRIO, tmp_path).find().cgroups == {tmp_path / "kubepods.slice"}
 
 
 def test_label() -> None:
