@@ -78,7 +78,7 @@ def test_further_way_out_of_a_namespace(lab: Lab) -> None:
 
 
 # Devices that are made on one outside, and moved into a namespace: no end of theirs is at the switch.
-BRANCHES = {"macvlan": {"macvlan_mode": "bridge"}, "vlan": {"vlan_id": 5}}
+BRANCHES: dict[str, dict[str, Any]] = {"macvlan": {"macvlan_mode": "bridge"}, "vlan": {"vlan_id": 5}}
 BRANCH, FAR_END = "10.78.0.10", "10.78.0.30"
 
 
