@@ -214,8 +214,7 @@ def _place(
         scopes = without_cgroups(policy.scopes)
         if scopes != policy.scopes:
             policy = replace(policy, scopes=scopes)
-            if before is None:
-                print(f"ram-ebpf: {_UNMATCHED}", file=sys.stderr)
+            print(f"ram-ebpf: {_UNMATCHED}", file=sys.stderr)
     return policy, select(policy.scopes, root, before)
 
 

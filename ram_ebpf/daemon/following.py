@@ -204,8 +204,11 @@ class Following:
         return None
 
     def label_of_device(self, device: Device) -> str | None:
-        """The scope of a governed device."""
-        return next((item.target.label for item in self._followed if device in item.devices), None)
+        """The scope of a governed device, whichever path leads to its namespace."""
+        for item in self._followed:
+            if any(devices.are_same(device, governed) for governed in item.devices):
+                return item.target.label
+        return None
 
     def follow(self, hurry: bool = False) -> None:
         """Looks where each scope is now, and lets go and attaches as needed. Raises nothing."""

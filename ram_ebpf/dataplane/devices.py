@@ -97,6 +97,20 @@ def exists(device: Device) -> bool:
         return False
 
 
+def are_same(one: Device, other: Device) -> bool:
+    """Whether two are one device, whichever paths lead to its namespace (/run/netns/NAME, /proc/PID/ns/net).
+
+    False where a namespace cannot be looked at any more.
+    """
+    if one.index != other.index:
+        return False
+    try:
+        first, second = (namespaces.identity(item.namespace or namespaces.OWN) for item in (one, other))
+    except OSError:
+        return False
+    return first == second
+
+
 @dataclass(frozen=True)
 class Attachment:
     """One program (by its id) at a device: by tcx, or as a filter of the clsact qdisc, which has a handle."""

@@ -154,8 +154,8 @@ def devices_into(namespace: Path) -> frozenset[Device]:
 def devices_inside(namespace: Path, ends: Set[int]) -> frozenset[Device]:
     """Those that lead out of another network namespace and have no end here, where they could be governed.
 
-    Such are a macvlan, a physical device, a veth into a third namespace. `ends`: the numbers in there of
-    devices that do. Raises OSError when the namespace is gone.
+    Such are a macvlan, a VLAN on a device elsewhere, a physical device, a veth into a third namespace.
+    `ends`: the numbers in there of devices that do. Raises OSError when the namespace is gone.
     """
     from pyroute2 import IPRoute
 
@@ -163,7 +163,7 @@ def devices_inside(namespace: Path, ends: Set[int]) -> frozenset[Device]:
         return frozenset(
             _inside(link, namespace)
             for link in netlink.get_links()
-            if link["index"] not in ends and _leads_out(link, bool(ends))
+            if link["index"] not in ends and leads_out(link, bool(ends))
         )
 
 
@@ -191,13 +191,16 @@ def _is_pair(link: Any) -> bool:
     return _kind(link) in ("veth", "netkit")
 
 
-def _leads_out(link: Any, others_do: bool) -> bool:
-    """Not what is made of other devices, and not the near end of a veth into a namespace in there.
+def leads_out(link: Any, others_do: bool) -> bool:
+    """Whether a device leads out of the namespace that it is in.
 
+    Not what is made of other devices in there, and not the near end of a veth into a namespace in there.
     `others_do`: some veth of the namespace leads here, so that its others are taken for such near ends.
     """
-    if link["ifi_type"] == _ARPHRD_LOOPBACK or _kind(link) in ("bridge", "vlan", "bond", "team", "dummy"):
+    if link["ifi_type"] == _ARPHRD_LOOPBACK or _kind(link) in ("bridge", "bond", "team", "dummy"):
         return False
+    if _kind(link) == "vlan":  # moved in there, it is on a device of another namespace
+        return link.get_attr("IFLA_LINK_NETNSID") is not None
     return not _is_pair(link) or (not others_do and link.get_attr("IFLA_MASTER") is None)
 
 

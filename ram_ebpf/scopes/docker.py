@@ -27,6 +27,9 @@ from ram_ebpf.scopes.news import News
 DEFAULT_URL = os.environ.get("DOCKER_HOST") or "unix:///run/docker.sock"
 _TIMEOUT = 5.0  # seconds for one answer
 _RETRY = 1.0  # seconds between two attempts to reach a daemon
+# podman: pkg/api/handlers/compat/version.go; its own API has been of this form since 4.0.
+_PODMAN = "Podman Engine"
+_PODMAN_NETWORKS = "/v4.0.0/libpod/networks/json"
 _log = logging.getLogger(__name__)
 
 
@@ -75,14 +78,14 @@ class DockerContainers(News):
     def _follow(self, client: Any) -> None:
         # Subscribed first and listed second: what happens in between is in the stream.
         self._pids.clear()  # who knows what has happened since
+        podman = is_podman(client)
         events = client.events(decode=True, filters={"type": ["container", "network"]})
         with contextlib.closing(events):
-            self._list_networks(client)
+            self._bridges = bridge_names(client, podman)
             self._list(client)
             for event in events:
-                if event.get("Type") == "network":
-                    if event.get("Action") in ("create", "destroy"):
-                        self._list_networks(client)
+                if _is_of_networks(event, podman):
+                    self._bridges = bridge_names(client, podman)
                 elif event.get("Action") in ("start", "die", "rename"):
                     if event["Action"] != "rename":
                         self._pids.pop(event.get("id") or event["Actor"]["ID"], None)
@@ -113,17 +116,47 @@ class DockerContainers(News):
         except docker.errors.NotFound:  # it has gone meanwhile
             return 0
 
-    def _list_networks(self, client: Any) -> None:
-        found = set()
-        for network in client.networks.list(filters={"driver": "bridge"}):
-            options = network.attrs.get("Options") or {}
-            # moby: libnetwork/drivers/bridge, getBridgeName.
-            found.add(options.get("com.docker.network.bridge.name") or f"br-{network.id[:12]}")
-        self._bridges = frozenset(found)
-
     def _change(self, containers: tuple[RunningContainer, ...]) -> None:
         self._containers = containers
         self.tell()
+
+
+def is_podman(client: Any) -> bool:
+    """Whether podman's compatible service answers. Raises as docker.DockerClient does."""
+    return any(part.get("Name") == _PODMAN for part in client.version().get("Components") or ())
+
+
+def bridge_names(client: Any, podman: bool) -> frozenset[str]:
+    """The devices that bridges of a daemon's networks are, or will be with their first container.
+
+    `podman`: it is that. Raises as docker.DockerClient does, requests.RequestException and ValueError.
+    """
+    named = _podman_interfaces(client) if podman else {}
+    found = set()
+    for network in client.networks.list(filters={"driver": "bridge"}):
+        options = network.attrs.get("Options") or {}
+        # moby: libnetwork/drivers/bridge, getBridgeName.
+        usual = options.get("com.docker.network.bridge.name") or f"br-{network.id[:12]}"
+        found.add(named.get(network.id) or usual)
+    return frozenset(found)
+
+
+def _podman_interfaces(client: Any) -> dict[str, str]:
+    """By the identifiers of networks. Docker's API has no place for them where podman speaks it."""
+    answer = client.api.get(f"{client.api.base_url}{_PODMAN_NETWORKS}", timeout=_TIMEOUT)
+    if not answer.ok:  # podman 3
+        return {}
+    return {item.get("id", ""): item.get("network_interface", "") for item in answer.json()}
+
+
+def _is_of_networks(event: dict[str, Any], podman: bool) -> bool:
+    """Whether the networks may be others since then.
+
+    podman 4 tells of none, so a new container stands for a new one; podman 5 tells of `remove`.
+    """
+    if event.get("Type") == "network":
+        return event.get("Action") in ("create", "destroy", "remove")
+    return podman and event.get("Action") == "create"
 
 
 class DockerPorts:

@@ -143,6 +143,7 @@ class Selection:
 
 
 _OF_CGROUPS = ("cgroup", "engine", "unit")
+_OF_CGROUPS_AND_DEVICES = ("container", "builders")
 S = TypeVar("S", bound="ScopeLike")
 
 
@@ -195,16 +196,17 @@ def add_scope(selection: Selection, scope: ScopeLike, index: int) -> None:
 def without_cgroups(scopes: Sequence[S]) -> tuple[S | EnforcedScope, ...]:
     """The same where the kernel cannot tell the sockets of one cgroup from another's: the whole host instead.
 
-    It allows what any of the scopes that it stands for allowed, and is in posture registries.
+    It allows what any of the scopes that it stands for allowed, and is in posture registries. Containers are
+    still governed at their devices as their scopes say, and as the host is where they have none.
     """
-    kept = [scope for scope in scopes if scope.kind not in _OF_CGROUPS]
-    if len(kept) == len(scopes):
+    unmatched = (*_OF_CGROUPS, *_OF_CGROUPS_AND_DEVICES)
+    if not any(scope.kind in unmatched for scope in scopes):
         return tuple(scopes)
-    replaced = [scope for scope in scopes if scope.kind in _OF_CGROUPS]
-    replaced += [scope for scope in kept if scope.kind == "host"]
+    replaced = [scope for scope in scopes if scope.kind in unmatched]
+    replaced += [scope for scope in scopes if scope.kind == "host"]
     more = dict.fromkeys(entry for scope in replaced for entry in scope.registries)
     host = EnforcedScope("host", "", Posture.REGISTRIES, tuple(more))
-    return (host, *(scope for scope in kept if scope.kind != "host"))
+    return (host, *(scope for scope in scopes if scope.kind not in (*_OF_CGROUPS, "host")))
 
 
 def _select_engine(engine: Engine, selection: Selection) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import signal
 import socket
 from collections.abc import Iterator
@@ -9,9 +11,10 @@ from typing import Any
 
 import pytest
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from tests.adversarial.actor import Actor
-from tests.adversarial.field import eventually, tcp_connect, wait_line
+from tests.adversarial.field import eventually, tcp_connect, wait_denied, wait_line
 from tests.adversarial.packets import ipv4, udp
 
 from . import switch, topology
@@ -19,6 +22,8 @@ from .lab import Lab
 from .switch import POLICY, SwitchDaemon, governed, programs_on
 
 pytestmark = pytest.mark.root
+
+PORT = 8081  # of a server that a test starts
 
 
 @pytest.fixture
@@ -70,6 +75,62 @@ def test_further_way_out_of_a_namespace(lab: Lab) -> None:
             wait_said(daemon, start, "scope-back", "device second is governed")
         finally:
             unplug(lab, "second")
+
+
+# Devices that are made on one outside, and moved into a namespace: no end of theirs is at the switch.
+BRANCHES: dict[str, dict[str, Any]] = {"macvlan": {"macvlan_mode": "bridge"}, "vlan": {"vlan_id": 5}}
+BRANCH, FAR_END = "10.78.0.10", "10.78.0.30"
+
+
+@contextlib.contextmanager
+def branch(lab: Lab, kind: str) -> Iterator[None]:
+    """One of the client's, on the switch's bridge. It leads to another address of the blocked registry."""
+    client, blocked = lab.client.namespace.name, lab.blocked.node.namespace.name
+    with IPRoute(netns=switch.of(lab).name) as netlink:
+        (lower,) = netlink.link_lookup(ifname="bridge")
+        made = {"ifname": "branch", "kind": kind, "link": lower, **BRANCHES[kind]}
+        try:
+            netlink.link("add", net_ns_fd=client, **made)
+        except NetlinkError as error:
+            if error.code == errno.EOPNOTSUPP:
+                pytest.skip(f"this kernel has no {kind}")
+            raise
+    try:
+        with IPRoute(netns=blocked) as netlink:
+            (cable,) = netlink.link_lookup(ifname="eth0")
+            netlink.link("add", **{**made, "link": cable})
+            _address(netlink, FAR_END)
+        with IPRoute(netns=client) as netlink:
+            _address(netlink, BRANCH)
+        yield
+    finally:
+        for name in (client, blocked):
+            with IPRoute(netns=name) as netlink:
+                for index in netlink.link_lookup(ifname="branch"):
+                    netlink.link("del", index=index)
+
+
+def _address(netlink: IPRoute, address: str) -> None:
+    (index,) = netlink.link_lookup(ifname="branch")
+    netlink.addr("add", index=index, address=address, prefixlen=24)
+    netlink.link("set", index=index, state="up")
+
+
+@pytest.mark.parametrize("kind", BRANCHES)
+def test_way_out_that_has_no_end_here(lab: Lab, client: Actor, kind: str) -> None:
+    """It is governed where it is, inside."""
+    with branch(lab, kind), Actor(lab.blocked.node) as server:
+        listening = server.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listening.bind((FAR_END, PORT))
+        listening.listen()
+        tcp_connect(client, FAR_END, PORT)
+        with governed(lab, POLICY, f"netns:{lab.client.namespace.name}") as daemon:
+            start = len(daemon.lines())
+            with pytest.raises(ConnectionRefusedError):
+                tcp_connect(client, FAR_END, PORT)
+            line = wait_denied(daemon, start, FAR_END, PORT)
+            assert line["scope"] == f"netns {lab.client.namespace.name}"
+        tcp_connect(client, FAR_END, PORT)
 
 
 def test_nothing_is_left_behind(lab: Lab) -> None:

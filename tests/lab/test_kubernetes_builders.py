@@ -108,8 +108,8 @@ def test_builder_of_buildx(containerd: Containerd, daemon: HostDaemon) -> None:
     wait_event(daemon, start, "scope-gone", "device veth")
 
 
-def test_first_packet_of_a_governed_one(lab: Lab, containerd: Containerd, daemon: HostDaemon) -> None:
-    """Of a container that is known nothing gets out, not even by a packet socket's way around its cgroup."""
+def test_nothing_leaves_a_governed_one(lab: Lab, containerd: Containerd, daemon: HostDaemon) -> None:
+    """Once it is governed, as the wire shows; nor from beside its cgroup. Before, a new pod is free."""
     target = "10.77.0.244"
     lab.blocked.node.add_addresses(target)
     start = len(daemon.lines())

@@ -306,12 +306,23 @@ def test_what_cannot_stand_for_the_host(
     assert f"--cgroup-root {tmp_path}: is no cgroup2 directory" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("named", "kinds"),
+    [
+        (["engine:docker", "device:eth0"], ["host", "device"]),
+        (["builders:buildx"], ["host", "builders"]),
+    ],
+)
 def test_kernel_that_takes_all_sockets_for_the_roots(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scopes: list[ScopeLike]
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    scopes: list[ScopeLike],
+    named: list[str],
+    kinds: list[str],
 ) -> None:
     monkeypatch.setattr(matching, "sockets_match", lambda _: False)
-    assert main(["run", "--scope", "engine:docker", "--scope", "device:eth0"]) == 0
-    assert [scope.kind for scope in scopes] == ["host", "device"]
+    assert main(["run", *(word for scope in named for word in ("--scope", scope))]) == 0
+    assert [scope.kind for scope in scopes] == kinds
     assert scopes[0].posture is Posture.REGISTRIES
     said = capsys.readouterr().err
     assert "net_cls or net_prio (cgroup version 1) is in use" in said

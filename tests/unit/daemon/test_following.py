@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,21 @@ def test_begin() -> None:
     assert made.plane.twins[numbers[VETH]] is made.plane.governed[ONE]
     assert [made.following.label_of(numbers[place]) for place in (ONE, VETH, TWO)] == ["a", "a", "b"]
     assert made.following.label_of(99) is None
+
+
+def test_scope_of_a_device_by_another_path_to_its_namespace() -> None:
+    """As `explain --pid` has it, which comes by the process, where the scope came by a name."""
+    inside = Device("eth0", 7, namespace=Path("/proc/self/ns/net"))
+    made = Made(Somewhere("a", inside), Somewhere("b", Device("eth0", 8)))
+    made.following.begin()
+    by_process = Path(f"/proc/{os.getpid()}/ns/net")
+    assert made.following.label_of_device(Device("eth0", 7, namespace=by_process)) == "a"
+    assert made.following.label_of_device(Device("renamed", 8)) == "b"
+    for other in (
+        Device("eth0", 9, namespace=by_process),
+        Device("eth0", 7, namespace=Path("/proc/0/ns/net")),
+    ):
+        assert made.following.label_of_device(other) is None
 
 
 def test_trouble_at_the_beginning_is_the_callers() -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import socketserver
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import docker
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,7 +21,7 @@ from ram_ebpf.policy.scope import ContainerScope, Scope
 from ram_ebpf.scopes import containers as module
 from ram_ebpf.scopes.containers import ContainersTarget, Networks, RunningContainer
 from ram_ebpf.scopes.device import Cable, Links
-from ram_ebpf.scopes.docker import DockerContainers, DockerPorts, matches
+from ram_ebpf.scopes.docker import DockerContainers, DockerPorts, bridge_names, is_podman, matches
 from ram_ebpf.scopes.target import Places
 
 IDENTIFIER = "0123456789abcdef" * 4
@@ -191,3 +198,75 @@ def test_ports(fake: Fake) -> None:
     fake.numbers[42] = 7
     ports.look()
     assert (ports.bridges, ports.known, ports.others) == ({BRIDGE}, {VETH}, {OTHER})
+
+
+# --- bridges of networks, by what real daemons have answered
+
+PODMAN = "2f259bab93aaaaa2542ba43ef33eb990d0999ee1b9924b557b7be53c0b7a1bb9"
+BUILDS = "42a885058511a0a4c0cbbc5288f4d9c60e91033123736dc676a4aaec6a78f9c4"
+
+
+def engine(name: str) -> dict[str, Any]:
+    return {"ApiVersion": "1.41", "Components": [{"Name": name}, {"Name": "OCI Runtime (runc)"}]}
+
+
+def networks(options: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"Name": "builds", "Id": BUILDS, "Driver": "bridge", "Options": {}},
+        {"Name": "bridge", "Id": PODMAN, "Driver": "bridge", "Options": options},
+    ]
+
+
+PODMAN_ANSWERS = {"/v1.41/version": engine("Podman Engine"), "/v1.41/networks": networks({})}
+LIBPOD = [
+    {"name": "builds", "id": BUILDS, "driver": "bridge", "network_interface": "podman1"},
+    {"name": "podman", "id": PODMAN, "driver": "bridge", "network_interface": "podman0"},
+]
+
+
+@contextmanager
+def answering(directory: Path, answers: Mapping[str, Any]) -> Iterator[docker.DockerClient]:
+    """A client of somebody who gives these answers, by path, and for all others 404 as podman does."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = answers.get(self.path.partition("?")[0])
+            body = json.dumps(answer or {"message": "Not Found"}).encode()
+            self.send_response(200 if answer else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    path = directory / "docker.sock"
+    with socketserver.ThreadingUnixStreamServer(str(path), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        try:
+            with closing(docker.DockerClient(base_url=f"unix://{path}", version="1.41")) as client:
+                yield client
+        finally:
+            server.shutdown()
+
+
+def names_by(client: docker.DockerClient) -> set[str]:
+    return set(bridge_names(client, is_podman(client)))
+
+
+def test_bridges_of_docker(tmp_path: Path) -> None:
+    option = {"com.docker.network.bridge.name": "docker0"}
+    answers = {"/v1.41/version": engine("Engine"), "/v1.41/networks": networks(option)}
+    with answering(tmp_path, answers) as client:
+        assert names_by(client) == {"docker0", "br-42a885058511"}
+
+
+def test_bridges_of_podman(tmp_path: Path) -> None:
+    """podman 5.4.2; Docker's API does not tell how they are called."""
+    with answering(tmp_path, {**PODMAN_ANSWERS, "/v4.0.0/libpod/networks/json": LIBPOD}) as client:
+        assert names_by(client) == {"podman0", "podman1"}
+
+
+def test_bridges_of_a_podman_without_its_own_api(tmp_path: Path) -> None:
+    with answering(tmp_path, PODMAN_ANSWERS) as client:
+        assert names_by(client) == {"br-2f259bab93aa", "br-42a885058511"}

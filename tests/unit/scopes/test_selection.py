@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from ram_ebpf.policy.registry import CatalogueEntry
-from ram_ebpf.policy.scope import CgroupScope, DeviceScope, Engine, EngineScope, Posture, Scope
+from ram_ebpf.policy.scope import CgroupScope, Engine, EngineScope, Posture, Scope
 from ram_ebpf.policy.terms import STRICT, Terms
 from ram_ebpf.scopes import cgroup, engines, selection
 from ram_ebpf.scopes.cgroup import ScopeError
@@ -315,8 +315,20 @@ def test_without_cgroups_the_host_allows_what_its_parts_allowed() -> None:
     assert device == scopes[1]
 
 
+@pytest.mark.parametrize("scope", [{"container": "ci"}, {"builders": "buildx"}, {"builders": "any"}])
+def test_without_cgroups_containers_keep_their_devices(scope: dict[str, str]) -> None:
+    """One in the host's own network has none, so the host is governed, and allows what its scope allowed."""
+    scopes = TypeAdapter(list[Scope]).validate_python(
+        [{"device": "eth0"}, {**scope, "registries": ["quay"]}, {"cgroup": "/a"}]
+    )
+    host, *kept = without_cgroups(scopes)
+    assert kept == scopes[:2]
+    assert (host.kind, host.posture) == ("host", Posture.REGISTRIES)
+    assert [entry.id for entry in host.registries if isinstance(entry, CatalogueEntry)] == ["quay"]
+
+
 def test_without_cgroups_nothing_changes_where_none_is_named() -> None:
-    scopes = [DeviceScope(device="eth0")]
+    scopes = TypeAdapter(list[Scope]).validate_python([{"device": "eth0"}, {"netns": "b"}, {"host": {}}])
     assert without_cgroups(scopes) == tuple(scopes)
     (host,) = without_cgroups([CgroupScope(cgroup="/a")])
     assert host.registries == ()

@@ -11,7 +11,7 @@ from ram_ebpf.dataplane import namespaces
 from ram_ebpf.dataplane.abi import PlaceFlag
 from ram_ebpf.scopes import netns
 from ram_ebpf.scopes.cgroup import ScopeError
-from ram_ebpf.scopes.device import DeviceTarget, describe_link
+from ram_ebpf.scopes.device import DeviceTarget, describe_link, leads_out
 from ram_ebpf.scopes.netns import NetnsTarget, resolve
 from ram_ebpf.scopes.target import CgroupTarget, Places
 from ram_ebpf.scopes.unit import UnitTarget, directories
@@ -95,6 +95,23 @@ def test_unit_is_not_looked_for_in_the_depths(tmp_path: Path) -> None:
 def test_what_is_governed_at_a_device(kind: str | None, hardware: int, flags: int) -> None:
     found = describe_link(link("x0", kind, hardware=hardware))
     assert (found.name, found.index, found.flags, found.namespace) == ("x0", 7, flags, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "leads"),
+    [
+        (None, {}, True),
+        ("macvlan", {"IFLA_LINK": 2, "IFLA_LINK_NETNSID": 0}, True),
+        ("vlan", {"IFLA_LINK": 2, "IFLA_LINK_NETNSID": 0}, True),
+        ("vlan", {"IFLA_LINK": 2}, False),
+        ("bridge", {}, False),
+        ("bond", {}, False),
+        ("veth", {"IFLA_LINK": 2, "IFLA_LINK_NETNSID": 1}, False),
+    ],
+)
+def test_what_leads_out_of_a_namespace(kind: str | None, more: dict[str, int], leads: bool) -> None:
+    """Beside a veth that does, and has its other end here: a VLAN does where its device is elsewhere."""
+    assert leads_out(link("x0", kind, **more), True) is leads
 
 
 def test_loopback_is_refused() -> None:
