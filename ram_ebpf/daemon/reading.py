@@ -6,6 +6,7 @@ of which no process gives back. The daemon gets what policy_process.py makes: pl
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -90,7 +91,7 @@ class PolicyReader:
         assert self._process.stdout is not None
         try:
             answer = pickle.load(self._process.stdout)  # noqa: S301 - it is our own process
-        except EOFError:
+        except (EOFError, pickle.UnpicklingError):  # the latter where it ends amid an answer
             status = self._process.wait()
             raise ReaderError(
                 f"the process that reads the policy has ended early, with status {status}; start ram-ebpf "
@@ -103,7 +104,10 @@ class PolicyReader:
     def close(self) -> None:
         """Ends the process, and with it all that it has taken."""
         self._process.kill()
-        with self._process:  # closes its pipes, and waits
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # what it was not sent any more; it is closed even so
+            self._process.stdin.close()
+        with self._process:  # closes its other pipe, and waits
             pass
 
     def __enter__(self) -> PolicyReader:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import termios
+import time
+from array import array
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +23,8 @@ from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.scope_rules import rules_of
 from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.cgroup import ScopeError
+
+_F_SETPIPE_SZ = 1031  # include/uapi/linux/fcntl.h
 
 POLICY = """\
 version: 1
@@ -157,6 +163,35 @@ def test_it_is_killed(file: Path, moment: str) -> None:
         os.kill(reader._process.pid, signal.SIGKILL)
         with pytest.raises(ReaderError, match="ended early, with status -9; start ram-ebpf again"):
             reader.read() if moment == "before" else reader.rules([Terms()])
+
+
+def test_it_is_killed_amid_an_answer(file: Path) -> None:
+    """Of which as much is there as the pipe holds."""
+    names = "".join(f"  - host: n{number}.many.test\n" for number in range(2000))
+    file.write_text(f"version: 1\nregistries:\n{names}")
+    with PolicyReader(Wanted(str(file))) as reader:
+        reader.read()
+        assert reader._process.stdout is not None
+        holds = fcntl.fcntl(reader._process.stdout, _F_SETPIPE_SZ, 4096)  # less than pickle puts together
+        reader._send([Terms()])
+        deadline = time.monotonic() + 30
+        there = array("i", [0])
+        while there[0] < holds and time.monotonic() < deadline:
+            fcntl.ioctl(reader._process.stdout, termios.FIONREAD, there)
+            time.sleep(0.01)
+        os.kill(reader._process.pid, signal.SIGKILL)
+        with pytest.raises(ReaderError, match="ended early, with status -9"):
+            reader._receive()
+
+
+def test_it_is_gone_when_it_is_asked(file: Path) -> None:
+    """What could not be sent is of no interest to who closes it."""
+    with PolicyReader(Wanted(str(file))) as reader:
+        reader.read()
+        os.kill(reader._process.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, reader._process.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(ReaderError, match="ended early, with status -9"):
+            reader.rules([Terms()])
 
 
 def test_nothing_is_looked_for_where_its_caller_is(
