@@ -9,8 +9,8 @@ import sys
 from ram_ebpf.cli import run as running
 
 _EPILOGUE = """\
-exit status: 0 it is enforced, or an instance does it already, 69 nothing to govern, 70 the kernel refused, 77
-not root, 78 the policy or a scope is wrong
+exit status: 0 it is enforced, or an instance does it already, 69 nothing to govern, 70 the kernel refused, 71
+no process can be started, 77 not root, 78 the policy or a scope is wrong
 """
 
 

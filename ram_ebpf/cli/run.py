@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ram_ebpf.scopes.selection import Selection
 
 _EPILOGUE = """\
-exit status: 0 after SIGTERM or Ctrl-C, 69 nothing to govern, 70 the kernel refused, 75 another instance
-governs the scope, 77 not root, 78 the policy or a scope is wrong
+exit status: 0 after SIGTERM or Ctrl-C, 69 nothing to govern, 70 the kernel refused, 71 no process can be
+started, 75 another instance governs the scope, 77 not root, 78 the policy or a scope is wrong
 """
 
 _UNMATCHED = (
@@ -108,7 +108,15 @@ def start(args: argparse.Namespace, leave: bool = False) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload is nothing to die of before one is possible
     # What the file becomes while it is read and compiled is a change.
     mark = None if args.policy is None else mark_of(Path(args.policy))
-    with PolicyReader(_wanted(args, or_last_good=True, last_good_first=leave)) as reader:
+    try:
+        reader = PolicyReader(_wanted(args, or_last_good=True, last_good_first=leave))
+    except OSError as error:
+        return _fail(
+            os.EX_OSERR,
+            f"no process can be started that reads the policy: {error}; see whether there is enough memory, "
+            "and what limits there are (ulimit -a; of a service LimitNOFILE, TasksMax, MemoryMax)",
+        )
+    with reader:
         # Meanwhile, as that takes as long as reading a policy does.
         importlib.import_module("ram_ebpf.daemon.controller")
         return _enforce(args, reader, mark, leave)

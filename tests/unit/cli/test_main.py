@@ -44,6 +44,7 @@ def test_help_names_each_exit_status(capsys: pytest.CaptureFixture[str]) -> None
         "0 after SIGTERM",
         "69 nothing",
         "70 the kernel",
+        "71 no process",
         "75 another",
         "77 not root",
         "78 the policy",

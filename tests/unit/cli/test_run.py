@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -465,3 +467,15 @@ def test_failures(
     shown = capsys.readouterr()
     assert text in shown.err
     assert shown.out == ""
+
+
+def test_a_start_without_descriptors() -> None:
+    """Modules are read by one at a time, and a process with two pipes takes more."""
+    shell = ["sh", "-c", 'ulimit -n 6; exec "$@"', "sh"]
+    done = subprocess.run(
+        [*shell, sys.executable, "-m", "ram_ebpf", "run"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == os.EX_OSERR
+    assert done.stderr.startswith("ram-ebpf: no process can be started that reads the policy: [Errno 24] ")
+    assert "LimitNOFILE" in done.stderr
+    assert "Traceback" not in done.stderr
