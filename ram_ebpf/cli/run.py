@@ -110,6 +110,8 @@ def start(args: argparse.Namespace, leave: bool = False) -> int:
     mark = None if args.policy is None else mark_of(Path(args.policy))
     try:
         reader = PolicyReader(_wanted(args, or_last_good=True, last_good_first=leave))
+    except ReaderError as error:
+        return _fail(os.EX_CONFIG, str(error))
     except OSError as error:
         return _fail(
             os.EX_OSERR,

@@ -106,7 +106,8 @@ def answers(requests: Iterator[object]) -> Iterator[object]:
     try:
         wanted = next(requests)
         assert isinstance(wanted, Wanted)
-        os.chdir(wanted.directory)
+        if wanted.directory is not None:
+            os.chdir(wanted.directory)
         reading = Reading(wanted)
         yield reading.read()
     except PolicyErrors as errors:

@@ -25,19 +25,38 @@ if TYPE_CHECKING:
     from ram_ebpf.scopes.cgroup import ScopeError
 
 
+class ReaderError(RuntimeError):
+    """There is no answer, for another reason than what is in the policy."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What is to be read. `file`: None for the built-in policy. `scopes`: of the command line, instead of the
     policy's; `posture`: of these. `or_last_good`: if the file is wrong, the policy that was enforced last.
-    `last_good_first`: that one anyway, if there is one that can be used. `directory`: to which the path of
-    the file may be relative."""
+    `last_good_first`: that one anyway, if there is one that can be used. `directory`: what the path of
+    the file is relative to; None: nothing."""
 
     file: str | None
     scopes: tuple[str, ...] = ()
     posture: Posture | None = None
     or_last_good: bool = False
     last_good_first: bool = False
-    directory: str = field(default_factory=os.getcwd)
+    directory: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Raises ReaderError where the path is relative to a directory that is no more."""
+        object.__setattr__(self, "directory", _directory_for(self.file))
+
+
+def _directory_for(file: str | None) -> str | None:
+    if file is None or os.path.isabs(file):  # noqa: PTH117 - a plain text, as it was written
+        return None
+    try:
+        return os.getcwd()  # noqa: PTH109 - of a module that is not needed else
+    except FileNotFoundError:
+        raise ReaderError(
+            f"{file} is meant from the working directory, which was removed: name it by its whole path"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -48,10 +67,6 @@ class Read:
     encrypted: EncryptedNames
     remarks: tuple[str, ...] = ()
     problem: ScopeError | None = None
-
-
-class ReaderError(RuntimeError):
-    """The process has ended before it had answered."""
 
 
 class PolicyReader:

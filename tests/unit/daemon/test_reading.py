@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ram_ebpf.cli.main import main
 from ram_ebpf.daemon.authorizing import judged_terms
 from ram_ebpf.daemon.reading import PolicyReader, ReaderError, Wanted
 from ram_ebpf.policy.catalogue import load_catalogue
@@ -103,6 +104,30 @@ def test_a_path_from_where_the_caller_is(file: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(file.parent)
     with PolicyReader(Wanted("policy.yaml")) as reader:
         assert reader.read().policy.file == "policy.yaml"
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory is no more."""
+    directory = tmp_path / "nowhere"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    directory.rmdir()
+
+
+def test_a_whole_path_from_nowhere(file: Path, nowhere: None) -> None:
+    for wanted, organization in ((str(file), "acme"), (None, None)):
+        with PolicyReader(Wanted(wanted)) as reader:
+            assert reader.read().policy.organization == organization
+
+
+def test_a_path_from_nowhere(nowhere: None, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        ReaderError, match=r"^policy\.yaml is meant from the working directory, which was rem"
+    ):
+        Wanted("policy.yaml")
+    assert main(["run", "--policy", "policy.yaml"]) == os.EX_CONFIG
+    assert capfd.readouterr().err.startswith("ram-ebpf: policy.yaml is meant from the working directory")
 
 
 def test_a_wrong_policy(file: Path) -> None:
