@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ram_ebpf.daemon import upgrade
+
 if TYPE_CHECKING:
     from ram_ebpf.dns.encrypted_names import EncryptedNames
     from ram_ebpf.policy.choices import Posture
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from ram_ebpf.policy.ruleset import RuleSet
     from ram_ebpf.policy.terms import Terms
     from ram_ebpf.scopes.cgroup import ScopeError
+
+_ENDING = 5.0  # seconds
 
 
 class ReaderError(RuntimeError):
@@ -82,10 +86,18 @@ class PolicyReader:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # so that Ctrl-C is for us
         )
+        upgrade.remember_start()
         self._send(wanted)
 
     def read(self) -> Read:
         """The policy. Raises PolicyErrors, of its rules too, or ReaderError."""
+        assert self._process.stdout is not None
+        self._process.stdout.peek(1)  # waits: once it answers, or has ended, it has loaded its modules
+        if upgrade.was_upgraded():
+            raise ReaderError(
+                "ram-ebpf was upgraded since this instance was started, which cannot read a policy with "
+                "another version's files: restart it (systemctl restart ram-ebpf)"
+            )
         return self._receive()  # type: ignore[no-any-return]
 
     def rules(self, terms: Iterable[Terms]) -> dict[Terms, RuleSet]:
@@ -107,7 +119,11 @@ class PolicyReader:
         try:
             answer = pickle.load(self._process.stdout)  # noqa: S301 - it is our own process
         except (EOFError, pickle.UnpicklingError):  # the latter where it ends amid an answer
-            status = self._process.wait()
+            try:
+                status = self._process.wait(_ENDING)
+            except subprocess.TimeoutExpired:  # what it says is nonsense
+                self._process.kill()
+                status = self._process.wait()
             raise ReaderError(
                 f"the process that reads the policy has ended early, with status {status}; start ram-ebpf "
                 "again, and if that does not help, see what is said above and whether there is enough memory"
