@@ -32,11 +32,18 @@ class CgroupWatch:
         self._directories.update(dict.fromkeys(directories))
         self._add()
 
+    def watch(self, directory: Path) -> bool:
+        """Whether the directory that is there now is watched from now on, if it was not before.
+
+        It is not where there is none, nor where the user has no watch left (fs.inotify.max_user_watches).
+        """
+        mask = _IN_CREATE | _IN_DELETE | _IN_MOVED | _IN_ONLYDIR
+        return bool(_libc.inotify_add_watch(self._fd, os.fsencode(directory), mask) >= 0)
+
     def _add(self) -> None:
         """Adding again what is watched changes nothing; a directory may have come since."""
         for directory in list(self._directories):
-            mask = _IN_CREATE | _IN_DELETE | _IN_MOVED | _IN_ONLYDIR
-            _libc.inotify_add_watch(self._fd, os.fsencode(directory), mask)
+            self.watch(directory)
 
     def fileno(self) -> int:
         """For a selector."""

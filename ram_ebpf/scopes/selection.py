@@ -57,11 +57,8 @@ class Selection:
     def watches(self) -> list[Watch]:
         """What tells that something has changed."""
         watches: list[Watch] = [watch for watch in (self.containers, self.pods) if watch is not None]
-        directories: list[Path] = []
-        for target in self.targets:
-            if isinstance(target, CgroupTarget):
-                directories.append(target.directory.parent)
-                target.is_watched = True
+        cgroups = [target for target in self.targets if isinstance(target, CgroupTarget)]
+        directories = [target.directory.parent for target in cgroups]
         if any(isinstance(target, EngineTarget | RunsTarget | UnitTarget) for target in self.targets):
             mount = self.cgroup_root or find_cgroup2_mount()
             directories += (mount / name for name in WATCHED)
@@ -69,6 +66,8 @@ class Selection:
             if self.cgroup_watch is None:
                 self.cgroup_watch = CgroupWatch(())
             self.cgroup_watch.add(directories)
+            for target in cgroups:
+                target.watch = self.cgroup_watch
             watches.append(self.cgroup_watch)
         return watches
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ram_ebpf.dataplane.devices import Device
 from ram_ebpf.policy.terms import STRICT, Terms
+from ram_ebpf.scopes.cgroup_watch import CgroupWatch
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Target(ABC):
 class CgroupTarget(Target):
     """One cgroup, by its directory."""
 
-    is_watched = False
-    """Whether somebody tells when the directory goes or comes (CgroupWatch)."""
+    watch: CgroupWatch | None = None
+    """Who tells when the directory goes or comes, as far as the kernel lets it."""
 
     def __init__(self, directory: Path, label: str = "") -> None:
         self.directory = directory
@@ -67,9 +68,11 @@ class CgroupTarget(Target):
 
     def find(self) -> Places:
         """The directory, if it is there."""
+        # In this order, so that nothing happens in between. What it is in may be another one than before.
+        is_told = self.watch is not None and self.watch.watch(self.directory.parent)
         found = os.path.isdir(self.directory)  # noqa: PTH112 - often
         # Only as long as it is there nobody can have removed what it is in, and what is told is told of that.
-        self.period = _WATCHED_PERIOD if found and self.is_watched else 0.0
+        self.period = _WATCHED_PERIOD if found and is_told else 0.0
         return self._there if found else _NOWHERE
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import select
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ from ram_ebpf.dataplane import namespaces
 from ram_ebpf.dataplane.abi import PlaceFlag
 from ram_ebpf.scopes import netns
 from ram_ebpf.scopes.cgroup import ScopeError
+from ram_ebpf.scopes.cgroup_watch import CgroupWatch
 from ram_ebpf.scopes.device import DeviceTarget, describe_link, leads_out
 from ram_ebpf.scopes.netns import NetnsTarget, resolve
+from ram_ebpf.scopes.selection import Selection
 from ram_ebpf.scopes.target import CgroupTarget, Places
 from ram_ebpf.scopes.unit import UnitTarget, directories
 
@@ -40,6 +45,56 @@ def test_cgroup(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     assert target.find() == Places(cgroups=frozenset({tmp_path / "a"}))
     assert target.label == f"cgroup {tmp_path}/a"
+
+
+def is_told(watch: CgroupWatch) -> bool:
+    return bool(select.select([watch], [], [], 0)[0]) and watch.has_news()
+
+
+def test_cgroup_that_is_watched(tmp_path: Path) -> None:
+    """It is looked at rarely only as long as whoever removes it, or makes it again, is told of."""
+    home = tmp_path / "parent" / "a"
+    target = CgroupTarget(home)
+    watch = Selection([target], cgroup_root=tmp_path).watches()[0]
+    assert isinstance(watch, CgroupWatch)
+    for _ in range(2):  # the second time what it is in is another directory
+        assert not target.find()
+        assert target.period == 0
+        home.mkdir(parents=True)
+        assert target.find()
+        assert target.period > 1
+        is_told(watch)
+        home.rmdir()
+        assert is_told(watch)
+        assert not target.find()
+        assert target.period == 0
+        home.mkdir()
+        assert is_told(watch)
+        assert target.find()
+        home.rmdir()
+        home.parent.rmdir()
+        assert is_told(watch)
+
+
+def test_cgroup_for_which_there_is_no_watch(tmp_path: Path) -> None:
+    """Of those that the kernel gives to a user: none are left in this user namespace."""
+    script = (
+        "import pathlib, sys\n"
+        "from ram_ebpf.scopes.selection import Selection, CgroupTarget\n"
+        "pathlib.Path('/proc/sys/user/max_inotify_watches').write_text('0')\n"
+        "target = CgroupTarget(pathlib.Path(sys.argv[1]))\n"
+        "Selection([target]).watches()\n"
+        "print(bool(target.find()), target.period)\n"
+    )
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.stderr.startswith("unshare: "):
+        pytest.skip(f"no user namespace can be made here: {done.stderr}")
+    assert done.stdout == "True 0.0\n", done.stderr
 
 
 # --- units
