@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import threading
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
@@ -252,3 +253,61 @@ def test_the_same_about_a_name_that_nobody_lists_does_not(
 ) -> None:
     exchange(bench, ask("nobody.test"), tell(name="nobody.test", flags=RESPONSE | m.TC))
     assert not is_readable()
+
+
+def rest(source: EventSource) -> None:
+    source.rest()
+    if not source.rests:
+        pytest.skip("on this kernel events come by a queue, which wakes nobody")
+
+
+def test_a_refusal_wakes_who_rests(
+    bench: Bench, source: EventSource, is_readable: Callable[[], bool]
+) -> None:
+    rest(source)
+    for _ in range(2):
+        refuse(bench, 1)
+        assert is_readable()
+        assert len(taken(source)) == 1
+        assert not is_readable()
+    source.work()
+    assert not source.rests
+    refuse(bench, 1)
+    assert not is_readable()
+    assert len(taken(source)) == 1
+
+
+def test_what_came_before_a_change_is_taken_behind_it(bench: Bench, source: EventSource) -> None:
+    rest(source)
+    for number in range(20):
+        (source.work if number % 2 else source.rest)()
+        bench.egress(ip("198.51.100.1") / TCP(dport=5000 + number, flags="S"))
+    assert [event.port for event in taken(source)] == list(range(5000, 5020))
+
+
+def test_a_change_amid_events_loses_none(bench: Bench, source: EventSource) -> None:
+    """But for those for which there was no room, which are counted."""
+    rest(source)
+    packet = frame(ip("198.51.100.1") / TCP(dport=5000, flags="S"))
+    events: list[Event] = []
+    rounds, at_once = 100, 50
+    changes = 0
+
+    def run() -> None:
+        for _ in range(rounds):
+            bench.egress(packet, repeat=at_once)
+
+    refusing = threading.Thread(target=run)
+    refusing.start()
+    while refusing.is_alive():
+        (source.rest if changes % 2 else source.work)()
+        changes += 1
+        source.drain(events.append)
+    refusing.join()
+    for change in (source.rest, source.work):  # a loss may be told when there is room again
+        change()
+        bench.egress(packet)
+        source.drain(events.append)
+    assert changes > 10
+    assert len(events) + source.lost == rounds * at_once + 2
+    assert source.malformed == 0
