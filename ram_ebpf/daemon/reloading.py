@@ -111,8 +111,12 @@ class Reloading:
             self._wanted = False
             self._under_way = self.requested
             self._used = self._seen = _Seen(mark_of(self._file) if self._file is not None else None)
-            self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="reload", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no memory for its stack, or too many tasks
+                return Outcome(None, f"{error}: see whether there is enough memory, and LimitNPROC, TasksMax")
+            self._thread = thread
         return None
 
     def next_look(self) -> float:
