@@ -7,6 +7,7 @@ of which no process gives back. The daemon gets what policy_process.py makes: pl
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 import subprocess
@@ -91,7 +92,7 @@ class PolicyReader:
 
     def read(self) -> Read:
         """The policy. Raises PolicyErrors, of its rules too, or ReaderError."""
-        assert self._process.stdout is not None
+        assert isinstance(self._process.stdout, io.BufferedReader)
         self._process.stdout.peek(1)  # waits: once it answers, or has ended, it has loaded its modules
         if upgrade.was_upgraded():
             raise ReaderError(
