@@ -12,6 +12,7 @@ from tests.lab import cgroups
 
 _VERSION_1 = Path("/sys/fs/cgroup/memory")
 _DYING = 5.0
+_STEP = 1 << 20  # bytes
 
 
 def _version_1() -> bool:
@@ -43,6 +44,22 @@ def limited(name: str, most: int) -> Iterator[Path]:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+
+
+def take_away(directory: Path) -> None:
+    """Leaves its processes less than they have, or about a mebibyte more where that cannot be done.
+
+    Version 2 then kills. Version 1 refuses such a limit, and kills when they want more.
+    """
+    if not _version_1():
+        (directory / "memory.max").write_text(str(_STEP), encoding="ascii")
+        return
+    (directory / "memory.force_empty").write_text("0", encoding="ascii")  # of what files have in memory
+    most = int((directory / "memory.usage_in_bytes").read_text(encoding="ascii")) + _STEP
+    with contextlib.suppress(OSError):
+        while most > 0:
+            (directory / "memory.limit_in_bytes").write_text(str(most), encoding="ascii")
+            most -= _STEP
 
 
 def kills(directory: Path) -> int:

@@ -1,9 +1,11 @@
-"""No memory, no descriptors: the daemon is killed for it, or does without."""
+"""No memory, no descriptors: the daemon, or what reads a policy for it, is killed for it or does without."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -13,8 +15,8 @@ import pytest
 from ram_ebpf.daemon.control import ask_all
 from tests.lab.lab import Lab
 
-from .instances import Instances, policy, take, wait_reloaded, write
-from .starvation import kills, limited
+from .instances import Instances, policy, take
+from .starvation import kills, limited, take_away
 from .traffic import FarEnds, Traffic
 
 _ENOUGH = 160 << 20  # for a small policy
@@ -26,19 +28,39 @@ def _large() -> str:
     return policy().replace("registries:\n", f"registries:\n{rules}")
 
 
+def _within(group: Path) -> list[str]:
+    inner = f'echo 0 >"{group}/cgroup.procs" && exec "$@"'
+    return ["sh", "-c", inner, "sh", sys.executable, "-m", "ram_ebpf"]
+
+
+@pytest.mark.long
+def test_no_memory_for_a_policy(lab: Lab, ends: FarEnds, scope: Path, instances: Instances) -> None:
+    """The kernel kills the process that reads it. The daemon says so, and enforces on."""
+    with limited("ramlab-tight", _ENOUGH) as group:
+        daemon = instances.start(command=_within(group))
+        with Traffic(lab, ends, scope) as traffic:
+            line = take(daemon, _large())
+            assert line["event"] == "reload-failed", line
+            assert "ended early, with status -9" in line["explanation"]
+            assert kills(group) >= 1
+            assert take(daemon, policy(others=True))["event"] == "reloaded"
+            traffic.finish().assert_right()
+        instances.end()
+
+
 @pytest.mark.long
 def test_out_of_memory(lab: Lab, ends: FarEnds, scope: Path, instances: Instances) -> None:
-    """A policy for which there is no memory: the kernel kills the daemon, and what is enforced stays."""
+    """The kernel kills the daemon itself, and what is enforced stays."""
     with limited("ramlab-tight", _ENOUGH) as group:
-        inner = f'echo 0 >"{group}/cgroup.procs" && exec "$@"'
-        command = ["sh", "-c", inner, "sh", sys.executable, "-m", "ram_ebpf"]
-        daemon = instances.start(command=command)
+        daemon = instances.start(command=_within(group))
         with Traffic(lab, ends, scope) as traffic:
             start = len(daemon.lines())
-            write(daemon, _large())
+            take_away(group)
             deadline = time.monotonic() + 60
             while not daemon.has_ended() and time.monotonic() < deadline:
-                time.sleep(0.1)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(daemon.pid, signal.SIGHUP)  # it takes memory to read a policy
+                time.sleep(0.2)
             assert daemon.has_ended(), daemon.lines()[start:]
             assert kills(group) >= 1
             instances.forget()
@@ -72,7 +94,7 @@ def test_no_descriptors(lab: Lab, ends: FarEnds, scope: Path, instances: Instanc
 
 @pytest.mark.long
 def test_no_address_space(lab: Lab, ends: FarEnds, scope: Path, instances: Instances) -> None:
-    """What is too large is not taken."""
+    """There is none for the stacks of threads that a reload takes: it fails, and the next one does not."""
     daemon = instances.start()
     used = next(
         int(line.split()[1]) * 1024
@@ -81,10 +103,10 @@ def test_no_address_space(lab: Lab, ends: FarEnds, scope: Path, instances: Insta
     )
     before = resource.prlimit(daemon.pid, resource.RLIMIT_AS)
     with Traffic(lab, ends, scope) as traffic:
-        resource.prlimit(daemon.pid, resource.RLIMIT_AS, (used + (24 << 20), before[1]))
-        start = len(daemon.lines())
-        write(daemon, _large())
-        assert wait_reloaded(daemon, start)["event"] == "reload-failed"
+        resource.prlimit(daemon.pid, resource.RLIMIT_AS, (used + (1 << 20), before[1]))
+        line = take(daemon, policy(others=True))
         resource.prlimit(daemon.pid, resource.RLIMIT_AS, before)
-        assert take(daemon, policy(others=True))["event"] == "reloaded"
+        assert line["event"] == "reload-failed", line
+        assert "can't start new thread" in line["explanation"]
+        assert take(daemon, policy(others=True, more="message: again\n"))["event"] == "reloaded"
         traffic.finish().assert_right()
