@@ -73,7 +73,7 @@ def test_scope_of_the_engine(inside: int, allowed: set[str]) -> None:
     assert {record["scope"] for record in plugin.records()} == {"a scope"}
 
 
-@pytest.mark.parametrize("pid", [0, os.getpid()])
+@pytest.mark.parametrize("pid", [0, os.getpid()], ids=["unknown", "known"])
 def test_engine_that_no_scope_has(pid: int) -> None:
     """As one that is only governed at its device: what the policy says of Docker holds."""
     plugin = made(policy_of())

@@ -50,7 +50,7 @@ def test_from_start_to_end(manager: Manager) -> None:
     ]
 
 
-@pytest.mark.parametrize("process", ["", str(os.getpid())])
+@pytest.mark.parametrize("process", ["", str(os.getpid())], ids=["any process", "this process"])
 def test_watchdog_is_fed_in_time_and_not_in_each_turn(manager: Manager, process: str) -> None:
     environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "600000"}
     if process:

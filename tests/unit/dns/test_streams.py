@@ -279,6 +279,7 @@ def test_a_broken_flow_stays_broken_however_long_it_gets() -> None:
         struct.pack("!6H", 1, 0x100, 2, 0, 0, 0) + b"\4evil\2io\0\0\1\0\1" * 2,
         dns.message.make_query("evil.io", "TXT", "CH").to_wire(),
     ],
+    ids=["a response", "an update", "a session", "no question", "two questions", "another class"],
 )
 def test_other_messages_are_passed_over(message: bytes) -> None:
     queries = QueryStreams()
@@ -401,6 +402,7 @@ def test_extension_headers() -> None:
         packet(V6, 5, GHCR, extensions=b"\6\xff" + bytes(6), first=0),  # longer than the packet
         packet(V6, 5, GHCR, extensions=bytes(8) * 16 + b"\6" + bytes(7), first=0),  # too many
     ],
+    ids=lambda damaged: f"{len(damaged)} bytes",
 )
 def test_packets_that_are_none(damaged: bytes) -> None:
     queries = QueryStreams()
