@@ -51,7 +51,7 @@ run: $(VENV)/.ready ## enforce the default policy on the container engines of th
 
 test: $(VENV)/.ready ## run all tests (root)
 	@packaging/require.sh $(RUN_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES)
-	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 unit: $(VENV)/.ready ## run the tests that need neither root nor a kernel
 	@packaging/require.sh $(TEST_PACKAGES)

@@ -24,13 +24,11 @@ hypothesis.settings.load_profile("ram-ebpf")
 
 NEEDS_ROOT = "this test needs root: run `sudo make test`"
 _UNIT = Path(__file__).resolve().parent / "unit"
-_DATAPLANE = Path(__file__).resolve().parent / "dataplane"
 
 
 _MARKERS = (
     "guest: changes the whole machine, so it runs in a guest alone (make test-kernel), or with -m guest",
     "alone: a guest test that changes the machine for good, so it has a guest of its own: -m alone",
-    "xdist_group: tests that run one behind the other where `make test` runs others beside them",
 )
 
 
@@ -40,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Markers that no test of a run on a host has, or that a plugin knows, where it is loaded."""
+    """Markers that are no concern of a run on a host, where their tests are left out."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
 
@@ -52,18 +50,9 @@ def mark_root(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.root)
 
 
-def mark_group(items: list[pytest.Item]) -> None:
-    """What cannot run side by side: tests of the lab, of which there is one, and those that load programs."""
-    for item in items:
-        if not item.path.is_relative_to(_UNIT):
-            group = "dataplane" if item.path.is_relative_to(_DATAPLANE) else "lab"
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Says of each test what it needs, and leaves out elsewhere what is for guests."""
     mark_root(items)
-    mark_group(items)
     wanted = {"guest", "alone"} & set(config.option.markexpr.split())
     if wanted or config.pluginmanager.hasplugin("tests.kernels.selection"):
         return

@@ -15,6 +15,7 @@ def remove(label: str) -> list[str]:
 
 def remove_stale() -> list[str]:
     """Remove what labs of dead processes have left behind and return the names of it."""
-    # Listed first and judged second: a lab that starts meanwhile claims its label before all else.
-    found = namespaces.labels() | cgroups.labels() | owner.claimed()
-    return [name for label in sorted(found) if not owner.is_live(label) for name in remove(label)]
+    with owner.alone():  # another lab that starts at the same time would remove the same
+        # Listed first and judged second: a lab that starts meanwhile claims its label before all else.
+        found = namespaces.labels() | cgroups.labels() | owner.claimed()
+        return [name for label in sorted(found) if not owner.is_live(label) for name in remove(label)]

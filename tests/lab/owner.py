@@ -9,10 +9,12 @@ call. /run is root's alone, hence a predictable name is safe there, and a reboot
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import bpffs
@@ -47,6 +49,17 @@ def claim() -> tuple[str, Path]:
             path.mkdir(mode=0o700)
             return label, path
     raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Nobody else is in here meanwhile: of several that start at once one removes what is stale."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(FileNotFoundError):  # there is no lab yet, so nothing of one either
+            lock = os.open(STATE_ROOT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def release(label: str) -> None:

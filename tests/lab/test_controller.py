@@ -231,7 +231,7 @@ sys.exit(main())
 
 def test_error_in_the_main_loop_ends_nothing(lab: Lab, scope: Path, inside: Actor) -> None:
     """Whatever it is. Who watches over the daemon starts it again."""
-    file = lab.directory / "controller.yaml"
+    file = lab.directory / "failing.yaml"
     file.write_text(POLICY, encoding="utf-8")
     argv = [*COMMAND[:1], "-c", _FAILING, "run", "--policy", str(file), "--scope", f"cgroup:{scope}"]
     done = lab.client.run(argv, cgroup=lab.client.services, cwd=ROOT)

@@ -92,6 +92,7 @@ def test_while_an_instance_runs(lab: Lab, scope: Path, inside: Actor) -> None:
 @pytest.mark.parametrize("verb", ["detach", "down"])
 def test_what_a_living_instance_governs_is_left_alone(lab: Lab, scope: Path, verb: str) -> None:
     """Also where it cannot be asked; then it is said that it goes on."""
+    detach(lab, scope)  # what other tests have left
     with governed(lab, POLICY, scopes=[scope]) as daemon:
         assert len(pins(lab)) == 1
         done = detach(lab, scope, "env", f"RAM_EBPF_RUN={lab.directory}/nobody", verb=verb)
