@@ -46,6 +46,7 @@ _IDLE, _IDLE_QUICK = 20.0, 3.0  # seconds
 _IDLE_TURNS = 3
 _PATIENCE = 120.0
 _ROOT = Path(__file__).parents[1]
+_UNIT = {"MALLOC_ARENA_MAX": "2"}  # as packaging/systemd/ram-ebpf.service has it
 PYTHON, CACHED, COMPILED = "python", "cached", "compiled"
 ALONE, ALL = "daemon", "with its processes"
 
@@ -78,7 +79,7 @@ def started(lab: Lab, policy: str, cache: Path) -> Iterator[Started]:
     argv += ["--scope", f"cgroup:{cgroup}", "--cache", str(cache)]
     begun = time.perf_counter()
     with log.open("w", encoding="utf-8") as stream:
-        process = lab.client.popen(argv, cwd=_ROOT, stdout=stream, stderr=subprocess.STDOUT)
+        process = lab.client.popen(argv, env=_UNIT, cwd=_ROOT, stdout=stream, stderr=subprocess.STDOUT)
     try:
         while '"event": "ready"' not in (said := log.read_text(encoding="utf-8")):
             if process.poll() is not None or time.perf_counter() - begun > _PATIENCE:

@@ -217,7 +217,7 @@ class Controller:
         self._is_left = False  # what is enforced is to outlive this instance
         self._is_to_leave = False  # by a signal
         self._taken_before = 0  # events
-        self._quiet_since = time.monotonic()
+        self._quiet_since = self._next_sign = time.monotonic()
 
     def _make_asker(self) -> None:
         if self._policy.recognition.unknown is Unknown.ALLOW or not any(
@@ -562,7 +562,7 @@ class Controller:
         control: ControlSocket | None,
         state: State,
     ) -> None:
-        next_cleaning = next_sign = time.monotonic()
+        next_cleaning = self._next_sign = time.monotonic()
         with Waiting() as waiting, contextlib.closing(LinkWatch()) as links:
             descriptors = (wake, *self._events.descriptors)
             following.follow(hurry=True)  # what came before anybody watched
@@ -574,9 +574,9 @@ class Controller:
                 if wake in ready:
                     with contextlib.suppress(BlockingIOError):
                         os.read(wake, 64)
-                if time.monotonic() >= next_sign:
+                if time.monotonic() >= self._next_sign:
                     self._plane.show_alive()
-                    next_sign = time.monotonic() + _ALIVE_PERIOD
+                    self._next_sign = time.monotonic() + _ALIVE_PERIOD
                 self._manager.alive()
                 news = [watch.has_news() for watch in watched]
                 news.append(links.fileno() in ready and links.has_news())
@@ -623,7 +623,11 @@ class Controller:
             return _QUEUE_PERIOD
         parts = (following, self._reloading, self._trust)
         due = min(self._manager.next_beat(), *(part.next_look() for part in parts))
-        return min(max(due - time.monotonic(), _QUEUE_PERIOD), _ALIVE_PERIOD)
+        now = time.monotonic()
+        if due <= now:
+            return _QUEUE_PERIOD
+        # Together with the sign of life: each turn by itself costs more than all that is looked at.
+        return max(min(max(due, self._next_sign), self._next_sign + _QUEUE_PERIOD) - now, 0.0)
 
     def _reload_on_request(self, number: int | None) -> dict[str, Any]:
         """Begins a reload, or says what has become of the one of a number."""

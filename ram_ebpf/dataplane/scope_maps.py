@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from ram_ebpf.dataplane import abi, syscall
 from ram_ebpf.dataplane.bytecode import MapShape
@@ -77,10 +78,16 @@ class ScopeMaps:
         try:
             for name, shape in SCOPE_MAPS.items():
                 self.maps[name] = (shared or {}).get(name) or self._make(name, shape)
-                self._outer[name][struct.pack("=I", number)] = struct.pack("=I", self.maps[name].fd)
+            _side_by_side(self._put, SCOPE_MAPS)
         except BaseException:
             self.close()
             raise
+
+    def _put(self, name: str) -> None:
+        self._outer[name][struct.pack("=I", self.number)] = struct.pack("=I", self.maps[name].fd)
+
+    def _take(self, name: str) -> None:
+        self._outer[name].discard(struct.pack("=I", self.number))
 
     def __getitem__(self, name: str) -> Map:
         return self.maps[name]
@@ -123,12 +130,24 @@ class ScopeMaps:
 
     def close(self) -> None:
         """Takes the maps out of their places and gives them back to the kernel."""
+        _side_by_side(self._take, self.maps)
         for name, item in self.maps.items():
-            self._outer[name].discard(struct.pack("=I", self.number))
             if name not in self._shared:
                 item.close()
         for item in self._kept.values():
             item.close()
+
+
+def _side_by_side(call: Callable[[str], None], names: Collection[str]) -> None:
+    """Each change of a map of maps waits for the programs that are running (synchronize_rcu()), 10 ms."""
+    if not names:
+        return
+    try:
+        with ThreadPoolExecutor(len(names)) as pool:
+            list(pool.map(call, names))
+    except RuntimeError:  # no thread can be started: one behind the other, and once more what is done
+        for name in names:
+            call(name)
 
 
 def place_map(number: int, flags: int = 0) -> Map:
