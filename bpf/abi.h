@@ -387,7 +387,7 @@ struct ram_event {
 };
 
 /*
- * beginnings: the first bytes of a connection, up to its name, or those behind a ClientHello. From `event`
+ * beginnings, and firsts (socket storage): the first bytes of a connection, up to its name, or those behind a ClientHello. From `event`
  * on, it is what user space is sent.
  */
 struct ram_beginning {

@@ -5,8 +5,8 @@
  *
  * The bytes up to the name are kept, as they may come in several segments. Nothing leaves before what goes
  * before it, and what was let through is not replaced: a segment that repeats bytes must repeat them as they
- * were. Where the kernel's own TCP makes the segments, as for the sockets of a cgroup, it does. At a device
- * anybody may have made them.
+ * were. At a device anybody may have made it. In a cgroup the kernel's own TCP has, from memory that a
+ * process may have lent it (sendfile(2), MSG_ZEROCOPY) and can change.
  *
  * A packet is read from a copy that nobody else can reach, a draft under a random number: another packet of
  * the same connection may be on another CPU at the same time.
@@ -76,7 +76,29 @@ static __always_inline bool ram_is_paused(const struct ram_connection *connectio
 	return connection->stage == RAM_STAGE_NAMED || connection->stage == RAM_STAGE_TUNNELLED;
 }
 
-static __always_inline u32 ram_passage(const struct ram_packet *p, struct ram_connection *connection)
+/* Whether nothing of what was judged can be sent again. What is kept of it is then given back. */
+static __always_inline bool ram_is_acknowledged(struct __sk_buff *skb, u32 named)
+{
+#ifndef RAM_TC
+	struct bpf_sock *sk = skb->sk;
+	struct bpf_tcp_sock *tcp;
+
+	if (!sk)
+		return false;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return false;
+	tcp = bpf_tcp_sock(sk);
+	if (tcp && (s32)(tcp->snd_una - named) >= 0) {
+		firsts.sk_storage_delete(sk);
+		return true;
+	}
+#endif
+	return false;
+}
+
+static __always_inline u32 ram_passage(struct __sk_buff *skb, const struct ram_packet *p,
+				       struct ram_connection *connection)
 {
 	u32 beyond = p->sequence - connection->named;
 
@@ -93,8 +115,10 @@ static __always_inline u32 ram_passage(const struct ram_packet *p, struct ram_co
 	if (connection->stage == RAM_STAGE_UNANSWERED)
 		return RAM_PASSAGE_EARLY;
 	if (connection->stage == RAM_STAGE_DONE && (s32)beyond >= 0) {
+		if (ram_is_acknowledged(skb, connection->named))
+			connection->stage = RAM_STAGE_PASSES;
 		/* Numbers go round: what is so far behind can no longer be sent again. */
-		if (beyond > RAM_RETRANSMISSION_MAX)
+		else if (beyond > RAM_RETRANSMISSION_MAX)
 			connection->named = p->sequence - RAM_RETRANSMISSION_MAX;
 		return RAM_PASSAGE_FREE;
 	}
@@ -195,6 +219,67 @@ static __always_inline void ram_note_answer(struct __sk_buff *skb, const struct 
 		connection->stage = RAM_STAGE_UNNAMED;
 }
 
+/* What is kept of a connection; NULL when there is nothing. */
+static __always_inline struct ram_beginning *ram_find_bytes(struct __sk_buff *skb, void *beginnings_here,
+							    const struct ram_flow *flow)
+{
+	return ram_map_lookup(beginnings_here, flow);
+}
+
+/* Returns false where there is no room. */
+static __always_inline bool ram_keep_bytes(struct __sk_buff *skb, void *beginnings_here,
+					   const struct ram_flow *flow, struct ram_beginning *draft)
+{
+	return !ram_map_update(beginnings_here, flow, draft, 0);
+}
+
+static __always_inline void ram_give_bytes_back(struct __sk_buff *skb, void *beginnings_here,
+						const struct ram_flow *flow)
+{
+	ram_map_delete(beginnings_here, flow);
+}
+#else
+/* The same with the socket, so that nobody else's connections take the room. */
+static __always_inline struct ram_beginning *ram_find_bytes(struct __sk_buff *skb, void *beginnings_here,
+							    const struct ram_flow *flow)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return NULL;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return NULL;
+	return firsts.sk_storage_get(sk, 0, 0);
+}
+
+static __always_inline void ram_give_bytes_back(struct __sk_buff *skb, void *beginnings_here,
+						const struct ram_flow *flow)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return;
+	sk = bpf_sk_fullsock(sk);
+	if (sk)
+		firsts.sk_storage_delete(sk);
+}
+
+static __always_inline bool ram_keep_bytes(struct __sk_buff *skb, void *beginnings_here,
+					   const struct ram_flow *flow, struct ram_beginning *draft)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return false;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return false;
+	firsts.sk_storage_delete(sk);
+	return firsts.sk_storage_get(sk, draft, BPF_SK_STORAGE_GET_F_CREATE) != NULL;
+}
+#endif
+
 /* Whether `count` bytes of the packet are those of the draft from `from` on. */
 static __always_inline bool ram_repeats(struct __sk_buff *skb, struct ram_config *cfg,
 					const struct ram_beginning *draft, u32 offset, u32 from, u32 count)
@@ -236,13 +321,6 @@ static __always_inline bool ram_repeats(struct __sk_buff *skb, struct ram_config
 	}
 	return !differ && done >= count;
 }
-#else
-static __always_inline bool ram_repeats(struct __sk_buff *skb, struct ram_config *cfg,
-					const struct ram_beginning *draft, u32 offset, u32 from, u32 count)
-{
-	return true; /* the kernel's TCP has made it */
-}
-#endif
 
 /* Adds bytes of the packet to the draft, which holds `held` of them. */
 static __always_inline int ram_hold(struct __sk_buff *skb, struct ram_config *cfg,

@@ -150,6 +150,18 @@ struct peers_table_t {
 };
 __attribute__((section("maps/hash"))) struct peers_table_t peers = {.max_entries = 1};
 
+#ifndef RAM_TC
+struct firsts_table_t {
+	u32 key;
+	struct ram_beginning leaf;
+	void *(*sk_storage_get)(void *, void *, int);
+	int (*sk_storage_delete)(void *);
+	u32 max_entries;
+	int flags;
+};
+__attribute__((section("maps/hash"))) struct firsts_table_t firsts = {.max_entries = 1};
+#endif
+
 /*
  * The same number, of which the verifier knows nothing any more.
  *

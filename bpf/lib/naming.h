@@ -78,17 +78,12 @@ static __always_inline void ram_call_reader(struct __sk_buff *skb, const struct 
 }
 
 /*
- * What was let through must be known, or it could be replaced: unless it was judged, and no more of it comes,
- * or comes from the kernel.
+ * What was let through must be known, or it could be replaced: unless it was judged, and no more of it comes.
  */
 static __always_inline bool ram_may_be_forgotten(const struct ram_connection *connection, u32 held,
 						 u32 offset)
 {
-#ifdef RAM_TC
 	return ram_is_paused(connection) && offset == held;
-#else
-	return ram_is_paused(connection);
-#endif
 }
 
 int ram_beginning(struct __sk_buff *skb)
@@ -110,7 +105,7 @@ int ram_beginning(struct __sk_buff *skb)
 		return RAM_DROP; /* it was there a moment ago */
 	start = ram_forget(cfg, connection->start);
 	ram_flow_of_outgoing(&p, &flow);
-	kept = ram_map_lookup(beginnings_here, &flow);
+	kept = ram_find_bytes(skb, beginnings_here, &flow);
 	if (kept && kept->start != start)
 		kept = NULL;
 	held = ram_forget(cfg, connection->named - start);
@@ -375,26 +370,21 @@ int ram_name(struct __sk_buff *skb)
 	draft->runs = 0;
 	if (reason == RAM_REASON_NONE) {
 		/* What goes before a name may leave: nobody can make anything of it yet. */
-		if (ram_map_update(beginnings_here, &flow, draft, 0))
+		if (!ram_keep_bytes(skb, beginnings_here, &flow, draft))
 			goto unkept;
 		reason = RAM_REASON_ALLOWED_ESTABLISHED;
 		connection->stage = RAM_STAGE_UNNAMED;
 	} else if (verdict == RAM_VERDICT_DENY) {
 		connection->stage = RAM_STAGE_CUT;
-		ram_map_delete(beginnings_here, &flow);
+		ram_give_bytes_back(skb, beginnings_here, &flow);
 	} else {
 		ram_note_rule(cfg, connection, rule, ram_port_of_target(&p, draft));
-#ifdef RAM_TC
 		/* What is behind that is free. */
 		if (draft->outcome == RAM_READ_NAME || draft->outcome == RAM_READ_END)
 			draft->held = ram_end_of_reading(draft);
-		if (ram_map_update(beginnings_here, &flow, draft, 0))
+		if (!ram_keep_bytes(skb, beginnings_here, &flow, draft))
 			goto unkept;
 		connection->stage = RAM_STAGE_DONE;
-#else
-		ram_map_delete(beginnings_here, &flow);
-		connection->stage = RAM_STAGE_PASSES;
-#endif
 		if (draft->outcome == RAM_READ_PAUSE)
 			connection->stage = draft->tunnel_port ? RAM_STAGE_TUNNELLED : RAM_STAGE_NAMED;
 	}

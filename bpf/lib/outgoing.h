@@ -108,7 +108,7 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 	if (standing == RAM_STANDING_REMOVED)
 		return RAM_REASON_DENIED_REMOVED;
 	if (connection && standing == RAM_STANDING_HOLDS) {
-		u32 passage = ram_passage(p, connection);
+		u32 passage = ram_passage(skb, p, connection);
 
 		*rule = connection->rule;
 		if (passage == RAM_PASSAGE_READ)

@@ -215,7 +215,7 @@ def create_maps(
 
 def _final_shape(name: str, shape: MapShape, entries: Mapping[str, int]) -> MapShape:
     map_type, count, flags = shape.type, entries.get(name, shape.max_entries), shape.flags
-    if name == "peers":  # declared as a hash in C; see bpf/lib/maps.h
+    if name in ("peers", "firsts"):  # declared as hashes in C; see bpf/lib/maps.h
         map_type, count, flags = MapType.SK_STORAGE, 0, syscall.F_NO_PREALLOC
     if map_type == MapType.PERF_EVENT_ARRAY:
         count = syscall.possible_cpus()

@@ -66,7 +66,7 @@ def _is_nested(governed: set[Path]) -> bool:
 
 
 # Maps that are used on, as nobody can read them: what the kernel keeps with each socket.
-_GONE_ON_WITH = ("peers",)
+_GONE_ON_WITH = ("peers", "firsts")
 
 
 def _generation(before: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 import ssl
 import struct
@@ -245,6 +246,47 @@ def test_no_memory_to_be_known_by(wire: Wire) -> None:
             with pytest.raises(OSError, match=r"timed out|not permitted"):
                 client.connect((THERE, 443))
     assert wire.bench.counted()[Reason.DENIED_SEGMENT] >= 1
+
+
+_DETACH_FILTER = 27
+_DROP_ALL = struct.pack("=HBBI", _RETURN, 0, 0, 0)
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("name", [b"registry.test", b"evilistry.tst"])
+def test_memory_that_is_changed_behind_the_judge(pair: Pair, name: bytes, pieces: int) -> None:
+    """What sendfile(2) sends again is what is in the file then; the first copy is lost on purpose."""
+    cut = len(ALLOWED) - 40 if pieces == 2 else 0  # of two pieces, the second is lost
+    pair.client.sendall(ALLOWED[:cut])
+    assert pair.received() == ALLOWED[:cut]
+    buffer = ctypes.create_string_buffer(_DROP_ALL)
+    program = struct.pack("@HP", 1, ctypes.addressof(buffer))
+    pair.server.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
+    again = ALLOWED.replace(b"registry.test", name)
+    if pieces == 2 and name != b"registry.test":
+        again = ALLOWED[:cut] + bytes(40)
+    file = os.memfd_create("hello")
+    try:
+        os.write(file, ALLOWED[cut:])
+        assert os.sendfile(pair.client.fileno(), file, 0, len(ALLOWED) - cut) == len(ALLOWED) - cut
+        os.pwrite(file, again[cut:], 0)
+        pair.server.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+        pair.server.settimeout(3)
+        try:
+            received = pair.server.recv(65536)
+        except TimeoutError:
+            received = b""
+    finally:
+        os.close(file)
+    assert received == (ALLOWED[cut:] if again == ALLOWED else b"")
+
+
+def test_what_was_acknowledged_is_not_kept(pair: Pair) -> None:
+    pair.client.sendall(ALLOWED)
+    assert pair.received() == ALLOWED
+    for _ in range(3):
+        pair.client.sendall(DATA * 5000)
+        assert pair.received() == DATA * 5000
 
 
 def test_raw_socket(wire: Wire) -> None:
