@@ -337,7 +337,7 @@ enum ram_stage {
 	RAM_STAGE_NAMED = 3, /* its name was read; another ClientHello may follow, and would be read too */
 	RAM_STAGE_CUT = 4,
 	RAM_STAGE_TUNNELLED = 5, /* as NAMED, through a proxy */
-	RAM_STAGE_DONE = 6,	 /* nothing more of it is read; what was is not to be replaced; at devices */
+	RAM_STAGE_DONE = 6,	 /* nothing more of it is read; what was is not to be replaced */
 };
 
 /* established: what is remembered of a connection. Sequence numbers are TCP's, in host order. */
