@@ -387,8 +387,8 @@ struct ram_event {
 };
 
 /*
- * beginnings, and firsts (socket storage): the first bytes of a connection, up to its name, or those behind a ClientHello. From `event`
- * on, it is what user space is sent.
+ * beginnings, and firsts (socket storage): the first bytes of a connection, up to its name, or those behind a
+ * ClientHello. From `event` on, it is what user space is sent.
  */
 struct ram_beginning {
 	__u64 gathered;	    /* the number under way */
