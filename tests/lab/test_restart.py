@@ -15,6 +15,7 @@ from tests.adversarial.field import ScopedDaemon, governed, wait_line
 
 from . import topology
 from .lab import Lab
+from .pace import PACE
 
 pytestmark = pytest.mark.root
 
@@ -52,7 +53,7 @@ def server(lab: Lab) -> Iterator[RemoteSocket]:
 
 def connected(inside: Actor) -> RemoteSocket:
     item = inside.socket(socket.AF_INET, socket.SOCK_STREAM)
-    item.settimeout(5)
+    item.settimeout(5 * PACE)
     item.connect((topology.ALLOWED, PORT))
     return item
 
@@ -127,7 +128,7 @@ def test_connection_whose_rule_is_gone(lab: Lab, scope: Path, inside: Actor, ser
         before = time.monotonic()
         with pytest.raises(OSError):
             client.recv()
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 2 * PACE
         peer.settimeout(0.3)
         with pytest.raises(OSError):
             peer.recv()  # or it would be what was sent
