@@ -34,9 +34,9 @@ def machine(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """With the package, installed before it was booted."""
     directory = tmp_path_factory.mktemp(f"machine-{package.suite}")
     with Layer(roots.host(package.suite), directory / "layer") as layer:
-        (layer.root / "tmp" / package.file.name).write_bytes(package.file.read_bytes())
+        (layer.root / "srv" / package.file.name).write_bytes(package.file.read_bytes())
         layer.apt("update")
-        layer.apt("install", f"/tmp/{package.file.name}")
+        layer.apt("install", f"/srv/{package.file.name}")
         (layer.root / "etc/ram-ebpf/policy.yaml").write_text(POLICY, encoding="utf-8")
         # Not before there is somebody to govern.
         (layer.root / "etc/systemd/system/multi-user.target.wants/ram-ebpf.service").unlink()
@@ -144,7 +144,7 @@ def test_reload(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["systemctl restart ram-ebpf", "apt-get install --reinstall --yes /tmp/*.deb"]
+    "command", ["systemctl restart ram-ebpf", "apt-get install --reinstall --yes /srv/*.deb"]
 )
 def test_no_gap(machine: Machine, command: str) -> None:
     """Whoever tries again and again all the while finds no moment in which nothing is enforced."""
@@ -202,6 +202,6 @@ def test_purge_leaves_nothing(machine: Machine) -> None:
     assert "ram-ebpf: purged" in said
     assert outside.connect(machine, BLOCKED) == "connected"
     assert "ram-ebpf" not in pins(machine)
-    found = machine.run("find / -xdev -iname '*ram*ebpf*' ! -path '/proc/*' ! -path '/tmp/*.deb'; ls /run")
+    found = machine.run("find / -xdev -iname '*ram*ebpf*' ! -path '/proc/*' ! -path '/srv/*.deb'; ls /run")
     assert "ram-ebpf" not in found
     assert "not-found" in machine.run(f"systemctl show --property=LoadState {UNIT}")
