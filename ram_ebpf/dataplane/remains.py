@@ -22,7 +22,8 @@ from ram_ebpf.dataplane.tables import Tables
 
 _COPIED = ("learned", "aliases", "queries", "unlisted")
 _WANTED = {
-    object_name(name): name for name in ("config", "rules", "peers", "firsts", "seeded", "live", *_COPIED, *KEPT)
+    object_name(name): name
+    for name in ("config", "rules", "peers", "firsts", "seeded", "live", *_COPIED, *KEPT)
 }
 
 
