@@ -80,12 +80,9 @@ static __always_inline bool ram_is_paused(const struct ram_connection *connectio
 static __always_inline bool ram_is_acknowledged(struct __sk_buff *skb, u32 named)
 {
 #ifndef RAM_TC
-	struct bpf_sock *sk = skb->sk;
+	struct bpf_sock *sk = ram_full_socket(skb);
 	struct bpf_tcp_sock *tcp;
 
-	if (!sk)
-		return false;
-	sk = bpf_sk_fullsock(sk);
 	if (!sk)
 		return false;
 	tcp = bpf_tcp_sock(sk);
@@ -128,15 +125,13 @@ static __always_inline u32 ram_passage(struct __sk_buff *skb, const struct ram_p
 /* Whether a process has made the packet by itself. At a device, anybody may have. */
 static __always_inline bool ram_is_raw(struct __sk_buff *skb)
 {
-#ifndef RAM_TC
-	struct bpf_sock *sk = skb->sk;
-
-	if (sk) {
-		sk = bpf_sk_fullsock(sk);
-		return sk && sk->type == RAM_SOCK_RAW;
-	}
-#endif
+#ifdef RAM_TC
 	return false;
+#else
+	struct bpf_sock *sk = ram_full_socket(skb);
+
+	return sk && sk->type == RAM_SOCK_RAW;
+#endif
 }
 
 /* Whether a packet of a connection of which nothing is known belongs to one that was there before us. */
@@ -148,11 +143,8 @@ static __always_inline bool ram_is_earlier(struct __sk_buff *skb, struct ram_con
 	if (!until || ram_now() > *until)
 		return false;
 #else
-	struct bpf_sock *sk = skb->sk;
+	struct bpf_sock *sk = ram_full_socket(skb);
 
-	if (!sk)
-		return false;
-	sk = bpf_sk_fullsock(sk);
 	if (!sk || sk->type == RAM_SOCK_RAW)
 		return false;
 #endif
@@ -220,63 +212,68 @@ static __always_inline void ram_note_answer(struct __sk_buff *skb, const struct 
 }
 
 /* What is kept of a connection; NULL when there is nothing. */
-static __always_inline struct ram_beginning *ram_find_bytes(struct __sk_buff *skb, void *beginnings_here,
-							    const struct ram_flow *flow)
+static __always_inline struct ram_beginning *ram_find_bytes(struct __sk_buff *skb, const struct ram_packet *p,
+							    u32 scope)
 {
-	return ram_map_lookup(beginnings_here, flow);
+	void *beginnings_here = beginnings.lookup(&scope);
+	struct ram_flow flow = {};
+
+	if (!beginnings_here)
+		return NULL;
+	ram_flow_of_outgoing(p, &flow);
+	return ram_map_lookup(beginnings_here, &flow);
 }
 
 /* Returns false where there is no room. */
-static __always_inline bool ram_keep_bytes(struct __sk_buff *skb, void *beginnings_here,
-					   const struct ram_flow *flow, struct ram_beginning *draft)
+static __always_inline bool ram_keep_bytes(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
+					   struct ram_beginning *draft)
 {
-	return !ram_map_update(beginnings_here, flow, draft, 0);
+	void *beginnings_here = beginnings.lookup(&scope);
+	struct ram_flow flow = {};
+
+	if (!beginnings_here)
+		return false;
+	ram_flow_of_outgoing(p, &flow);
+	return !ram_map_update(beginnings_here, &flow, draft, 0);
 }
 
-static __always_inline void ram_give_bytes_back(struct __sk_buff *skb, void *beginnings_here,
-						const struct ram_flow *flow)
+static __always_inline void ram_give_bytes_back(struct __sk_buff *skb, const struct ram_packet *p, u32 scope)
 {
-	ram_map_delete(beginnings_here, flow);
+	void *beginnings_here = beginnings.lookup(&scope);
+	struct ram_flow flow = {};
+
+	if (!beginnings_here)
+		return;
+	ram_flow_of_outgoing(p, &flow);
+	ram_map_delete(beginnings_here, &flow);
 }
 #else
 /* The same with the socket, so that nobody else's connections take the room. */
-static __always_inline struct ram_beginning *ram_find_bytes(struct __sk_buff *skb, void *beginnings_here,
-							    const struct ram_flow *flow)
+static __always_inline struct ram_beginning *ram_find_bytes(struct __sk_buff *skb, const struct ram_packet *p,
+							    u32 scope)
 {
-	struct bpf_sock *sk = skb->sk;
+	struct bpf_sock *sk = ram_full_socket(skb);
 
-	if (!sk)
-		return NULL;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk)
-		return NULL;
-	return firsts.sk_storage_get(sk, 0, 0);
+	return sk ? firsts.sk_storage_get(sk, 0, 0) : NULL;
 }
 
-static __always_inline void ram_give_bytes_back(struct __sk_buff *skb, void *beginnings_here,
-						const struct ram_flow *flow)
+static __always_inline bool ram_keep_bytes(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
+					   struct ram_beginning *draft)
 {
-	struct bpf_sock *sk = skb->sk;
+	struct bpf_sock *sk = ram_full_socket(skb);
 
 	if (!sk)
-		return;
-	sk = bpf_sk_fullsock(sk);
+		return false;
+	firsts.sk_storage_delete(sk); /* or it would stay as it was */
+	return firsts.sk_storage_get(sk, draft, BPF_SK_STORAGE_GET_F_CREATE) != NULL;
+}
+
+static __always_inline void ram_give_bytes_back(struct __sk_buff *skb, const struct ram_packet *p, u32 scope)
+{
+	struct bpf_sock *sk = ram_full_socket(skb);
+
 	if (sk)
 		firsts.sk_storage_delete(sk);
-}
-
-static __always_inline bool ram_keep_bytes(struct __sk_buff *skb, void *beginnings_here,
-					   const struct ram_flow *flow, struct ram_beginning *draft)
-{
-	struct bpf_sock *sk = skb->sk;
-
-	if (!sk)
-		return false;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk)
-		return false;
-	firsts.sk_storage_delete(sk);
-	return firsts.sk_storage_get(sk, draft, BPF_SK_STORAGE_GET_F_CREATE) != NULL;
 }
 #endif
 

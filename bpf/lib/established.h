@@ -105,6 +105,14 @@ static __always_inline bool ram_establish(struct __sk_buff *skb, const struct ra
 	return !ram_map_update(established_here, &flow, connection, 0);
 }
 #else
+/* The socket that has made the packet; NULL where it is none that can be looked at. */
+static __always_inline struct bpf_sock *ram_full_socket(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	return sk ? bpf_sk_fullsock(sk) : NULL;
+}
+
 static __always_inline bool ram_is_peer(const struct ram_peer *peer, const struct ram_packet *p)
 {
 	return peer->set && peer->port == p->destination_port && peer->local_port == p->source_port &&
@@ -116,12 +124,9 @@ static __always_inline bool ram_is_peer(const struct ram_peer *peer, const struc
 static __always_inline struct ram_connection *ram_find_connection(struct __sk_buff *skb,
 								  const struct ram_packet *p, u32 scope)
 {
-	struct bpf_sock *sk = skb->sk;
+	struct bpf_sock *sk = ram_full_socket(skb);
 	struct ram_peer *peer;
 
-	if (!sk)
-		return NULL;
-	sk = bpf_sk_fullsock(sk);
 	if (!sk)
 		return NULL;
 	peer = peers.sk_storage_get(sk, 0, 0);
@@ -134,12 +139,9 @@ static __always_inline struct ram_connection *ram_find_connection(struct __sk_bu
 static __always_inline bool ram_establish(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
 					  const struct ram_connection *connection)
 {
-	struct bpf_sock *sk = skb->sk;
+	struct bpf_sock *sk = ram_full_socket(skb);
 	struct ram_peer *peer;
 
-	if (!sk)
-		return false;
-	sk = bpf_sk_fullsock(sk);
 	if (!sk)
 		return false;
 	peer = peers.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);

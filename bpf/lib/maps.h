@@ -70,15 +70,15 @@ BPF_ARRAY(scope_self, u32, 1);
  * Per scope. Declared as arrays of numbers, since what bcc wants to know of maps of maps differs from version
  * to version; the loader creates them as BPF_MAP_TYPE_ARRAY_OF_MAPS, whose elements are maps to a program.
  */
-BPF_ARRAY(queries, u32, RAM_SCOPES_MAX);    /* struct ram_query_key to struct ram_query */
-BPF_ARRAY(unlisted, u32, RAM_SCOPES_MAX);   /* the same for names outside the policy */
-BPF_ARRAY(learned, u32, RAM_SCOPES_MAX);    /* struct ram_opening_key to struct ram_opening */
-BPF_ARRAY(aliases, u32, RAM_SCOPES_MAX);    /* u64 to struct ram_alias */
-BPF_ARRAY(inbound, u32, RAM_SCOPES_MAX);    /* struct ram_flow to u64, the time */
-BPF_ARRAY(held, u32, RAM_SCOPES_MAX);	    /* struct ram_flow to struct ram_hold */
-BPF_ARRAY(released, u32, RAM_SCOPES_MAX);   /* struct ram_flow to u32, written by user space alone */
-BPF_ARRAY(beginnings, u32, RAM_SCOPES_MAX); /* struct ram_flow to struct ram_beginning */
+BPF_ARRAY(queries, u32, RAM_SCOPES_MAX);  /* struct ram_query_key to struct ram_query */
+BPF_ARRAY(unlisted, u32, RAM_SCOPES_MAX); /* the same for names outside the policy */
+BPF_ARRAY(learned, u32, RAM_SCOPES_MAX);  /* struct ram_opening_key to struct ram_opening */
+BPF_ARRAY(aliases, u32, RAM_SCOPES_MAX);  /* u64 to struct ram_alias */
+BPF_ARRAY(inbound, u32, RAM_SCOPES_MAX);  /* struct ram_flow to u64, the time */
+BPF_ARRAY(held, u32, RAM_SCOPES_MAX);	  /* struct ram_flow to struct ram_hold */
+BPF_ARRAY(released, u32, RAM_SCOPES_MAX); /* struct ram_flow to u32, written by user space alone */
 #ifdef RAM_TC
+BPF_ARRAY(beginnings, u32, RAM_SCOPES_MAX);  /* struct ram_flow to struct ram_beginning */
 BPF_ARRAY(established, u32, RAM_SCOPES_MAX); /* struct ram_flow to struct ram_connection */
 /* Of a scope, not to a map: the time until which connections whose beginning was not seen are taken for older
  * ones. */
@@ -140,26 +140,20 @@ static __always_inline bool ram_is_past(u64 now, u64 since, u64 most)
  * Socket storage. Declared as a hash, since bcc's own declaration wants type information that not every
  * version of it writes; the loader creates it as BPF_MAP_TYPE_SK_STORAGE.
  */
-struct peers_table_t {
-	u32 key;
-	struct ram_peer leaf;
-	void *(*sk_storage_get)(void *, void *, int);
-	int (*sk_storage_delete)(void *);
-	u32 max_entries;
-	int flags;
-};
-__attribute__((section("maps/hash"))) struct peers_table_t peers = {.max_entries = 1};
+#define RAM_SOCKET_STORAGE(type, name)                                                                       \
+	struct name##_table_t {                                                                              \
+		u32 key;                                                                                     \
+		type leaf;                                                                                   \
+		void *(*sk_storage_get)(void *, void *, int);                                                \
+		int (*sk_storage_delete)(void *);                                                            \
+		u32 max_entries;                                                                             \
+		int flags;                                                                                   \
+	};                                                                                                   \
+	__attribute__((section("maps/hash"))) struct name##_table_t name = {.max_entries = 1}
 
+RAM_SOCKET_STORAGE(struct ram_peer, peers);
 #ifndef RAM_TC
-struct firsts_table_t {
-	u32 key;
-	struct ram_beginning leaf;
-	void *(*sk_storage_get)(void *, void *, int);
-	int (*sk_storage_delete)(void *);
-	u32 max_entries;
-	int flags;
-};
-__attribute__((section("maps/hash"))) struct firsts_table_t firsts = {.max_entries = 1};
+RAM_SOCKET_STORAGE(struct ram_beginning, firsts);
 #endif
 
 /*

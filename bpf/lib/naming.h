@@ -90,22 +90,19 @@ int ram_beginning(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	u32 scope = ram_scope_of(skb), start, held, offset, size, again;
-	void *beginnings_here = beginnings.lookup(&scope);
 	struct ram_connection *connection;
 	struct ram_beginning *kept, *draft;
-	struct ram_flow flow = {};
 	struct ram_packet p = {};
 
 	if (!cfg)
 		return RAM_PASS;
-	if (!beginnings_here || ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
+	if (ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
 		return RAM_DROP;
 	connection = ram_find_connection(skb, &p, scope);
 	if (!connection)
 		return RAM_DROP; /* it was there a moment ago */
 	start = ram_forget(cfg, connection->start);
-	ram_flow_of_outgoing(&p, &flow);
-	kept = ram_find_bytes(skb, beginnings_here, &flow);
+	kept = ram_find_bytes(skb, &p, scope);
 	if (kept && kept->start != start)
 		kept = NULL;
 	held = ram_forget(cfg, connection->named - start);
@@ -338,20 +335,17 @@ int ram_name(struct __sk_buff *skb)
 	struct ram_beginning *draft = ram_take_draft(skb);
 	struct ram_config *cfg = ram_config();
 	u32 scope = ram_scope_of(skb), reason, verdict, rule;
-	void *beginnings_here = beginnings.lookup(&scope);
 	struct ram_connection *connection;
-	struct ram_flow flow = {};
 	struct ram_packet p = {};
 
 	if (!cfg)
 		return RAM_PASS;
-	if (!draft || !beginnings_here || ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
+	if (!draft || ram_parse(skb, cfg, &p) != RAM_PARSED_PORTS)
 		return RAM_DROP;
 	connection = ram_find_connection(skb, &p, scope);
 	if (!connection || (connection->start != draft->start &&
 			    !(ram_is_paused(connection) && connection->named == draft->start)))
 		return RAM_DROP;
-	ram_flow_of_outgoing(&p, &flow);
 	rule = ram_forget(cfg, connection->rule);
 	reason = ram_reason_of_name(cfg, &p, draft, &rule);
 	rule = ram_forget(cfg, rule);
@@ -370,19 +364,19 @@ int ram_name(struct __sk_buff *skb)
 	draft->runs = 0;
 	if (reason == RAM_REASON_NONE) {
 		/* What goes before a name may leave: nobody can make anything of it yet. */
-		if (!ram_keep_bytes(skb, beginnings_here, &flow, draft))
+		if (!ram_keep_bytes(skb, &p, scope, draft))
 			goto unkept;
 		reason = RAM_REASON_ALLOWED_ESTABLISHED;
 		connection->stage = RAM_STAGE_UNNAMED;
 	} else if (verdict == RAM_VERDICT_DENY) {
 		connection->stage = RAM_STAGE_CUT;
-		ram_give_bytes_back(skb, beginnings_here, &flow);
+		ram_give_bytes_back(skb, &p, scope);
 	} else {
 		ram_note_rule(cfg, connection, rule, ram_port_of_target(&p, draft));
 		/* What is behind that is free. */
 		if (draft->outcome == RAM_READ_NAME || draft->outcome == RAM_READ_END)
 			draft->held = ram_end_of_reading(draft);
-		if (!ram_keep_bytes(skb, beginnings_here, &flow, draft))
+		if (!ram_keep_bytes(skb, &p, scope, draft))
 			goto unkept;
 		connection->stage = RAM_STAGE_DONE;
 		if (draft->outcome == RAM_READ_PAUSE)

@@ -8,11 +8,11 @@ from pathlib import Path
 from ram_ebpf.dataplane import cache, features, programs
 from ram_ebpf.dataplane.maps import Map, create_maps
 from ram_ebpf.dataplane.programs import DEVICE_PROGRAMS
-from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE
+from ram_ebpf.dataplane.scope_maps import DEVICE_MAPS
 from ram_ebpf.dataplane.syscall import MapType
 
 # What the device sides of all views share, once the first one is there.
-COMMON = (ESTABLISHED, "governed_devices", "earlier")
+COMMON = (*DEVICE_MAPS, "governed_devices", "earlier")
 
 
 class DeviceSide:
@@ -30,8 +30,7 @@ class DeviceSide:
             for name, shape in self.bytecode.maps.items()
             if name not in shared or shape.type == MapType.PROG_ARRAY
         }
-        inner = {ESTABLISHED: ESTABLISHED_SHAPE} if ESTABLISHED in own else {}
-        self._own = create_maps(own, {}, inner)
+        self._own = create_maps(own, {}, DEVICE_MAPS)
         self.maps: dict[str, Map] = {**shared, **self._own}
         try:
             self.programs = programs.load_shared(DEVICE_PROGRAMS, self.bytecode, self.maps)

@@ -21,7 +21,7 @@ from ram_ebpf.dataplane.device_side import COMMON, DeviceSide
 from ram_ebpf.dataplane.heritage import Translation
 from ram_ebpf.dataplane.maps import Map, create_maps
 from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS, Programs
-from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE, SCOPE_MAPS, ScopeMaps, place_map
+from ram_ebpf.dataplane.scope_maps import DEVICE_MAPS, ESTABLISHED, SCOPE_MAPS, ScopeMaps, place_map
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.syscall import MapType
 from ram_ebpf.dataplane.tables import SPARE_IDENTITIES, Tables
@@ -212,7 +212,8 @@ class View:
     def load_for_devices(self, scope: ScopeMaps, flags: abi.PlaceFlag) -> Programs:
         """What is attached to the devices of a scope that are of one kind."""
         side = self.device_side
-        scope.add(ESTABLISHED, ESTABLISHED_SHAPE, side.maps[ESTABLISHED])
+        for name, shape in DEVICE_MAPS.items():
+            scope.add(name, shape, side.maps[name])
         # What was there before a scope whose connections are known is known as well: time and again five
         # minutes in which one could be made to be forgotten would be a way out.
         known = ESTABLISHED in scope.inherited

@@ -15,7 +15,7 @@ from ram_ebpf.dataplane.bytecode import MapShape
 from ram_ebpf.dataplane.devices import Attachment, Device
 from ram_ebpf.dataplane.heritage import Heritage, Translation
 from ram_ebpf.dataplane.maps import Map
-from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE, SCOPE_MAPS, ScopeMaps
+from ram_ebpf.dataplane.scope_maps import DEVICE_MAPS, ESTABLISHED, SCOPE_MAPS, ScopeMaps
 from ram_ebpf.dataplane.syscall import AttachType
 from ram_ebpf.dataplane.tables import identity_of
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount
@@ -93,7 +93,11 @@ def test_what_refuses_at_a_device_goes_first(
 
 @pytest.mark.parametrize(
     ("shape", "is_open"),
-    [(None, True), (ESTABLISHED_SHAPE, False), (replace(ESTABLISHED_SHAPE, value_size=64), True)],
+    [
+        (None, True),
+        (DEVICE_MAPS[ESTABLISHED], False),
+        (replace(DEVICE_MAPS[ESTABLISHED], value_size=64), True),
+    ],
     ids=["new", "taken over", "of another version"],
 )
 def test_connections_from_before_are_known(bench: Bench, shape: MapShape | None, is_open: bool) -> None:

@@ -9,7 +9,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -252,41 +252,67 @@ _DETACH_FILTER = 27
 _DROP_ALL = struct.pack("=HBBI", _RETURN, 0, 0, 0)
 
 
-@pytest.mark.parametrize("pieces", [1, 2])
-@pytest.mark.parametrize("name", [b"registry.test", b"evilistry.tst"])
-def test_memory_that_is_changed_behind_the_judge(pair: Pair, name: bytes, pieces: int) -> None:
-    """What sendfile(2) sends again is what is in the file then; the first copy is lost on purpose."""
-    cut = len(ALLOWED) - 40 if pieces == 2 else 0  # of two pieces, the second is lost
-    pair.client.sendall(ALLOWED[:cut])
-    assert pair.received() == ALLOWED[:cut]
+@contextmanager
+def deaf(server: socket.socket) -> Iterator[None]:
+    """Whatever comes meanwhile is lost in front of this socket."""
     buffer = ctypes.create_string_buffer(_DROP_ALL)
     program = struct.pack("@HP", 1, ctypes.addressof(buffer))
-    pair.server.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
-    again = ALLOWED.replace(b"registry.test", name)
-    if pieces == 2 and name != b"registry.test":
-        again = ALLOWED[:cut] + bytes(40)
-    file = os.memfd_create("hello")
+    server.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
+    yield
+    server.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+
+
+def sent_again(pair: Pair, first: bytes, second: bytes) -> bytes:
+    """What the server receives of a file that has other bytes when TCP sends them again (sendfile(2))."""
+    file = os.memfd_create("sent")
     try:
-        os.write(file, ALLOWED[cut:])
-        assert os.sendfile(pair.client.fileno(), file, 0, len(ALLOWED) - cut) == len(ALLOWED) - cut
-        os.pwrite(file, again[cut:], 0)
-        pair.server.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+        os.write(file, first)
+        with deaf(pair.server):
+            assert os.sendfile(pair.client.fileno(), file, 0, len(first)) == len(first)
+            os.pwrite(file, second, 0)
         pair.server.settimeout(3)
-        try:
-            received = pair.server.recv(65536)
-        except TimeoutError:
-            received = b""
+        return pair.server.recv(65536)
+    except TimeoutError:
+        return b""
     finally:
         os.close(file)
-    assert received == (ALLOWED[cut:] if again == ALLOWED else b"")
 
 
-def test_what_was_acknowledged_is_not_kept(pair: Pair) -> None:
+OTHER = ALLOWED.replace(b"registry.test", b"evilistry.tst")
+
+
+@pytest.mark.parametrize("cut", [0, ALLOWED.index(b"registry.test"), len(ALLOWED) - 40])
+def test_memory_that_is_changed_behind_the_judge(pair: Pair, cut: int) -> None:
+    """The first copy is lost on purpose. `cut`: what went before, and arrived."""
+    pair.client.sendall(ALLOWED[:cut])
+    assert pair.received() == ALLOWED[:cut]
+    assert sent_again(pair, ALLOWED[cut:], OTHER[cut:-1] + b"!") == b""
+
+
+def test_memory_that_stays_as_it_was(pair: Pair) -> None:
+    assert sent_again(pair, ALLOWED, ALLOWED) == ALLOWED
+
+
+def test_memory_that_is_changed_where_nothing_is_read(wire: Wire) -> None:
+    """So what is sent again is what is in the file by then, and the tests above are about something."""
+    with wire.bench.configured(Settings(read_names=False)):
+        unread = Pair(wire.cgroup)
+        try:
+            assert sent_again(unread, ALLOWED, OTHER) == OTHER
+        finally:
+            unread.close()
+
+
+def test_what_was_acknowledged_is_not_kept(pair: Pair, wire: Wire) -> None:
+    kept, key = wire.bench.plane.maps["firsts"], struct.pack("=i", pair.client.fileno())
     pair.client.sendall(ALLOWED)
     assert pair.received() == ALLOWED
-    for _ in range(3):
-        pair.client.sendall(DATA * 5000)
-        assert pair.received() == DATA * 5000
+    assert kept.get(key) is not None
+    pair.client.sendall(DATA)  # the ClientHello may be the first of two
+    assert pair.received() == DATA
+    pair.client.sendall(DATA)
+    assert pair.received() == DATA
+    assert kept.get(key) is None
 
 
 def test_raw_socket(wire: Wire) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ram_ebpf.dataplane import cache, features, maps, syscall
 from ram_ebpf.dataplane.bytecode import INSTRUCTION_SIZE
 from ram_ebpf.dataplane.programs import PROGRAM_SETS, ProgramSet
-from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE, SCOPE_MAPS
+from ram_ebpf.dataplane.scope_maps import DEVICE_MAPS, SCOPE_MAPS
 
 _PROCESSED = re.compile(r"processed (\d+) insns")
 _LOG_LINES = 30
@@ -54,7 +54,7 @@ def _load(programs: ProgramSet) -> Iterator[Load]:
     flags = features.compiler_flags()
     bytecode, cached = cache.load_or_compile(programs.source, flags)
     print(f"flags: {' '.join(flags) or 'none'}{'' if cached else ' (not in the cache: compiled just now)'}")
-    inner = {**SCOPE_MAPS, ESTABLISHED: ESTABLISHED_SHAPE}
+    inner = {**SCOPE_MAPS, **DEVICE_MAPS}
     created = maps.create_maps(bytecode.maps, {}, inner)
     fds = {name: item.fd for name, item in created.items()}
     for hook in programs.hooks():

@@ -10,7 +10,7 @@ from ram_ebpf.dataplane.abi import SCOPES_MAX, ConfigFlag, Posture
 from ram_ebpf.dataplane.plane import Place, Plane
 from ram_ebpf.dataplane.programs import Programs
 from ram_ebpf.dataplane.scope import Scope
-from ram_ebpf.dataplane.scope_maps import ESTABLISHED, ESTABLISHED_SHAPE, SCOPE_MAPS, ScopeMaps
+from ram_ebpf.dataplane.scope_maps import DEVICE_MAPS, ESTABLISHED, SCOPE_MAPS, ScopeMaps
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.syscall import MapType
 from ram_ebpf.dataplane.tables import Tables
@@ -35,7 +35,7 @@ class FakeScopeMaps(ScopeMaps):
 
     def add_established(self) -> FakeMap:
         """What a scope with a place at a device has as well."""
-        shape = ESTABLISHED_SHAPE
+        shape = DEVICE_MAPS[ESTABLISHED]
         made = FakeMap(shape.max_entries, shape.value_size, shape.key_size, MapType(shape.type))
         self.maps[ESTABLISHED] = made
         return made
