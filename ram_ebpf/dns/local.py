@@ -24,16 +24,7 @@ from pathlib import Path
 
 from ram_ebpf.dataplane.abi import IPAddress
 from ram_ebpf.dataplane.plane import DOCKER_RESOLVER, TrustedResolver
-from ram_ebpf.dns.netlink import (
-    HEADER,
-    NLM_F_DUMP,
-    NLM_F_REQUEST,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-    attributes,
-    malformed,
-    messages,
-)
+from ram_ebpf.dns import netlink
 from ram_ebpf.policy.choices import Engine
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount, of_process
 from ram_ebpf.scopes.engines import FoundEngine, find_engines
@@ -45,10 +36,7 @@ _INET_DIAG_SKV6ONLY = 11
 _INET_DIAG_CGROUP_ID = 21
 _REQUEST = struct.Struct("=BBBxI2s2s16s16sI8s")  # struct inet_diag_req_v2
 _MESSAGE = struct.Struct("=4B2s2s16s16s3I5I")  # struct inet_diag_msg
-_ERROR = struct.Struct("=i")
 _UNCONNECTED = 1 << 7  # TCP_CLOSE of include/net/tcp_states.h, which an unconnected UDP socket is in
-_BUFFER = 65536  # a dump comes in pieces of 32 KiB at most (netlink_dump() in net/netlink/af_netlink.c)
-_PATIENCE = 2.0  # seconds that the kernel may take for one piece
 
 _LOOPBACK = 1  # LOOPBACK_IFINDEX of include/net/net_namespace.h, the same in each network namespace
 _LAST_SYSTEM_UID = 999  # SYS_UID_MAX of login.defs(5)
@@ -143,15 +131,13 @@ def udp_sockets(port: int = 0) -> list[UdpSocket]:
     cannot be read.
     """
     found: list[UdpSocket] = []
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as item:
-        item.settimeout(_PATIENCE)
-        item.connect((0, 0))  # to the kernel: nobody else can put messages into our buffer then
+    with netlink.connected(_NETLINK_SOCK_DIAG) as item:
         for family in (socket.AF_INET, socket.AF_INET6):
-            item.send(request(family, port))
-            done = False
-            while not done:
-                sockets, done = parse_dump(item.recv(_BUFFER), family)
+            for piece in netlink.pieces(item, request(family, port)):
+                sockets, done = parse_dump(piece, family)
                 found += sockets
+                if done:
+                    break
     return found
 
 
@@ -160,32 +146,20 @@ def request(family: int, port: int) -> bytes:
     body = _REQUEST.pack(
         family, socket.IPPROTO_UDP, 0, _UNCONNECTED, port.to_bytes(2, "big"), b"", b"", b"", 0, b""
     )
-    length = HEADER.size + len(body)
-    return HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, family, 0) + body
+    return netlink.request(_SOCK_DIAG_BY_FAMILY, body, family)
 
 
 def parse_dump(data: bytes, sequence: int) -> tuple[list[UdpSocket], bool]:
     """One piece of an answer: its sockets, and whether it was the last. Raises OSError as udp_sockets."""
-    found: list[UdpSocket] = []
-    for kind, number, body in messages(data):
-        if number != sequence:
-            continue
-        if kind in (NLMSG_ERROR, NLMSG_DONE):
-            # A dump that fails on its way says so in its end.
-            error = -_ERROR.unpack_from(body)[0] if len(body) >= _ERROR.size else 0
-            if error:
-                raise OSError(error, f"sock_diag: {os.strerror(error)}")
-            return found, True
-        if kind == _SOCK_DIAG_BY_FAMILY:
-            found.append(_parse_socket(body))
-    return found, False
+    messages, done = netlink.parse(data, sequence, "sock_diag")
+    return [_parse_socket(body) for kind, body in messages if kind == _SOCK_DIAG_BY_FAMILY], done
 
 
 def _parse_socket(body: bytes) -> UdpSocket:
     if len(body) < _MESSAGE.size:
-        raise malformed("socket")
+        raise netlink.malformed("socket")
     family, _, _, _, port, _, source, _, device, low, high, _, _, _, uid, inode = _MESSAGE.unpack_from(body)
-    known = attributes(body, _MESSAGE.size)
+    known = netlink.attributes(body, _MESSAGE.size)
     address = _address(family, source)
     v6only = known.get(_INET_DIAG_SKV6ONLY, b"\0") != b"\0"
     cgroup = known.get(_INET_DIAG_CGROUP_ID)
@@ -206,7 +180,7 @@ def _address(family: int, packed: bytes) -> IPAddress:
         return ipaddress.IPv4Address(packed[:4])
     if family == socket.AF_INET6:
         return _plain(ipaddress.IPv6Address(packed))
-    raise malformed("family")
+    raise netlink.malformed("family")
 
 
 def _plain(address: IPAddress) -> IPAddress:
