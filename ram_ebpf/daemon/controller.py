@@ -296,10 +296,9 @@ class Controller:
             self._plane.settle()
             self._plane.remove_unused_pins()
             self._ready()
-        except BaseException:
+            self._is_left = True
+        finally:
             self._end()
-            raise
-        self._leave()
 
     def _load_authority(self) -> Authority | None:
         # Not before it is wanted: cryptography takes its time and memory.
@@ -563,7 +562,7 @@ class Controller:
         state: State,
     ) -> None:
         next_cleaning = self._next_sign = time.monotonic()
-        with Waiting() as waiting, contextlib.closing(LinkWatch()) as links:
+        with contextlib.closing(Waiting()) as waiting, contextlib.closing(LinkWatch()) as links:
             descriptors = (wake, *self._events.descriptors)
             following.follow(hurry=True)  # what came before anybody watched
             while not self._stop.is_set():
@@ -896,25 +895,9 @@ class Controller:
         return replace(event, reason=abi.Reason.DENIED_DNS_OVER_HTTPS)
 
     def _end(self) -> None:
+        """Detaches everything; or what is attached and pinned stays, as when this process is killed."""
         # A start that fails does not end what a killed instance had enforced.
-        if self._is_left or (self._plane.has_replaced and not self._stop.is_set()):
-            self._leave()
-        else:
-            self._shut_down()
-
-    def _leave(self) -> None:
-        """What is attached and pinned stays, as when this process is killed."""
-        self._learner.stop()
-        with contextlib.suppress(OSError):
-            self._drain()
-            self._tell_of_requests()
-        self._telling.report(at_once=True)
-        self._events.close()
-        if self._options.stay:
-            where = ", ".join(self._governed()) or "nothing"
-            self._say("left", f"enforced on, until an instance takes over or `ram-ebpf down`: {where}")
-
-    def _shut_down(self) -> None:
+        is_left = self._is_left or (self._plane.has_replaced and not self._stop.is_set())
         self._learner.stop()
         attached = self._governed()
         counters = {}
@@ -925,9 +908,16 @@ class Controller:
             counters |= self._request_counters()
         self._telling.report(at_once=True)
         self._events.close()
+        where = ", ".join(attached)
+        if is_left:
+            if self._options.stay:
+                self._say(
+                    "left",
+                    f"enforced on, until an instance takes over or `ram-ebpf down`: {where or 'nothing'}",
+                )
+            return
         self._plane.close()
         if attached:
-            where = ", ".join(attached)
             self._say(
                 "stopped",
                 f"detached from {where}; nothing is enforced there any more",

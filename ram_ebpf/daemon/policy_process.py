@@ -8,16 +8,15 @@ the lists of their rules, or an exception in the place of either. It ends with i
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import pickle
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
+from ram_ebpf import own_process
 from ram_ebpf.daemon import last_good
 from ram_ebpf.daemon.reading import Read, Wanted
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
@@ -31,8 +30,6 @@ from ram_ebpf.policy.scope_rules import rules_of, rules_of_scopes
 from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.cgroup import ScopeError
 from ram_ebpf.scopes.words import parse_scope
-
-_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
 
 class Reading:
@@ -131,7 +128,7 @@ def _requests(source: BinaryIO) -> Iterator[object]:
 
 def main() -> None:
     """Answers until its input ends, or whoever has started it does."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    own_process.end_with_parent()
     gc.disable()  # it makes much, and ends soon
     for answer in answers(_requests(sys.stdin.buffer)):
         pickle.dump(answer, sys.stdout.buffer, pickle.HIGHEST_PROTOCOL)

@@ -11,12 +11,12 @@ import io
 import os
 import pickle
 import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ram_ebpf import own_process
 from ram_ebpf.daemon import upgrade
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ class PolicyReader:
     def __init__(self, wanted: Wanted) -> None:
         """Begins to read. Raises OSError where no process can be started."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ram_ebpf.daemon.policy_process"],
+            own_process.command("ram_ebpf.daemon.policy_process"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            cwd="/",  # `-m` looks for modules here first: not where somebody else may have put some
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            cwd=own_process.DIRECTORY,
+            env=own_process.environment(),
             start_new_session=True,  # so that Ctrl-C is for us
         )
         upgrade.remember_start()

@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
-import os
 import queue
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import OrderedDict
@@ -21,6 +19,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ram_ebpf import own_process
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.records import rule_text
 from ram_ebpf.daemon.responder_namespaces import Namespaces
@@ -311,13 +310,12 @@ class Responder:
 
     def _spawn(self, end: socket.socket, listeners: listening.Listening) -> subprocess.Popen[bytes]:
         numbers = [item.fileno() for item in (end, *listeners.sockets)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         return subprocess.Popen(
-            [sys.executable, "-m", "ram_ebpf.responder.process", *map(str, numbers)],
+            own_process.command("ram_ebpf.responder.process", *map(str, numbers)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env=environment,
-            cwd="/",  # `-m` looks for modules here first: not where somebody else may have put some
+            env=own_process.environment(),
+            cwd=own_process.DIRECTORY,
             pass_fds=numbers,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import selectors
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Protocol
 
 
@@ -16,7 +15,7 @@ class Source(Protocol):
 
 
 class Waiting:
-    """Descriptors of this moment. Use as a context manager."""
+    """Descriptors of this moment."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -36,15 +35,8 @@ class Waiting:
         """The descriptors that are readable, at the latest after that time."""
         return {key.fd for key, _ in self._selector.select(seconds)}
 
-    def __enter__(self) -> Waiting:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Waits for nothing any more. The descriptors stay open."""
         self._selector.close()
 
 

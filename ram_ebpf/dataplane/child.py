@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from collections.abc import Callable
 
+from ram_ebpf import own_process
+
 RAISED = 255
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def status_of(function: Callable[[], int]) -> int:
@@ -27,7 +26,7 @@ def status_of(function: Callable[[], int]) -> int:
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            own_process.end_with_parent()
             status = function()
         finally:  # nothing of the caller's may be done twice, whatever was raised
             os._exit(status)

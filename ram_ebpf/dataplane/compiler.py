@@ -13,12 +13,12 @@ import ctypes
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ram_ebpf import own_process
 from ram_ebpf.dataplane import syscall
 from ram_ebpf.dataplane.bytecode import Bytecode, MapShape, Program
 from ram_ebpf.dataplane.namespaces import CLONE_NEWNET
@@ -32,7 +32,6 @@ _MISSING_BCC = (
 
 
 PATIENCE = 120.0  # seconds; it takes half a second, and half a minute on an emulated processor
-_PR_SET_PDEATHSIG = 1
 
 
 class CompileError(RuntimeError):
@@ -77,22 +76,14 @@ def bcc_version() -> str:
 
 def compile_source(name: str, flags: Sequence[str]) -> Bytecode:
     """Compiles bpf/`name` in a child process, for PATIENCE seconds at most. Raises CompileError."""
-    command = [
-        sys.executable,
-        "-m",
-        "ram_ebpf.dataplane.compiler",
-        name,
-        *(f"--flag={flag}" for flag in flags),
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         result = subprocess.run(
-            command,
-            cwd="/",  # `-m` looks for modules here first: not where somebody else may have put some
+            own_process.command("ram_ebpf.dataplane.compiler", name, *(f"--flag={flag}" for flag in flags)),
+            cwd=own_process.DIRECTORY,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            env=environment,
+            env=own_process.environment(),
             check=False,
             timeout=PATIENCE,
         )
@@ -109,7 +100,7 @@ def compile_source(name: str, flags: Sequence[str]) -> Bytecode:
 def _give_up_network() -> None:
     """From now on this process has no network, and ends when its parent does. Raises CompileError."""
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    own_process.end_with_parent()
     if libc.unshare(CLONE_NEWNET) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise CompileError(f"the compiler is not run, as its network cannot be taken away: unshare: {reason}")

@@ -8,10 +8,10 @@ output, and what is wrong to standard error.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
+from ram_ebpf import own_process
 from ram_ebpf.responder.channel import ChannelError, Start
 
 _PATIENCE = 60.0  # seconds; a guest without acceleration is slow
@@ -23,15 +23,14 @@ class MessageError(RuntimeError):
 
 def make(name: str, organization: str | None) -> Start:
     """Has it made. Raises MessageError where what that needs cannot be loaded, and OSError."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "ram_ebpf.responder.message", name]
+    words = (name,) if organization is None else (name, organization)
     try:
         done = subprocess.run(
-            command if organization is None else [*command, organization],
-            cwd="/",  # `-m` looks for modules here first: not where somebody else may have put some
+            own_process.command("ram_ebpf.responder.message", *words),
+            cwd=own_process.DIRECTORY,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env=environment,
+            env=own_process.environment(),
             check=True,
             timeout=_PATIENCE,
         )

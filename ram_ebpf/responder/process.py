@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ram_ebpf import own_process
 from ram_ebpf.responder import http
 from ram_ebpf.responder.channel import (
     ALIVE,
@@ -47,7 +48,6 @@ _LINGER = 0.2  # seconds in which a client may read what it was told before its 
 _CHUNK = 16384
 
 _NOBODY = 65534
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUTS, _CLONE_NEWIPC, _CLONE_NEWNET = 0x04000000, 0x08000000, 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -335,7 +335,7 @@ def give_up_rights() -> None:
     os.setresgid(_NOBODY, _NOBODY, _NOBODY)
     os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")  # a change of user takes it away
+    own_process.end_with_parent()  # not before the change of user, which would take it away
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from ram_ebpf.daemon.waiting import Waiting
 from ram_ebpf.scopes.news import News
 
 
 def test_sources_come_and_go() -> None:
     first, second, third = News(), News(), News()
-    with Waiting() as waiting:
+    with contextlib.closing(Waiting()) as waiting:
         waiting.on(first, None, second)
         assert waiting.wait(0.0) == set()
         second.tell()
