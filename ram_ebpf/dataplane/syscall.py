@@ -104,7 +104,9 @@ class Helper(IntEnum):
     SK_RELEASE = 86
     MAP_PUSH_ELEM = 87
     SK_FULLSOCK = 95
+    TCP_SOCK = 96
     SK_STORAGE_GET = 107
+    SK_STORAGE_DELETE = 108
     KTIME_GET_BOOT_NS = 125
 
 

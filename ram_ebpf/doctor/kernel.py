@@ -43,7 +43,8 @@ _SKB_HELPERS = _MAP_HELPERS | {
     Helper.SKB_CGROUP_ID,
 }
 HELPERS: dict[ProgramType, frozenset[Helper]] = {
-    ProgramType.CGROUP_SKB: _SKB_HELPERS | {Helper.SK_FULLSOCK, Helper.SK_STORAGE_GET},
+    ProgramType.CGROUP_SKB: _SKB_HELPERS
+    | {Helper.SK_FULLSOCK, Helper.TCP_SOCK, Helper.SK_STORAGE_GET, Helper.SK_STORAGE_DELETE},
     ProgramType.CGROUP_SOCK_ADDR: frozenset(
         {
             Helper.MAP_LOOKUP_ELEM,
