@@ -54,6 +54,21 @@ static __always_inline u32 ram_standing_of(struct ram_config *cfg, const struct 
 	return RAM_STANDING_REMOVED;
 }
 
+/*
+ * The rule that allowed a connection, by the number that it has here: a newer program may be attached beside
+ * this one already, and has written down its own. 0 where it is none of these rules.
+ */
+static __always_inline u32 ram_rule_of(struct ram_config *cfg, const struct ram_connection *connection)
+{
+	u64 identity = connection->identity;
+	u32 *number;
+
+	if (connection->generation == cfg->generation)
+		return connection->rule;
+	number = live.lookup(&identity);
+	return number ? *number : 0;
+}
+
 /* By which rule, and what for. */
 static __always_inline void ram_note_rule(struct ram_config *cfg, struct ram_connection *connection,
 					  u32 number, u32 port)

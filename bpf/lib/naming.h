@@ -108,10 +108,10 @@ int ram_beginning(struct __sk_buff *skb)
 	held = ram_forget(cfg, connection->named - start);
 	offset = ram_forget(cfg, p.sequence - start);
 	if (!kept && held && !ram_may_be_forgotten(connection, held, offset))
-		return ram_drop_segment(skb, cfg, &p, scope, connection->rule);
+		return ram_drop_segment(skb, cfg, &p, scope, ram_rule_of(cfg, connection));
 	draft = ram_draft(skb, kept);
 	if (!draft)
-		return ram_drop_segment(skb, cfg, &p, scope, connection->rule);
+		return ram_drop_segment(skb, cfg, &p, scope, ram_rule_of(cfg, connection));
 	draft->start = start;
 	if (kept)
 		held = ram_forget(cfg, draft->held);
@@ -137,7 +137,7 @@ int ram_beginning(struct __sk_buff *skb)
 		ram_discard_draft(skb);
 		draft = ram_draft(skb, NULL);
 		if (!draft)
-			return ram_drop_segment(skb, cfg, &p, scope, connection->rule);
+			return ram_drop_segment(skb, cfg, &p, scope, ram_rule_of(cfg, connection));
 		draft->start = connection->named;
 		draft->again = 1;
 		draft->tunnel_port = connection->stage == RAM_STAGE_TUNNELLED ? connection->port : 0;
@@ -148,7 +148,7 @@ int ram_beginning(struct __sk_buff *skb)
 	ram_call_reader(skb, draft);
 drop:
 	ram_discard_draft(skb);
-	return ram_drop_segment(skb, cfg, &p, scope, connection->rule);
+	return ram_drop_segment(skb, cfg, &p, scope, ram_rule_of(cfg, connection));
 }
 
 static __always_inline struct ram_beginning *ram_take_draft(struct __sk_buff *skb)
@@ -346,7 +346,7 @@ int ram_name(struct __sk_buff *skb)
 	if (!connection || (connection->start != draft->start &&
 			    !(ram_is_paused(connection) && connection->named == draft->start)))
 		return RAM_DROP;
-	rule = ram_forget(cfg, connection->rule);
+	rule = ram_forget(cfg, ram_rule_of(cfg, connection));
 	reason = ram_reason_of_name(cfg, &p, draft, &rule);
 	rule = ram_forget(cfg, rule);
 	reason = ram_forget(cfg, reason);
@@ -372,7 +372,9 @@ int ram_name(struct __sk_buff *skb)
 		connection->stage = RAM_STAGE_CUT;
 		ram_give_bytes_back(skb, &p, scope);
 	} else {
-		ram_note_rule(cfg, connection, rule, ram_port_of_target(&p, draft));
+		/* A newer program's rule that is none of these stays what it is. */
+		if (rule || connection->generation == cfg->generation)
+			ram_note_rule(cfg, connection, rule, ram_port_of_target(&p, draft));
 		/* What is behind that is free. */
 		if (draft->outcome == RAM_READ_NAME || draft->outcome == RAM_READ_END)
 			draft->held = ram_end_of_reading(draft);

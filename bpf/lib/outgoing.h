@@ -110,7 +110,7 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 	if (connection && standing == RAM_STANDING_HOLDS) {
 		u32 passage = ram_passage(skb, p, connection);
 
-		*rule = connection->rule;
+		*rule = ram_rule_of(cfg, connection);
 		if (passage == RAM_PASSAGE_READ)
 			return RAM_REASON_NONE;
 		if (passage == RAM_PASSAGE_CUT)

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.abi import Reason, Stage
+from ram_ebpf.dataplane.tables import identity_of
 
 from . import beginnings
 from .beginnings import DATA, DENIED_NAMES, START, THERE, Connection, hello
@@ -305,3 +307,43 @@ def test_server_name_of_a_second_extension(connection: Connection) -> None:
         sent = FIRST + CHANGE + bytes(replace(made, extensions=extensions))
         assert verdict(connection.bench, sent) is Reason.NAME_MISMATCH
         assert not connection.sends(sent[len(FIRST) :], len(FIRST))
+
+
+class TestNewerProgram:
+    """Attached beside this one while it takes over, it writes its own numbers of the same rules down."""
+
+    @staticmethod
+    def _renumber(connection: Connection, pattern: str, identity: int | None = None) -> int:
+        """Makes the number that of another rule; returns what tells the rule in all policies."""
+        established = connection.bench.map("established")
+        known = abi.Connection.from_buffer_copy(established[connection.key])
+        known.generation += 1
+        known.rule = connection.bench.rule_of(pattern)
+        if identity is not None:
+            known.identity = identity
+        established[connection.key] = bytes(known)
+        return int(known.identity)
+
+    @staticmethod
+    def _known(connection: Connection) -> abi.Connection:
+        return abi.Connection.from_buffer_copy(connection.bench.map("established")[connection.key])
+
+    @pytest.mark.parametrize("sent", GOES_ON)
+    def test_connection_keeps_its_rule(self, connection: Connection, sent: bytes) -> None:
+        identity = self._renumber(connection, "*.one.test")
+        assert connection.sends(sent, len(FIRST))
+        known = self._known(connection)
+        assert (known.identity, known.stage) == (identity, Stage.DONE)
+        assert identity == identity_of(connection.bench.scope.view.tables.rule(known.rule) or pytest.fail())
+
+    def test_rule_of_connection_without_name(self, opened: Bench) -> None:
+        """The number alone would be that of a rule under which a connection must say whom it is for."""
+        connection = fresh(opened, QUIET)
+        identity = self._renumber(connection, "registry.test")
+        assert connection.sends(hello(None))
+        assert self._known(connection).identity == identity
+
+    def test_rule_that_is_not_known_here(self, connection: Connection) -> None:
+        self._renumber(connection, "registry.test", 0xF00D)
+        assert connection.sends(DATA, len(FIRST))
+        assert self._known(connection).identity == 0xF00D
