@@ -334,7 +334,9 @@ class TestNewerProgram:
         assert connection.sends(sent, len(FIRST))
         known = self._known(connection)
         assert (known.identity, known.stage) == (identity, Stage.DONE)
-        assert identity == identity_of(connection.bench.scope.view.tables.rule(known.rule) or pytest.fail())
+        rule = connection.bench.scope.view.tables.rule(known.rule)
+        assert rule is not None
+        assert identity_of(rule) == identity
 
     def test_rule_of_connection_without_name(self, opened: Bench) -> None:
         """The number alone would be that of a rule under which a connection must say whom it is for."""
