@@ -78,6 +78,7 @@ _CLEANING_PERIOD = 60.0
 _HTTPS = 443
 _LAST_WORDS = 2.0  # seconds in which events are still told after a signal
 _SEEDING_PATIENCE = 5.0  # seconds that the first round may take before enforcement begins anyway
+_BESIDE_SECONDS = 2.0  # in which a name is looked up and connected to, beside another version that refuses
 _EVENTS_LOST = "events came too fast to be read; enforcement is not affected"
 _EVENTS_MALFORMED = "events of the kernel's programs cannot be read; enforcement is not affected"
 _QUEUE_FULL = "times so many events came at once that older ones may be lost; the counters are right"
@@ -375,7 +376,7 @@ class Controller:
                     if holding is not None:
                         holding.prepare()
                         holding.look()
-                    following.begin()
+                    self._begin_governing(following)
                     if holding is not None:
                         holding.begin()
                     self._plane.settle()
@@ -462,9 +463,22 @@ class Controller:
             self._say(
                 "not-inherited",
                 "what a killed instance of another version knew is not understood: it is replaced without a "
-                "gap, but addresses count when they are looked up again, and open connections are taken for "
-                "older than the enforcement (`connections: { earlier: cut }` ends them)",
+                f"gap, after {_BESIDE_SECONDS:g} seconds in which names are learned beside it, but addresses "
+                "from before count when they are looked up again, and open connections are taken for older "
+                "than the enforcement (`connections: { earlier: cut }` ends them)",
             )
+
+    def _begin_governing(self, following: Following) -> None:
+        if not self._plane.has_strange_remains:
+            following.begin()
+            return
+        self._plane.learn_beside()
+        try:
+            following.begin()
+            if self._plane.is_beside_others:
+                self._stop.wait(_BESIDE_SECONDS)
+        finally:
+            self._plane.relieve()
 
     def _ready(self) -> None:
         tables = self._plane.tables
@@ -859,6 +873,8 @@ class Controller:
     def _tell(self, event: Event) -> None:
         if event.reason is abi.Reason.DNS_OVER_TCP:
             self._learner.take_query(event)
+        if event.verdict is abi.Verdict.WOULD_DENY and event.time_ns < self._plane.relieved_ns:
+            return  # others decided that
         # What leaves is a client's, whatever it looks like: only what comes in may be an answer.
         incoming = event.dns_message if event.incoming else None
         answer = read_message(incoming) if incoming else None

@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,6 +156,9 @@ class Plane:
         """When (by clock.py) programs last knew what those in whose place they came had learned."""
         self.has_replaced = False
         """Whether what a killed instance had attached somewhere gave way to this."""
+        self.relieved_ns = 0
+        """When (by clock.py) relieve() began to enforce; 0: what is attached does so from the start."""
+        self._beside: list[Callable[[], object]] | None = None  # what detaches those that relieve() relieves
         self._bridges: Bridges | None = None
         self._views: list[View] = []
         self._older: list[View] = []  # of an earlier policy, in use as long as a scope of theirs is
@@ -262,6 +265,39 @@ class Plane:
     def has_strange_remains(self) -> bool:
         """Whether one was found that had another layout, so that nothing is taken over from it."""
         return self._remains.strange > 0
+
+    def learn_beside(self) -> None:
+        """What is attached until relieve() only learns: programs that are left there stay, and refuse.
+
+        For those of another version, of which nothing can be taken over.
+        """
+        self._beside = []
+        for view in self._views:
+            view.is_learning = True
+        self._configure_all()
+
+    @property
+    def is_beside_others(self) -> bool:
+        """Whether something is attached beside programs that relieve() would detach."""
+        return bool(self._beside)
+
+    def relieve(self) -> None:
+        """Enforces what learn_beside() attached, and then detaches what was left there. Raises OSError.
+
+        What was let through meanwhile under no rule is judged again.
+        """
+        beside, self._beside = self._beside or [], None
+        for view in self._views:
+            if view.is_learning:
+                view.is_learning = False
+                view.generation += 1
+        self._common.generation += 1
+        self._configure_all()
+        self.relieved_ns = clock.now_ns()
+        for detach in beside:
+            with contextlib.suppress(FileNotFoundError):  # the place is gone, and its programs with it
+                detach()
+        self.has_replaced |= bool(beside)
 
     def settle(self) -> None:
         """Whoever is to take something over has done so: of an earlier policy, or of a killed instance."""
@@ -481,6 +517,9 @@ class Plane:
             os.close(lock)
             raise
         self._attached[cgroup] = Place(chosen, loaded, lock, alone)
+        if leftovers and self._beside is not None:
+            self._beside.append(lambda: cgroups.detach_leftovers(leftovers, cgroup))
+            return sum(map(len, leftovers.values()))
         chosen.catch_up()
         count = cgroups.detach_leftovers(leftovers, cgroup)
         self.has_replaced |= count > 0
@@ -552,6 +591,9 @@ class Plane:
             lock.close()
             raise
         self._devices[device] = DevicePlace(chosen, lock, alone, attached)
+        if leftovers and self._beside is not None:
+            self._beside.append(lambda: devices.detach(device, leftovers))
+            return len(leftovers)
         chosen.catch_up()
         devices.detach(device, leftovers)
         self.has_replaced |= bool(leftovers)

@@ -88,6 +88,8 @@ class View:
         self.generation = common.generation
         self.prefix = f"{self.generation}_{number}_"
         """In front of the names of its pins."""
+        self.is_learning = False
+        """Whether configure() makes it refuse nothing yet, and tell what it would have refused."""
         self._common = common
         self._device_side: DeviceSide | None = None
         self._owned: list[Map] = []
@@ -141,7 +143,7 @@ class View:
             hold_ns=int(settings.hold * NANOSECONDS),
             lease_ns=settings.lease * NANOSECONDS,
             identity_key=self._common.secret,
-            mode=settings.mode,
+            mode=abi.Mode.AUDIT if self.is_learning else settings.mode,
             flags=flags,
             minimum_ttl=settings.minimum_ttl,
             maximum_ttl=settings.maximum_ttl,

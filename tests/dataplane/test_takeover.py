@@ -22,6 +22,7 @@ from ram_ebpf.scopes.cgroup import find_cgroup2_mount
 
 from .exchanges import DENIED_NAMES, REGISTRIES
 from .support import Bench
+from .wire import own_cgroup
 
 __all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
 
@@ -75,6 +76,37 @@ def test_what_a_killed_instance_refuses_goes_first(
         AttachType.UDP6_SENDMSG,
     }
     assert detached[4:] == [AttachType.INET_EGRESS, AttachType.INET_INGRESS]
+
+
+@pytest.fixture
+def unlocked() -> Iterator[Path]:
+    with own_cgroup("ram-takeover") as found:
+        yield found
+
+
+def _config(bench: Bench) -> abi.Config:
+    return abi.Config.from_buffer_copy(bench.plane.maps["config"][struct.pack("=I", 0)])
+
+
+def test_learning_beside_another_version(bench: Bench, unlocked: Path) -> None:
+    """It refuses, and what it refuses we do not; then it goes, and what we let through is judged again."""
+    plane = bench.plane
+    cgroups.attach(plane.open_scope().programs, unlocked)
+    before = _config(bench)
+    plane.learn_beside()
+    assert not plane.is_beside_others
+    assert plane.attach(unlocked) == 6
+    try:
+        assert plane.is_beside_others
+        assert _config(bench).mode == abi.Mode.AUDIT
+        assert {len(found) for found in cgroups.ours_attached(unlocked).values()} == {2}
+        plane.relieve()
+        now = _config(bench)
+        assert (now.mode, now.generation) == (abi.Mode.ENFORCE, before.generation + 1)
+        assert {len(found) for found in cgroups.ours_attached(unlocked).values()} == {1}
+        assert plane.has_replaced
+    finally:
+        plane.detach(unlocked)
 
 
 @pytest.mark.parametrize("flags", [devices.BEHIND, abi.PlaceFlag.OWN_TRAFFIC])
