@@ -382,7 +382,9 @@ struct ram_event {
 	__u8 protocol;	  /* IANA protocol number */
 	__u8 link_len;	  /* bytes of the packet in front of its IP header */
 	__u8 beginning;	  /* not a packet follows, but struct ram_flow and a connection's first bytes */
-	__u8 zero[5];
+	__u8 zero;
+	__u32 acknowledged; /* of a segment on its way out that is refused: what it acknowledges, in host
+			       order */
 	char comm[RAM_COMM_LEN];
 };
 

@@ -199,15 +199,14 @@ static __always_inline void ram_note_answer(struct __sk_buff *skb, const struct 
 	void *established_here = established.lookup(&scope);
 	struct ram_connection *connection;
 	struct ram_flow flow = {};
-	u8 raw[4];
 
-	if (!established_here || bpf_skb_load_bytes(skb, p->transport + 8, raw, sizeof(raw)))
+	if (!established_here)
 		return;
 	ram_flow_of_incoming(p, &flow);
 	flow.protocol = p->protocol;
 	connection = ram_map_lookup(established_here, &flow);
 	if (connection && connection->stage == RAM_STAGE_UNANSWERED &&
-	    connection->start == ((u32)raw[0] << 24 | (u32)raw[1] << 16 | (u32)raw[2] << 8 | raw[3]))
+	    connection->start == ram_acknowledged(skb, p))
 		connection->stage = RAM_STAGE_UNNAMED;
 }
 

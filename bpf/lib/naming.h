@@ -317,6 +317,7 @@ static __always_inline void ram_tell_beginning(struct __sk_buff *skb, const stru
 	event->verdict = verdict;
 	event->rule = rule;
 	event->scope = scope;
+	event->acknowledged = ram_acknowledged(skb, p);
 	event->beginning = 1;
 	event->detail = draft->outcome == RAM_READ_NAME ? draft->name_length : 0;
 	ram_flow_of_outgoing(p, &draft->flow);

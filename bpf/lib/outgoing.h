@@ -33,6 +33,7 @@ static __always_inline void ram_tell_packet(struct __sk_buff *skb, const struct 
 	event.verdict = verdict;
 	event.rule = rule;
 	event.scope = scope;
+	event.acknowledged = ram_acknowledged(skb, p);
 	if (dns)
 		event.dns_offset = p->payload_offset;
 	/* User space asks what is there, or ends it, and needs to know the connection. */

@@ -2,12 +2,14 @@
 
 Where connect() itself was not refused, as of a socket that is older than the scope or of a connection that
 begins with another name, the kernel drops the packets, and TCP would try again for minutes. Each refusal of a
-packet is told with the cookie of its socket. At a device the kernel has answered with a reset.
+packet is told with the cookie of its socket. At a device the kernel has answered with a reset. Where the
+kernel cannot end a socket, it is sent a reset from here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import queue
 import socket
@@ -70,7 +72,7 @@ class Ending:
         self._cgroup, self._settled = cgroup, settled
         self._cut = cut or Tally(*CAUSES)
         self._known: OrderedDict[int, None] = OrderedDict()
-        self._queue: queue.Queue[tuple[int, Path | None, Connection | None]] = queue.Queue(_MOST_WAITING)
+        self._queue: queue.Queue[tuple[Event, Path | None]] = queue.Queue(_MOST_WAITING)
         threading.Thread(target=self._work, name="ending", daemon=True).start()
 
     def take(self, event: Event) -> None:
@@ -81,33 +83,63 @@ class Ending:
             return  # TCP tries again, and is told of again if it is refused then
         directory = self._cgroup(event.cgroup_id) if event.cgroup_id else None
         with contextlib.suppress(queue.Full):  # TCP tries again, and with it comes the next event
-            self._queue.put_nowait((event.socket_cookie, directory, connection_of(event)))
+            self._queue.put_nowait((event, directory))
             self._known[event.socket_cookie] = None
             while len(self._known) > _MOST_KNOWN:
                 self._known.popitem(last=False)
 
     def _work(self) -> None:
         while True:
-            cookie, cgroup, connection = self._queue.get()
+            event, cgroup = self._queue.get()
             try:
                 places = namespaces_of([cgroup]).values() if cgroup is not None else ()
-                if _end(cookie, [*places, None], connection):
+                if _end(event, [*places, None]):
                     self._cut.add(REFUSED)
+            except _NotResetError:
+                self._known.pop(event.socket_cookie, None)  # the next packet says what it expects then
             except Exception:
                 _log.exception("a connection in %s could not be ended", cgroup)
 
 
-def _end(cookie: int, places: list[Path | None], connection: Connection | None) -> bool:
-    """Whether it was ended. Where the socket is not known, it is looked for. `places`: network namespaces,
-    None: this one."""
+class _NotResetError(OSError):
+    """It has received more in the meantime, so the reset was not what it expected."""
+
+
+def _end(event: Event, places: list[Path | None]) -> bool:
+    """Whether the connection was ended. `places`: network namespaces in which its socket may be, None: this
+    one. Raises _NotResetError."""
+    cookie, connection = event.socket_cookie, connection_of(event)
     for namespace in places:
         try:
-            found = connection or next(
-                (item for its, item in sockets.connections(namespace) if its == cookie), None
-            )
+            found = connection or _find(cookie, namespace)
             if found is not None:
                 sockets.destroy(found, cookie, namespace)
                 return True
-        except OSError as error:  # not there, gone, or a kernel that cannot: its packets are dropped
+        except OSError as error:
+            # Not there, or gone. If the kernel cannot, its packets are dropped all the same.
             _log.debug("a connection was not ended: %s", error)
+            if error.errno == errno.EOPNOTSUPP and _reset(event, namespace):
+                return True
     return False
+
+
+def _find(cookie: int, namespace: Path | None) -> Connection | None:
+    """A connection by its socket's cookie. Where it is not known, it is looked for. Raises OSError."""
+    return next((item for its, item in sockets.connections(namespace) if its == cookie), None)
+
+
+def _reset(event: Event, namespace: Path | None) -> bool:
+    """The same with a segment, in the other end's name."""
+    try:
+        found = _find(event.socket_cookie, namespace)
+        if found is None:
+            return False
+        sockets.reset(found, event.acknowledged, namespace)
+        if _find(event.socket_cookie, namespace) is not None:
+            raise _NotResetError
+    except _NotResetError:
+        raise
+    except OSError as error:
+        _log.debug("a connection was not reset: %s", error)
+        return False
+    return True

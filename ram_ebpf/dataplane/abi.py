@@ -459,7 +459,8 @@ class Event(ctypes.Structure):
         ("protocol", ctypes.c_uint8),
         ("link_len", ctypes.c_uint8),
         ("beginning", ctypes.c_uint8),
-        ("zero", ctypes.c_uint8 * 5),
+        ("zero", ctypes.c_uint8),
+        ("acknowledged", ctypes.c_uint32),
         ("comm", ctypes.c_char * COMM_LEN),
     ]
 

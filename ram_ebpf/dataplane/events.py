@@ -52,6 +52,7 @@ class Event:
     packet: bytes  # from its IP header; empty where the event brings none
     dns_message: bytes | None  # what the packet carries, for events about DNS
     beginning: Beginning | None = None
+    acknowledged: int = 0  # by a segment that is refused: the sequence number that its sender expects next
 
     @property
     def incoming(self) -> bool:
@@ -107,6 +108,7 @@ def parse_event(raw: bytes) -> Event:
         cgroup_id=event.cgroup_id or None,
         packet=b"" if event.beginning else packet,
         beginning=_beginning(packet, event.detail) if event.beginning else None,
+        acknowledged=event.acknowledged,
         dns_message=packet[message:] if event.packet_len and message > 0 else None,
     )
 

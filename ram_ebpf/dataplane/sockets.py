@@ -1,4 +1,5 @@
-"""Ending connections of others: SOCK_DESTROY (sock_diag(7)), if the kernel has CONFIG_INET_DIAG_DESTROY."""
+"""Ending connections of others: by SOCK_DESTROY (sock_diag(7)), if the kernel has CONFIG_INET_DIAG_DESTROY,
+or else by a reset in the name of the other end."""
 
 from __future__ import annotations
 
@@ -20,6 +21,12 @@ _NLM_F_REQUEST_ACK = 5
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _REQUEST = struct.Struct("=BBBxI2s2s16s16sI2I")  # struct inet_diag_req_v2
 _PATIENCE = 2.0
+
+_TCP = struct.Struct("!HHIIBBHHH")  # RFC 9293 3.1
+_IPV4 = struct.Struct("!BBHHHBBH4s4s")  # RFC 791 3.1
+_IPV6 = struct.Struct("!IHBB16s16s")  # RFC 8200 3
+_RST = 4
+_HOPS = 64
 
 
 @dataclass(frozen=True)
@@ -93,3 +100,35 @@ def destroy(connection: Connection, cookie: int, namespace: Path | None = None) 
     number = -struct.unpack_from("=i", answer, _HEADER.size)[0] if len(answer) >= _HEADER.size + 4 else 0
     if number:
         raise OSError(number, f"sock_diag: {os.strerror(number)}")
+
+
+def reset(connection: Connection, sequence: int, namespace: Path | None = None) -> None:
+    """Ends a connection as its other end could: its owner gets ECONNRESET.
+
+    `sequence`: of the next byte that it expects, exactly (RFC 5961 3.2); any other ends nothing. `namespace`:
+    where the socket is; None: here. Needs CAP_NET_RAW. Raises OSError.
+    """
+    source, target = connection.remote.packed, connection.local.packed
+    ports = connection.remote_port, connection.local_port
+    header = _TCP.pack(*ports, sequence, 0, _TCP.size // 4 << 4, _RST, 0, 0, 0)
+    pseudo = source + target + struct.pack("!II", _TCP.size, socket.IPPROTO_TCP)
+    segment = _TCP.pack(*ports, sequence, 0, _TCP.size // 4 << 4, _RST, 0, _checksum(pseudo + header), 0)
+    with namespaces.inside(namespace):
+        if connection.local.version == 4:
+            item = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
+            # The kernel fills in its length, its identification and its checksum (raw(7)).
+            packet = _IPV4.pack(0x45, 0, 0, 0, 0, _HOPS, socket.IPPROTO_TCP, 0, source, target)
+        else:
+            item = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
+            packet = _IPV6.pack(6 << 28, len(segment), socket.IPPROTO_TCP, _HOPS, source, target)
+    with item:
+        item.settimeout(_PATIENCE)
+        item.sendto(packet + segment, (str(connection.local), 0))
+
+
+def _checksum(data: bytes) -> int:
+    """RFC 1071, of an even number of bytes."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF

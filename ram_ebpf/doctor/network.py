@@ -93,8 +93,8 @@ def _socket_end() -> Finding:
         problem = "the kernel cannot" if error.errno == errno.EOPNOTSUPP else error.strerror or str(error)
         return warning(
             Check.SOCKET_END,
-            f"connections of others cannot be ended ({problem}): what is refused behind connect() falls "
-            "silent until its client gives up",
+            f"connections of others cannot be ended ({problem}): what is refused behind connect() is reset "
+            "by a segment in the other end's name",
             "take a kernel with CONFIG_INET_DIAG_DESTROY; modprobe tcp_diag where it is a module",
         )
     return well(Check.SOCKET_END, "connections that are refused later can be ended at once")

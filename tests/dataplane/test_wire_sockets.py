@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import ssl
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import trustme
 from OpenSSL import SSL
 from pyroute2 import IPRoute
 
-from ram_ebpf.dataplane import abi, clock
+from ram_ebpf.daemon.ending import Ending
+from ram_ebpf.dataplane import abi, clock, sockets
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import Event, EventSource
 from ram_ebpf.dataplane.scope import Scope
@@ -120,6 +122,76 @@ def test_refused(pair: Pair, wire: Wire) -> None:
     assert event.beginning is not None
     assert event.beginning.name == "a.evil.example"
     assert (str(event.beginning.local), event.beginning.local_port) == pair.client.getsockname()
+
+
+@pytest.fixture
+def powerless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a kernel without CONFIG_INET_DIAG_DESTROY (sock_diag_destroy() in net/core/sock_diag.c)."""
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "sock_diag")
+
+    monkeypatch.setattr(sockets, "destroy", refuse)
+
+
+def end_refused(source: EventSource) -> None:
+    """As the daemon does, with what the programs have told."""
+    events: list[Event] = []
+    source.drain(events.append)
+    ending = Ending(lambda _: None)
+    for event in events:
+        ending.take(event)
+
+
+@pytest.fixture
+def source(wire: Wire) -> Iterator[EventSource]:
+    with closing(EventSource(wire.bench.plane)) as source:
+        yield source
+
+
+def test_reset_where_sockets_cannot_be_destroyed(
+    pair: Pair, wire: Wire, source: EventSource, powerless: None
+) -> None:
+    pair.client.sendall(REFUSED)
+    end_refused(source)
+    pair.client.settimeout(5)
+    with pytest.raises(ConnectionResetError):
+        pair.client.recv(1)
+    assert pair.received() == b""
+
+
+def test_reset_of_a_connection_whose_rule_is_gone(
+    pair: Pair, wire: Wire, source: EventSource, powerless: None
+) -> None:
+    """It has received something, and goes on to: the reset must be for what it expects by then."""
+    pair.client.sendall(ALLOWED)
+    assert pair.received() == ALLOWED
+    pair.server.sendall(b"answer")
+    assert pair.client.recv(100) == b"answer"
+    plane, view = wire.bench.plane, wire.scope.view
+    live = plane.maps["live"]
+    before = dict(live.items())
+    live.clear()
+    view.generation += 1
+    plane.configure(plane.settings)
+    try:
+        pair.client.send(DATA)
+        pair.server.sendall(b"more")
+        end_refused(source)
+        pair.client.settimeout(0.2)
+        for _ in range(20):
+            with suppress(TimeoutError):
+                try:
+                    assert pair.client.recv(100) == b"more"
+                except ConnectionResetError:
+                    break
+            end_refused(source)
+        else:
+            pytest.fail("it was not reset")
+    finally:
+        live.update(before.items())
+    with suppress(ConnectionResetError):  # the answer to what came too late
+        assert pair.received() == b""
 
 
 def test_two_names(pair: Pair, wire: Wire) -> None:
