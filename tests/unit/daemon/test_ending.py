@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -147,3 +148,31 @@ def test_what_is_not_settled_may_be_allowed_a_moment_later(ended: Ended) -> None
     ended.ending.take(replace(REFUSED, socket_cookie=1, beginning=MISNAMED.beginning))
     assert ended.some.wait(5)
     assert [cookie for _, cookie, _ in ended.calls] == [2, 1]
+
+
+def test_reset_that_missed_is_tried_again(ended: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel cannot end a socket. What was received meanwhile is known by the next packet."""
+    connection = Connection(LOCAL, 40000, EVENT.address, EVENT.port)
+    there = [(7, connection)]
+    sent: list[int] = []
+
+    def destroy(*args: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "sock_diag")
+
+    def reset(found: Connection, sequence: int, namespace: Path | None) -> None:
+        assert found == connection
+        sent.append(sequence)
+        if sequence == 1100:
+            there.clear()
+
+    monkeypatch.setattr(sockets, "destroy", destroy)
+    monkeypatch.setattr(sockets, "reset", reset)
+    monkeypatch.setattr(sockets, "connections", lambda namespace: iter(there))
+    event = replace(REFUSED, socket_cookie=7, cgroup_id=None, acknowledged=1000)
+    deadline = time.monotonic() + 5
+    while not ended.cut.counts()["refused"] and time.monotonic() < deadline:
+        ended.ending.take(event)
+        time.sleep(0.02)
+        event = replace(event, acknowledged=1100)
+    assert sent == [1000, 1100]
+    assert ended.cut.counts()["refused"] == 1
