@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("image", type=Path, help="an x86_64 bzImage")
     parser.add_argument("--memory", default="2G", help="of the guest (default: %(default)s)")
     parser.add_argument(
-        "--timeout", type=float, default=1800, metavar="SECONDS", help="for everything (default: %(default)s)"
+        "--timeout", type=float, default=5400, metavar="SECONDS", help="for everything (default: %(default)s)"
     )
     # KVM would be faster by far, but hangs on machines that are guests themselves.
     parser.add_argument("--accel", default="tcg", help="of QEMU: tcg or kvm (default: %(default)s)")
