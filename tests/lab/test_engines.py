@@ -29,7 +29,10 @@ _CONNECT = "import socket,sys; print(socket.create_connection((sys.argv[1], 443)
 _SCRIPT = """\
 sh -c 'echo $$ > "$1/cgroup.procs"; exec containerd --root "$2/root" --state "$2/state" \
     --address "$2/containerd.sock" >"$2/log" 2>&1' sh "$1" "$2" &
-until [ -S "$2/containerd.sock" ]; do sleep 0.05; done
+until [ -S "$2/containerd.sock" ]; do
+    kill -0 $! || { cat "$2/log"; echo "exit: no containerd"; exit 1; }
+    sleep 0.05
+done
 [ "$3" = engine ] || { kill -KILL $!; wait; rm "$2/containerd.sock"; }
 "$4" -m ram_ebpf run --log-format json >"$2/daemon" 2>&1 &
 daemon=$!
