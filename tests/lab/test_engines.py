@@ -30,13 +30,12 @@ _SCRIPT = """\
 sh -c 'echo $$ > "$1/cgroup.procs"; exec containerd --root "$2/root" --state "$2/state" \
     --address "$2/containerd.sock" >"$2/log" 2>&1' sh "$1" "$2" &
 until [ -S "$2/containerd.sock" ]; do
-    kill -0 $! || { cat "$2/log"; echo "exit: no containerd"; exit 1; }
+    kill -0 $! || { { cat "$2/log"; echo "exit: no containerd"; } >"$2/daemon"; exit 1; }
     sleep 0.05
 done
 [ "$3" = engine ] || { kill -KILL $!; wait; rm "$2/containerd.sock"; }
 "$4" -m ram_ebpf run --log-format json >"$2/daemon" 2>&1 &
 daemon=$!
-tail -f "$2/daemon" &
 if [ "$3" = later ]; then
     until grep -q '"ready"' "$2/daemon"; do sleep 0.05; done
     sh -c 'echo $$ > "$1/cgroup.procs"; exec containerd --root "$2/root" --state "$2/state" \
@@ -45,7 +44,7 @@ fi
 trap 'kill -TERM $daemon' TERM
 wait $daemon
 wait $daemon
-echo "exit $?"
+echo "exit $?" >>"$2/daemon"
 """
 
 
@@ -71,19 +70,26 @@ def engine_cgroup(lab: Lab, tmp_path: Path) -> Path:
     return lab.new_cgroup(tmp_path.name)
 
 
+def _said(state: Path, wanted: str) -> list[str]:
+    """What the daemon has said, up to the line with that, or all when it has ended."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        lines = (state / "daemon").read_text().splitlines() if (state / "daemon").exists() else []
+        for number, line in enumerate(lines, start=1):
+            if (wanted in line and line.endswith("}")) or line.startswith("exit"):
+                return lines[:number]
+        time.sleep(0.05)
+    raise TimeoutError(f"nothing of {wanted}")
+
+
 def _is_refused(result: Finished) -> bool:
     """By EPERM, as before the responder is ready, or by the responder."""
     return "Operation not permitted" in result.stderr or result.stdout.strip() == str(listening.IPV4)
 
 
 def test_containerd_is_found_and_governed(lab: Lab, engine_cgroup: Path, state: Path) -> None:
-    with _started(lab, engine_cgroup, state, "engine") as process:
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if '"ready"' in line or line.startswith("exit"):
-                break
+    with _started(lab, engine_cgroup, state, "engine"):
+        said = _said(state, '"ready"')
         assert any("containerd (pid" in line and str(engine_cgroup) in line for line in said)
         ready = json.loads(said[-1])
         assert ready["scopes"] == [str(engine_cgroup)]
@@ -99,13 +105,8 @@ def test_containerd_is_found_and_governed(lab: Lab, engine_cgroup: Path, state: 
 
 
 def test_an_engine_that_starts_later_is_governed(lab: Lab, engine_cgroup: Path, state: Path) -> None:
-    with _started(lab, engine_cgroup, state, "later") as process:
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if '"scope-back"' in line or line.startswith("exit"):
-                break
+    with _started(lab, engine_cgroup, state, "later"):
+        said = _said(state, '"scope-back"')
         assert any(
             "no container engine is running here; it is governed as soon as it is" in line for line in said
         )
