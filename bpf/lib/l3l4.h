@@ -69,12 +69,16 @@ static __always_inline u32 ram_packet_end(struct __sk_buff *skb, u32 network, u3
 	return skb->len;
 }
 
-/* What a TCP segment acknowledges: the sequence number that its sender expects next. 0 of anything else. */
+/*
+ * What a TCP segment acknowledges: the sequence number that its sender expects next. 0 of anything else, and
+ * where it was not read that far, as behind a source route.
+ */
 static __always_inline u32 ram_acknowledged(struct __sk_buff *skb, const struct ram_packet *p)
 {
 	u8 raw[4];
 
-	if (p->protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, p->transport + 8, raw, sizeof(raw)))
+	if (p->protocol != IPPROTO_TCP || !p->transport ||
+	    bpf_skb_load_bytes(skb, p->transport + 8, raw, sizeof(raw)))
 		return 0;
 	return (u32)raw[0] << 24 | (u32)raw[1] << 16 | (u32)raw[2] << 8 | raw[3];
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import random
 from collections.abc import Iterator
@@ -591,6 +592,17 @@ def test_lists_of_ports(bench: Bench, kept: list[Kept], reason: Reason, pattern:
     if reason.name.startswith("DENIED_"):
         (event,) = told
         assert event.rule == (bench.rule_of(pattern) if pattern else 0)
+
+
+@pytest.mark.parametrize(("options", "acknowledged"), [([], 0x12345678), ([IPOption_NOP()], 0)])
+def test_what_a_refused_segment_acknowledges(bench: Bench, options: list[object], acknowledged: int) -> None:
+    """By which it can be reset. What is refused before its ports are read acknowledges nothing."""
+    packet = ip(UNKNOWN, options=options) / TCP(sport=40000, dport=443, flags="PA", ack=0x12345678) / b"x"
+    told: list[Event] = []
+    with contextlib.closing(EventSource(bench.plane)) as source:
+        assert not bench.egress(packet)
+        source.drain(told.append)
+    assert [event.acknowledged for event in told] == [acknowledged]
 
 
 def test_resolver_is_asked_before_what_a_name_says(bench: Bench) -> None:
