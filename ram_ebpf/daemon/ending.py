@@ -8,7 +8,6 @@ kernel cannot end a socket, it is sent a reset from here.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import queue
@@ -82,11 +81,13 @@ class Ending:
         if event.reason in _UNTIL_LEARNED and event.time_ns < self._settled():
             return  # TCP tries again, and is told of again if it is refused then
         directory = self._cgroup(event.cgroup_id) if event.cgroup_id else None
-        with contextlib.suppress(queue.Full):  # TCP tries again, and with it comes the next event
+        self._known[event.socket_cookie] = None  # before the thread may forget it
+        try:
             self._queue.put_nowait((event, directory))
-            self._known[event.socket_cookie] = None
-            while len(self._known) > _MOST_KNOWN:
-                self._known.popitem(last=False)
+        except queue.Full:  # TCP tries again, and with it comes the next event
+            self._known.pop(event.socket_cookie, None)
+        while len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
 
     def _work(self) -> None:
         while True:
@@ -101,7 +102,7 @@ class Ending:
                 _log.exception("a connection in %s could not be ended", cgroup)
 
 
-class _NotResetError(OSError):
+class _NotResetError(Exception):
     """It has received more in the meantime, so the reset was not what it expected."""
 
 
@@ -130,6 +131,8 @@ def _find(cookie: int, namespace: Path | None) -> Connection | None:
 
 def _reset(event: Event, namespace: Path | None) -> bool:
     """The same with a segment, in the other end's name."""
+    if not event.acknowledged:
+        return False
     try:
         found = _find(event.socket_cookie, namespace)
         if found is None:
@@ -137,8 +140,6 @@ def _reset(event: Event, namespace: Path | None) -> bool:
         sockets.reset(found, event.acknowledged, namespace)
         if _find(event.socket_cookie, namespace) is not None:
             raise _NotResetError
-    except _NotResetError:
-        raise
     except OSError as error:
         _log.debug("a connection was not reset: %s", error)
         return False
