@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,21 +121,31 @@ def scoped(root: Path, *more: str) -> str:
     return "\n".join([f"{POLICY}scopes:", f"  - cgroup: {root / 'engine'}", *more, ""])
 
 
-def traces(root: Path) -> set[object]:
-    """What a run might leave on the host: control groups, and programs that are attached somewhere."""
-    return {
-        *(str(path) for path in root.rglob("*") if path.is_dir()),
-        *(str(path) for path in cgroups.mount_point().glob("ram-ebpf-try-*")),
-        *probes(),
-    }
+@dataclass(frozen=True)
+class Traces:
+    """What a run might leave on the host. Others may be at work on what is `shared`."""
+
+    own: set[str]
+    shared: set[str | int]
 
 
-def assert_nothing_left(root: Path, before: set[object]) -> None:
-    """Others may be at work on this machine, whose traces come and go."""
-    deadline = time.monotonic() + 20
-    while (left := traces(root) - before) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert left == set()
+def traces(root: Path) -> Traces:
+    """Control groups, and programs that are attached somewhere."""
+    tried = cgroups.mount_point().glob("ram-ebpf-try-*")
+    return Traces(
+        {str(path) for path in root.rglob("*") if path.is_dir()}, {*(str(path) for path in tried), *probes()}
+    )
+
+
+def assert_nothing_left(root: Path, before: Traces) -> None:
+    """What others have there for a moment is gone soon."""
+    now = traces(root)
+    left = now.shared - before.shared
+    deadline = time.monotonic() + 5
+    while left and time.monotonic() < deadline:
+        time.sleep(0.1)
+        left &= traces(root).shared
+    assert (now.own, left) == (before.own, set())
 
 
 def probes() -> Iterator[int]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -55,12 +54,12 @@ def state(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _started(lab: Lab, cgroup: Path, state: Path, what: str) -> Iterator[subprocess.Popen[str]]:
+def _started(lab: Lab, cgroup: Path, state: Path, what: str) -> Iterator[None]:
     script = ["sh", "-c", _SCRIPT, "sh", str(cgroup), str(state), what, sys.executable]
     command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *script]
-    process = lab.client.popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = lab.client.popen(command, cwd=_ROOT)
     try:
-        yield process
+        yield
     finally:
         lab.client.stop(process)
 
