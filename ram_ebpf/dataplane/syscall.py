@@ -116,6 +116,7 @@ F_ALLOW_MULTI = 2
 F_BEFORE = 8
 OBJECT_NAME_MAX = 15
 LOG_SIZE = 16 << 20
+_INTERRUPTIONS = 10  # by signals, after which a program is still tried to be loaded
 _ATTRIBUTES_ROOM = 512
 
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
@@ -312,6 +313,11 @@ def program_load(
             level, len(log.memory) if log else 0, log.address if log else 0,
             0, 0, _name(name), 0, attach_type or 0,
         )  # fmt: skip
+        for _ in range(_INTERRUPTIONS):
+            # The verifier gives up where a signal is pending (do_check_common in kernel/bpf/verifier.c): one
+            # that stops us, a debugger's, the freezer's.
+            with contextlib.suppress(BlockingIOError):
+                return _bpf(Command.PROG_LOAD, attributes)
         return _bpf(Command.PROG_LOAD, attributes)
 
     if not want_log:

@@ -6,8 +6,12 @@ import ctypes
 import errno
 import gc
 import os
+import signal
 import struct
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,3 +169,38 @@ def test_a_map_of_maps_takes_maps_of_its_shape_alone(places: Map, shape: MapShap
         assert caught.value.errno == errno.EINVAL
     finally:
         other.close()
+
+
+_TURNS = 100_000
+# A loop that the verifier walks turn by turn (Linux 5.3 and later).
+_LONG = syscall.instructions(
+    (0xB7, 0, 0, 0, 0),  # r0 = 0
+    (0x07, 0, 0, 0, 1),  # r0 += 1
+    (0xA5, 0, 0, -2, _TURNS),  # if r0 < _TURNS: back to there
+    (0xB7, 0, 0, 0, 1),
+    (0x95, 0, 0, 0, 0),
+)
+
+
+def test_a_signal_while_a_program_is_verified_only_costs_time() -> None:
+    """The verifier gives up with EAGAIN where one is pending: one that stops us and goes on, a debugger's, the
+    freezer's."""
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: None)
+    thread: list[int] = []
+    begun = threading.Event()
+
+    def load() -> int:
+        thread.append(threading.get_ident())
+        begun.set()
+        return syscall.program_load("ram_long", ProgramType.CGROUP_SKB, _LONG, AttachType.INET_EGRESS)[0]
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(load)
+            assert begun.wait(30)
+            for _ in range(4):
+                time.sleep(0.005)
+                signal.pthread_kill(thread[0], signal.SIGUSR2)
+            os.close(loading.result())
+    finally:
+        signal.signal(signal.SIGUSR2, before)
