@@ -138,7 +138,10 @@ class Machine:
             timeout=4 * PATIENCE,
         )
         if check and done.returncode:
-            raise RuntimeError(f"{script!r} ended with {done.returncode}: {done.stdout}{done.stderr}")
+            said = f"{script!r} ended with {done.returncode}: {done.stdout}{done.stderr}"
+            if script.startswith("systemctl"):  # which does not say why
+                said += self.run("journalctl --lines=30 --output=short-precise", check=False)
+            raise RuntimeError(said)
         return done.stdout + done.stderr
 
     def wait(self, condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:

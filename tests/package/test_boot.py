@@ -72,8 +72,9 @@ def test_it_becomes_active_when_it_governs(machine: Machine) -> None:
     assert show(machine, "StatusText") == "governing 1 place (enforce)"
     assert outside.connect(machine, ALLOWED) == "connected"
     machine.wait(lambda: "told HTTP/1.1 403 " in outside.connect(machine, BLOCKED), "an explanation")
+    # The client has its answer first.
+    machine.wait(lambda: f"DENIED {BLOCKED} (10.99.0.31:443)" in journal(machine), "a line about it")
     said = journal(machine)
-    assert f"DENIED {BLOCKED} (10.99.0.31:443)" in said
     for trouble in ("UNPINNED", "NO-", "Traceback", "ignoring", "not kept", "not permitted"):
         assert trouble not in said
     assert "victim.service" in machine.run("ram-ebpf status")
