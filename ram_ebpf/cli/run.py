@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import importlib
 import logging
@@ -119,9 +120,23 @@ def start(args: argparse.Namespace, leave: bool = False) -> int:
             "and what limits there are (ulimit -a; of a service LimitNOFILE, TasksMax, MemoryMax)",
         )
     with reader:
-        # Meanwhile, as that takes as long as reading a policy does.
+        # Meanwhile, as these take as long as reading a policy does.
+        if os.geteuid() == 0:
+            _compile_ahead(args.cache)
         importlib.import_module("ram_ebpf.daemon.controller")
         return _enforce(args, reader, mark, leave)
+
+
+def _compile_ahead(directory: Path, for_devices: bool = False) -> None:
+    """Begins to compile what is going to be wanted, where it is not kept from an earlier start."""
+    from ram_ebpf.dataplane import cache, features
+    from ram_ebpf.dataplane.maps import raise_memlock_limit
+    from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS
+
+    raise_memlock_limit()
+    source = (DEVICE_PROGRAMS if for_devices else CGROUP_PROGRAMS).source
+    with contextlib.suppress(OSError):  # it is said where it is wanted
+        cache.compile_ahead(source, features.compiler_flags(), directory)
 
 
 def _wanted(args: argparse.Namespace, or_last_good: bool = False, last_good_first: bool = False) -> Wanted:
@@ -172,6 +187,8 @@ def _enforce(args: argparse.Namespace, reader: PolicyReader, mark: FileMark, lea
     if not selection.targets:
         return _fail(os.EX_UNAVAILABLE, "there is nothing to govern; name a scope with --scope cgroup:PATH")
     try:
+        if selection.has_containers() or any(target.at_devices for target in selection.targets):
+            _compile_ahead(args.cache, for_devices=True)
         rules, judged = _rules_for(selection, reader), _judged_by(policy, reader)
         reader.close()
         with building_for_good():

@@ -13,7 +13,9 @@ import os
 import platform
 import stat
 import tempfile
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from ram_ebpf.dataplane.bytecode import Bytecode, BytecodeError
@@ -22,6 +24,9 @@ from ram_ebpf.dataplane.compiler import bcc_version, compile_source
 from ram_ebpf.dataplane.source import flatten
 
 _log = logging.getLogger(__name__)
+
+_under_way: dict[Path, Future[Bytecode]] = {}
+"""By the file where it is going to be kept."""
 
 
 def cache_key(name: str, flags: Sequence[str]) -> str:
@@ -67,18 +72,48 @@ def _write(path: Path, bytecode: Bytecode) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def _place(name: str, flags: Sequence[str], directory: Path) -> Path:
+    return directory / f"{cache_key(name, flags)}.json"
+
+
 def read_cached(name: str, flags: Sequence[str], directory: Path = DEFAULT_DIRECTORY) -> Bytecode | None:
     """The bytecode of bpf/`name`, if it is kept there and may be believed."""
-    return _read(directory / f"{cache_key(name, flags)}.json")
+    return _read(_place(name, flags, directory))
+
+
+def compile_ahead(name: str, flags: Sequence[str], directory: Path = DEFAULT_DIRECTORY) -> None:
+    """Begins what load_or_compile() would have to wait for, while the caller does something else.
+
+    Nothing where it is kept already. It is that call which raises what goes wrong. A process that ends does
+    not wait for it.
+    """
+    place = _place(name, flags, directory)
+    if place in _under_way or os.path.lexists(place):  # whether that may be believed is seen there
+        return
+    done: Future[Bytecode] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(compile_source(name, flags))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=work, name=f"compile {name}", daemon=True).start()
+    _under_way[place] = done
 
 
 def load_or_compile(
     name: str, flags: Sequence[str], directory: Path = DEFAULT_DIRECTORY
 ) -> tuple[Bytecode, bool]:
-    """Returns the bytecode of bpf/`name`, and whether it came from the cache."""
-    cached = read_cached(name, flags, directory)
-    if cached is not None:
-        return cached, True
-    bytecode = compile_source(name, flags)
-    _write(directory / f"{cache_key(name, flags)}.json", bytecode)
+    """Returns the bytecode of bpf/`name`, and whether it came from the cache. Raises CompileError."""
+    place = _place(name, flags, directory)
+    ahead = _under_way.pop(place, None)
+    if ahead is not None:
+        bytecode = ahead.result()
+    else:
+        cached = _read(place)
+        if cached is not None:
+            return cached, True
+        bytecode = compile_source(name, flags)
+    _write(place, bytecode)
     return bytecode, False

@@ -183,8 +183,7 @@ _LONG = syscall.instructions(
 
 
 def test_a_signal_while_a_program_is_verified_only_costs_time() -> None:
-    """The verifier gives up with EAGAIN where one is pending: one that stops us and goes on, a debugger's, the
-    freezer's."""
+    """The verifier gives up where one is pending: one that stops us, a debugger's, the freezer's."""
     before = signal.signal(signal.SIGUSR2, lambda number, frame: None)
     thread: list[int] = []
     begun = threading.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 
 from ram_ebpf.dataplane import cache
 from ram_ebpf.dataplane.bytecode import Bytecode, MapShape, Program
-from ram_ebpf.dataplane.cache import cache_key, load_or_compile
+from ram_ebpf.dataplane.cache import cache_key, compile_ahead, load_or_compile
+from ram_ebpf.dataplane.compiler import CompileError
 
 BYTECODE = Bytecode({"main": Program(bytes(8), ())}, {"names": MapShape(1, 4, 8, 16, 0)})
 SOURCE = "cgroup.c"
@@ -193,3 +195,62 @@ def test_disk_that_is_full_leaves_nothing_behind(
     assert load_or_compile(SOURCE, (), tmp_path) == (BYTECODE, False)
     assert "No space left" in caplog.text
     assert list(tmp_path.iterdir()) == []
+
+
+class SlowCompiler(Compiler):
+    """Does not end before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        self.error: CompileError | None = None
+
+    def __call__(self, name: str, flags: tuple[str, ...]) -> Bytecode:
+        self.begun.set()
+        assert self.may_end.wait(30)
+        if self.error is not None:
+            raise self.error
+        return super().__call__(name, flags)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> SlowCompiler:
+    compiler = SlowCompiler()
+    monkeypatch.setattr(cache, "compile_source", compiler)
+    return compiler
+
+
+def test_what_is_compiled_ahead_is_compiled_once(slow: SlowCompiler, tmp_path: Path) -> None:
+    compile_ahead(SOURCE, (), tmp_path)
+    assert slow.begun.wait(30)
+    compile_ahead(SOURCE, (), tmp_path)
+    slow.may_end.set()
+    assert load_or_compile(SOURCE, (), tmp_path) == (BYTECODE, False)
+    assert load_or_compile(SOURCE, (), tmp_path) == (BYTECODE, True)
+    assert slow.calls == [(SOURCE, ())]
+
+
+def test_what_is_kept_is_not_compiled_ahead(compiler: Compiler, folder: Path) -> None:
+    compile_ahead(SOURCE, (), folder)
+    assert load_or_compile(SOURCE, (), folder) == (BYTECODE, True)
+    assert compiler.calls == []
+
+
+def test_what_is_kept_but_not_to_be_believed_is_compiled_where_it_is_wanted(
+    compiler: Compiler, folder: Path
+) -> None:
+    only_file(folder).write_bytes(b"{}")
+    compile_ahead(SOURCE, (), folder)
+    assert load_or_compile(SOURCE, (), folder) == (BYTECODE, False)
+
+
+def test_what_goes_wrong_ahead_is_raised_where_it_is_wanted_and_tried_again_then(
+    slow: SlowCompiler, tmp_path: Path
+) -> None:
+    slow.error = CompileError("no such compiler")
+    slow.may_end.set()
+    compile_ahead(SOURCE, (), tmp_path)
+    with pytest.raises(CompileError, match="no such compiler"):
+        load_or_compile(SOURCE, (), tmp_path)
+    slow.error = None
+    assert load_or_compile(SOURCE, (), tmp_path) == (BYTECODE, False)
