@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import grp
-import importlib.util
 import logging
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ram_ebpf.collection import give_back
@@ -26,36 +22,35 @@ from ram_ebpf.daemon.file_mark import FileMark, mark_of
 from ram_ebpf.daemon.following import Following, LinkWatch
 from ram_ebpf.daemon.history import NameHistory
 from ram_ebpf.daemon.holding import Holding, Ports
-from ram_ebpf.daemon.learning import HANDED_OVER, Learner
+from ram_ebpf.daemon.learning import Learner
 from ram_ebpf.daemon.losses import Losses
 from ram_ebpf.daemon.measuring import Measuring
 from ram_ebpf.daemon.notify import ServiceManager
+from ram_ebpf.daemon.program_settings import posture_of, settings_of
+from ram_ebpf.daemon.receiving import Concerned, Receiving
 from ram_ebpf.daemon.records import Describer, RecordWriter
 from ram_ebpf.daemon.refusals import LastRefusals
 from ram_ebpf.daemon.reload_history import ReloadHistory
 from ram_ebpf.daemon.reloading import Loaded, Prepared, Reloading
-from ram_ebpf.daemon.responder_state import SERVED, Answered, ResponderState
+from ram_ebpf.daemon.responder_choice import ResponderChoice
+from ram_ebpf.daemon.responder_state import SERVED
+from ram_ebpf.daemon.signals import Signals
 from ram_ebpf.daemon.state import State
 from ram_ebpf.daemon.summing import Summing
 from ram_ebpf.daemon.telling import Telling
 from ram_ebpf.daemon.trust import Trust
-from ram_ebpf.daemon.unasked import UNASKED
 from ram_ebpf.daemon.waiting import Waiting
 from ram_ebpf.daemon.warnings import Warnings
-from ram_ebpf.dataplane import abi
-from ram_ebpf.dataplane.answering import Answering
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
-from ram_ebpf.dataplane.events import Event, EventSource
+from ram_ebpf.dataplane.events import EventSource
 from ram_ebpf.dataplane.plane import Plane
-from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dns.encrypted_names import EncryptedNames
-from ram_ebpf.dns.lookup import Answer, read_message
 from ram_ebpf.dns.resolvers import resolvers_of
 from ram_ebpf.dns.seeding import RESULTS
 from ram_ebpf.endpoint import endpoint_text
 from ram_ebpf.metrics.catalogue import Sample
 from ram_ebpf.metrics.scraping import Snapshot
-from ram_ebpf.policy.choices import Earlier, Mode, OnRemoval, Posture, Switch, Unknown
+from ram_ebpf.policy.choices import Posture, Unknown
 from ram_ebpf.policy.enforced import PolicyLike
 from ram_ebpf.policy.ruleset import RuleSet
 from ram_ebpf.policy.terms import Terms
@@ -64,34 +59,16 @@ from ram_ebpf.scopes.target import Target, Watch
 from ram_ebpf.tally import Tally
 
 if TYPE_CHECKING:
-    from ram_ebpf.daemon.asking import Asker
     from ram_ebpf.daemon.authorizing import Authorizing
-    from ram_ebpf.daemon.responding import Responder
-    from ram_ebpf.responder.authority import Authority
 
 _log = logging.getLogger(__name__)
 
 _QUEUE_PERIOD = 0.1  # seconds between looks into the queue of events that can wait, which wakes nobody
-_QUIET = 1.0  # seconds without an event, after which it is not looked for them any more
 _ALIVE_PERIOD = 1.0  # seconds between signs of life, of which the programs miss one that is 3 seconds old
 _CLEANING_PERIOD = 60.0
-_HTTPS = 443
-_LAST_WORDS = 2.0  # seconds in which events are still told after a signal
 _SEEDING_PATIENCE = 5.0  # seconds that the first round may take before enforcement begins anyway
 _BESIDE_SECONDS = 2.0  # in which a name is looked up and connected to, beside another version that refuses
-_EVENTS_LOST = "events came too fast to be read; enforcement is not affected"
-_EVENTS_MALFORMED = "events of the kernel's programs cannot be read; enforcement is not affected"
-_QUEUE_FULL = "times so many events came at once that older ones may be lost; the counters are right"
 _REQUESTS_LOST = "refusals by the authorization plugin came too fast to be written"
-# Replies from which it is known which name an address belongs to, whether or not it is allowed.
-_TELLING = frozenset(
-    {
-        abi.Reason.DNS_LEARNED,
-        abi.Reason.DNS_NOT_LISTED,
-        abi.Reason.DNS_PRIVATE_ADDRESS,
-        abi.Reason.DNS_RECOGNISED,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -106,29 +83,6 @@ class Options:
     """Of that file before it was read."""
     stay: bool = True
     """Whether there will be somebody to tell those who are refused."""
-
-
-def settings_of(policy: PolicyLike) -> Settings:
-    """What the programs are told of a policy beside its rules."""
-    return Settings(
-        mode=abi.Mode.AUDIT if policy.mode is Mode.AUDIT else abi.Mode.ENFORCE,
-        grace=policy.dns.grace_seconds,
-        minimum_ttl=policy.dns.minimum_ttl_seconds,
-        maximum_ttl=policy.dns.maximum_ttl_seconds,
-        allowed_names_only=policy.dns.allowed_names_only,
-        unknown=abi.Unknown[policy.recognition.unknown.name],
-        registry_ports=policy.recognition.registry_ports,
-        asked_ports=policy.recognition.unknown_ports,
-        read_names=policy.connections.read_names,
-        cut_earlier=policy.connections.earlier is Earlier.CUT,
-        keep_removed=policy.connections.on_removal is OnRemoval.KEEP,
-        lease=policy.lease or 0,
-    )
-
-
-def posture_of(terms: Terms) -> abi.Posture:
-    """As the programs know it."""
-    return abi.Posture[terms.posture.name]
 
 
 class Controller:
@@ -159,9 +113,9 @@ class Controller:
         self._settings = settings_of(policy)
         self._warnings = Warnings()
         self._trust = Trust(policy, self._say)
-        self._stop = threading.Event()
+        self._signals = Signals()
+        self._stop = self._signals.stop
         self._history = NameHistory()
-        self._encrypted = encrypted or EncryptedNames(frozenset(), frozenset())
         self._judged = judged or {}
         (first, its_rules), *others = rules.items()
         self._plane = Plane(
@@ -175,8 +129,9 @@ class Controller:
         try:
             for terms, their_rules in others:
                 self._views[terms] = self._plane.open_view(their_rules, posture_of(terms))
-            self._plane.know_encrypted_resolvers(self._encrypted.addresses)
-            self._events = EventSource(self._plane)
+            encrypted = encrypted or EncryptedNames(frozenset(), frozenset())
+            self._plane.know_encrypted_resolvers(encrypted.addresses)
+            events = EventSource(self._plane)
         except BaseException:
             self._plane.close()
             raise
@@ -187,8 +142,8 @@ class Controller:
         self._decisions = Decisions()
         self._reloads = ReloadHistory(successful=not last_good.is_kept(policy))
         self._measuring = Measuring(self._say)
-        self._ending = Ending(names.directory, lambda: self._plane.settled_ns, self._cut)
-        self._learner = Learner(
+        ending = Ending(names.directory, lambda: self._plane.settled_ns, self._cut)
+        learner = Learner(
             self._plane,
             self._settings,
             self._history,
@@ -200,86 +155,49 @@ class Controller:
             self._describer, writer.write, self._losses, policy.log, self._options.log_dns
         )
         self._exports = Exports(self._say)
-        self._asker: Asker | None = None
+        self._concerned = Concerned(
+            self._trust,
+            learner,
+            None,
+            self._history,
+            ending,
+            self._describer,
+            self._telling,
+            self._losses,
+        )
+        self._receiving = Receiving(events, self._plane, encrypted, self._concerned, self._stop)
         self._make_asker()
         self._authorizing: Authorizing | None = None
-        self._responder = self._make_responder()
-        self._responder_terms = self._depends_on()
+        self._responder = ResponderChoice(
+            policy, self._plane, self._history, self._served, self._say, self._options.stay
+        )
         self._control: ControlSocket | None = None
         self._load = load
         file = self._policy_file()
         used = None if file is None else self._options.policy_mark or mark_of(file)
         self._reloading = Reloading(file, self._prepare, used)
         self._summing: Summing | None = None
-        self._unasked: list[Event] = []
-        self._lost = self._malformed = self._overruns = 0
-        self._last_moment = float("inf")
-        self._reload_wanted = False  # by a signal
         self._is_left = False  # what is enforced is to outlive this instance
-        self._is_to_leave = False  # by a signal
-        self._taken_before = 0  # events
-        self._quiet_since = self._next_sign = time.monotonic()
+        self._next_sign = time.monotonic()
 
     def _make_asker(self) -> None:
         if self._policy.recognition.unknown is Unknown.ALLOW or not any(
             terms.posture is Posture.REGISTRIES for terms in self._rules
         ):
-            before, self._asker = self._asker, None
+            before, self._concerned.asker = self._concerned.asker, None
             if before is not None:
                 before.close()
-        elif self._asker is None:
+        elif self._concerned.asker is None:
             from ram_ebpf.daemon.asking import Asker  # with an HTTP client, which others do without
 
-            self._asker = Asker(self._plane, self._history, self._settings.asked_ports, self._say, self._cut)
+            self._concerned.asker = Asker(
+                self._plane, self._history, self._settings.asked_ports, self._say, self._cut
+            )
         else:
-            self._asker.renew(self._settings.asked_ports)
+            self._concerned.asker.renew(self._settings.asked_ports)
 
     def _policy_file(self) -> Path | None:
         return self._options.policy_file if self._load is not None else None
-
-    def _make_responder(self) -> Responder | None:
-        """None where there is or can be none; then refusals are EPERM, and `_unanswered` says why."""
-        if not self._options.stay:
-            self._unanswered = ResponderState(Answered.OFF, why="as nobody stays, so refusals are EPERM")
-            return None
-        if self._policy.refusals.responder is Switch.OFF:
-            self._unanswered = ResponderState(Answered.OFF, why="as the policy says, so refusals are EPERM")
-            return None
-        if self._policy.mode is Mode.AUDIT:
-            self._unanswered = ResponderState(Answered.OFF, why="as nothing is refused in mode audit")
-            return None
-        answering = self._plane.answering
-        try:
-            return self._load_responder(answering)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # cryptography's library is in Rust, whose panics are no Exception
-            why = f"what it needs cannot be loaded, reinstall cryptography and pyopenssl: {error}"
-            self._unanswered = ResponderState(Answered.FAILED, why=why)
-            self._say("no-responder", f"refused connections are not answered but get EPERM: {why}")
-            return None
-
-    def _load_responder(self, answering: Answering) -> Responder:
-        """Raises whatever goes wrong in libraries that nothing else needs."""
-        policy, plane, history = self._policy, self._plane, self._history
-        from ram_ebpf.daemon.responding import Answers, Responder, ports_of
-        from ram_ebpf.responder import authority_files
-
-        if importlib.util.find_spec("OpenSSL") is None:  # which the responder's process alone loads
-            raise ImportError("there is no module OpenSSL")
-
-        def rules() -> Iterator[RuleSet]:
-            return (view.tables.rules for view in plane.views)
-
-        signing = self._load_authority() if authority_files.is_there() else None
-        return Responder(
-            policy,
-            answering,
-            lambda signer: Answers(policy, answering, rules, plane.tables_of, history, signer),
-            ports_of(policy, rules()),
-            signing,
-            self._served,
-        )
 
     def attach_and_leave(self, targets: Sequence[Target]) -> None:
         """Governs what is there of the targets, and lets it be: as an instance leaves it that is killed.
@@ -300,16 +218,6 @@ class Controller:
             self._is_left = True
         finally:
             self._end()
-
-    def _load_authority(self) -> Authority | None:
-        # Not before it is wanted: cryptography takes its time and memory.
-        from ram_ebpf.responder import authority
-
-        try:
-            return authority.load()
-        except authority.AuthorityError as error:
-            self._say("no-authority", f"refusals are told by a name in a certificate alone: {error}")
-            return None
 
     def run(
         self,
@@ -349,7 +257,7 @@ class Controller:
             self._plane,
             following,
             find_cgroup2_mount(),
-            self._responder_state,
+            lambda: self._responder.state,
             self._request_counters,
             refusals,
             self._history,
@@ -362,10 +270,10 @@ class Controller:
         self._telling.sum_up = summing.note
         state.log_counters = self._telling.counters
         self._state = state
-        with self._signals() as wake:
+        with self._signals.handled() as wake:
             try:
                 self._trust.apply(self._plane)
-                self._learner.start()
+                self._concerned.learner.start()
                 self._wait_for_seeds()
                 if not self._stop.is_set():
                     self._pin()
@@ -382,8 +290,7 @@ class Controller:
                     self._plane.settle()
                     self._plane.remove_unused_pins()
                     self._begin_authorizing()
-                    if self._responder is not None:
-                        self._responder.follow(self._plane.attached)
+                    self._responder.follow()
                     self._ready()
                     self._manager.ready(self._summary())
                     self._keep_policy()
@@ -391,7 +298,7 @@ class Controller:
                     give_back()
                     self._is_left = True  # whatever goes wrong from now on
                     self._serve(wake, following, control, state)
-                self._is_left = self._is_to_leave
+                self._is_left = self._signals.is_to_leave
             finally:
                 self._manager.stopping()
                 if control is not None:
@@ -399,8 +306,7 @@ class Controller:
                 self._measuring.close()
                 if self._authorizing is not None:
                     self._authorizing.close()
-                if self._responder is not None:
-                    self._responder.stop()
+                self._responder.stop()
                 self._end()
                 summing.close()
                 self._exports.close()
@@ -429,16 +335,13 @@ class Controller:
                 f"everything; what is enforced in the kernel is not affected: {error}",
             )
 
-    def _responder_state(self) -> ResponderState:
-        return self._unanswered if self._responder is None else self._responder.state
-
     def _request_counters(self) -> dict[str, int]:
         return self._authorizing.counters() if self._authorizing is not None else {}
 
     def _wait_for_seeds(self) -> None:
         deadline = time.monotonic() + _SEEDING_PATIENCE
         while time.monotonic() < deadline and not self._stop.is_set():
-            if self._learner.wait_first_round(_QUEUE_PERIOD):
+            if self._concerned.learner.wait_first_round(_QUEUE_PERIOD):
                 return
 
     def _pin(self) -> None:
@@ -519,37 +422,6 @@ class Controller:
         self._warnings.note(event, explanation)
         self._writer.write({"event": event, "explanation": explanation, **more})
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[int]:
-        """SIGTERM, SIGINT and SIGUSR1 make the returned descriptor readable and end the loop.
-
-        SIGHUP reloads.
-        """
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._stop.set()
-
-        def leave(number: int, frame: FrameType | None) -> None:
-            self._is_to_leave = True
-            self._stop.set()
-
-        def reload(number: int, frame: FrameType | None) -> None:
-            self._reload_wanted = True
-
-        previous_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, leave)
-        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
-        try:
-            yield reader
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(previous_fd)
-            os.close(reader)
-            os.close(writer)
-
     def _open_control(self) -> ControlSocket | None:
         try:
             control = ControlSocket()
@@ -577,7 +449,7 @@ class Controller:
     ) -> None:
         next_cleaning = self._next_sign = time.monotonic()
         with contextlib.closing(Waiting()) as waiting, contextlib.closing(LinkWatch()) as links:
-            descriptors = (wake, *self._events.descriptors)
+            descriptors = (wake, *self._receiving.descriptors)
             following.follow(hurry=True)  # what came before anybody watched
             while not self._stop.is_set():
                 watched = tuple(self._watches)
@@ -601,7 +473,7 @@ class Controller:
                 if looking is not None:
                     looking.act()
                 self._drain()
-                self._rest_or_work()
+                self._receiving.rest_or_work()
                 self._tell_of_requests()
                 self._exports.tell(self._losses)
                 self._telling.report()
@@ -618,21 +490,12 @@ class Controller:
                 now = time.monotonic()
                 if now >= next_cleaning:
                     next_cleaning = now + _CLEANING_PERIOD
-                    self._learner.remove_expired()
-
-    def _rest_or_work(self) -> None:
-        """After a second without an event, each event wakes the loop, so that it need not look for them."""
-        now, taken = time.monotonic(), self._events.taken
-        if taken != self._taken_before:
-            self._taken_before, self._quiet_since = taken, now
-            self._events.work()
-        elif now - self._quiet_since >= _QUIET:
-            self._events.rest()
+                    self._concerned.learner.remove_expired()
 
     def _pause(self, following: Following) -> float:
         """Seconds for which there is nothing to do, unless something is told."""
         is_holding = self._holding is not None and self._holding.is_holding
-        if not self._events.rests or is_holding or self._asker is not None:
+        if not self._receiving.rests or is_holding or self._concerned.asker is not None:
             return _QUEUE_PERIOD
         parts = (following, self._reloading, self._trust)
         due = min(self._manager.next_beat(), *(part.next_look() for part in parts))
@@ -655,8 +518,8 @@ class Controller:
         """Takes another policy when there is one. Raises nothing: what was enforced stays so otherwise."""
         if self._load is None:
             return
-        if self._reload_wanted:
-            self._reload_wanted = False
+        if self._signals.is_to_reload:
+            self._signals.is_to_reload = False
             self._reloading.hurry()
             self._manager.reloading()
         outcome = self._reloading.follow()
@@ -731,12 +594,12 @@ class Controller:
     def _take_policy(self, new: Prepared, following: Following) -> None:
         """The moment in which one policy follows another. Each place has the programs of one, or of both."""
         self._drain()
-        before, mode = self._learner, self._settings.mode
+        before, mode = self._concerned.learner, self._settings.mode
         self._policy, self._rules, self._settings = new.loaded.policy, new.loaded.rules, new.settings
         self._judged = new.loaded.judged
         self._views = dict(new.views)
         self._plane.take_policy(list(new.views.values()), new.settings)
-        self._learner, new.taken = new.learner, True
+        self._concerned.learner, new.taken = new.learner, True
         self._trust.use(self._policy, self._plane)
         following.replace(new.loaded.targets, new.views)
         if mode is not self._settings.mode:
@@ -755,7 +618,7 @@ class Controller:
             self._admit(self._control)
         self._make_asker()
         self._renew_authorizing(following)
-        self._renew_responder()
+        self._responder.renew(self._policy)
         self._measuring.use(self._policy.metrics)
 
     def _renew_holding(self, loaded: Loaded, following: Following) -> None:
@@ -782,24 +645,6 @@ class Controller:
         self._authorizing = self._open_authorizing(following)
         self._begin_authorizing()
 
-    def _depends_on(self) -> tuple[object, ...]:
-        """What the responder is told at its start."""
-        policy, views = self._policy, self._plane.views
-        ports = {port for view in views for ports in view.tables.rules.port_lists() for port in ports}
-        said = (policy.organization, policy.message, policy.mode)
-        return policy.refusals, policy.recognition, said, ports
-
-    def _renew_responder(self) -> None:
-        wanted = self._depends_on()
-        if wanted == self._responder_terms:
-            return  # whom a refusal leads there meanwhile is to be told
-        self._responder_terms = wanted
-        before, self._responder = self._responder, self._make_responder()
-        if before is not None:
-            before.stop()
-        if self._responder is not None:
-            self._responder.follow(self._plane.attached)
-
     def _snapshot(self, following: Following) -> Snapshot:
         """For whoever asks for metrics."""
         plane, log = self._plane, self._telling.counters()
@@ -809,8 +654,8 @@ class Controller:
             *readings.of_scopes(following, plane),
             *self._decisions.samples(self._settings.mode, plane.counters()),
             *readings.of_requests(self._request_counters()),
-            *readings.of_resolvers(self._trust, self._learner.states(), self._lookups.counts()),
-            *readings.of_responder(self._responder_state(), self._served.counts()),
+            *readings.of_resolvers(self._trust, self._concerned.learner.states(), self._lookups.counts()),
+            *readings.of_responder(self._responder.state, self._served.counts()),
             *readings.of_room_for_scopes(plane),
             *(Sample("ram_ebpf_connections_cut_total", n, (why,)) for why, n in self._cut.counts().items()),
             Sample("ram_ebpf_events_lost_total", log["lost"]),
@@ -831,90 +676,15 @@ class Controller:
             self._losses.note("events-lost", _REQUESTS_LOST, self._authorizing.lost())
 
     def _drain(self) -> None:
-        self._events.drain(self._take_in_time)
-        if self._asker is not None:
-            # Behind the replies that say which names these addresses have.
-            for event in self._unasked:
-                try:
-                    self._asker.take(event)
-                except Exception:  # as in _take
-                    _log.exception("it could not be asked what is at %s", event.address)
-            self._asker.tell()
-        self._unasked.clear()
-        if self._responder is not None:
-            self._responder.follow(self._plane.attached)
-            self._responder.tell(self._say)
-        self._note_losses()
-
-    def _note_losses(self) -> None:
-        lost, malformed = self._events.lost, self._events.malformed
-        overruns = self._events.overruns
-        self._losses.note("events-lost", _EVENTS_LOST, lost - self._lost)
-        self._losses.note("events-lost", _EVENTS_MALFORMED, malformed - self._malformed)
-        self._losses.note("queue-full", _QUEUE_FULL, overruns - self._overruns)
-        self._lost, self._malformed, self._overruns = lost, malformed, overruns
-
-    def _take_in_time(self, event: Event) -> None:
-        """At the end whoever has asked for it does not wait until thousands of events are told."""
-        if self._stop.is_set():
-            self._last_moment = min(self._last_moment, time.monotonic() + _LAST_WORDS)
-            if time.monotonic() > self._last_moment:
-                self._losses.note("events-lost", _EVENTS_LOST, 1)
-                return
-        self._take(event)
-
-    def _take(self, event: Event) -> None:
-        """Tells of one event. Packets are written by strangers: no surprise in one may end enforcement."""
-        try:
-            self._tell(event)
-        except Exception:
-            _log.exception("an event could not be told: %s", event.reason.slug)
-
-    def _tell(self, event: Event) -> None:
-        if event.reason is abi.Reason.DNS_OVER_TCP:
-            self._learner.take_query(event)
-        if event.verdict is abi.Verdict.WOULD_DENY and event.time_ns < self._plane.relieved_ns:
-            return  # others decided that
-        # What leaves is a client's, whatever it looks like: only what comes in may be an answer.
-        incoming = event.dns_message if event.incoming else None
-        answer = read_message(incoming) if incoming else None
-        if answer is not None and event.reason in _TELLING:
-            self._history.note(answer)
-            self._note_encrypted(answer)
-            if self._asker is not None:
-                self._asker.note(answer)
-        if event.reason in UNASKED:
-            self._unasked.append(event)
-        self._ending.take(event)
-        event = self._with_encrypted(event)
-        if event.reason in HANDED_OVER and event.rule:
-            name = self._describer.asked_name(event, answer)
-            if name:
-                self._learner.ask_again(name, event)
-                if event.reason is abi.Reason.DNS_UNTRUSTED_SENDER:
-                    self._trust.hurry()
-        self._telling.tell(event, answer)
-
-    def _note_encrypted(self, answer: Answer) -> None:
-        """Who resolves the name of such a resolver is about to turn to it."""
-        if self._encrypted.serves(answer.name):
-            with contextlib.suppress(OSError):  # no room: such a refusal then only says "unknown address"
-                self._plane.know_encrypted_resolvers(address for address, _ in answer.addresses)
-
-    def _with_encrypted(self, event: Event) -> Event:
-        """A connection may come before the kernel knows what the reply told; the reason is the same."""
-        if event.reason is not abi.Reason.DENIED_UNKNOWN_ADDRESS or event.port != _HTTPS:
-            return event
-        name = self._history.name_of(event.address)
-        if name is None or not self._encrypted.serves(name):
-            return event
-        return replace(event, reason=abi.Reason.DENIED_DNS_OVER_HTTPS)
+        self._receiving.drain()
+        self._responder.follow()
+        self._responder.tell()
 
     def _end(self) -> None:
         """Detaches everything; or what is attached and pinned stays, as when this process is killed."""
         # A start that fails does not end what a killed instance had enforced.
         is_left = self._is_left or (self._plane.has_replaced and not self._stop.is_set())
-        self._learner.stop()
+        self._concerned.learner.stop()
         attached = self._governed()
         counters = {}
         with contextlib.suppress(OSError):
@@ -923,7 +693,7 @@ class Controller:
             counters = {reason.slug: count for reason, count in sorted(self._plane.counters().items())}
             counters |= self._request_counters()
         self._telling.report(at_once=True)
-        self._events.close()
+        self._receiving.close()
         where = ", ".join(attached)
         if is_left:
             if self._options.stay:

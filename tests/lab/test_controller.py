@@ -218,13 +218,13 @@ def test_start_that_fails_ends_nothing(lab: Lab, scope: Path, inside: Actor) -> 
 
 _FAILING = """\
 import sys
-from ram_ebpf.daemon.controller import Controller
+from ram_ebpf.daemon.receiving import Receiving
 from ram_ebpf.cli.main import main
 
 def fail(self):
     raise MemoryError
 
-Controller._rest_or_work = fail
+Receiving.rest_or_work = fail
 sys.exit(main())
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ram_ebpf.daemon.controller import settings_of
+from ram_ebpf.daemon.program_settings import settings_of
 from ram_ebpf.policy.errors import PolicyErrors
 from ram_ebpf.policy.fail import DEFAULT_LEASE, Fail
 from ram_ebpf.policy.loader import default_policy, parse_policy
