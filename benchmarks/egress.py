@@ -30,9 +30,10 @@ from benchmarks.report import Figure, Part
 from ram_ebpf.dataplane import syscall
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import EventSource
-from ram_ebpf.dataplane.plane import Plane, TrustedResolver
+from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.syscall import AttachType, ProgramType
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.policy.names import HostPattern
 from ram_ebpf.policy.rules import NameRule, RuleSet
 from tests.lab import ports, programs

@@ -29,8 +29,9 @@ from benchmarks.measure import Estimate, Rounds, estimate, middle, ratios, take_
 from benchmarks.report import Aim, Figure, Part
 from ram_ebpf.collection import building_for_good
 from ram_ebpf.dataplane import syscall
-from ram_ebpf.dataplane.plane import Plane, TrustedResolver
+from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.settings import Settings
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.rules import compile_rules

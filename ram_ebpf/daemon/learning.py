@@ -20,8 +20,9 @@ from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.maps import Map
 from ram_ebpf.dataplane.openings import open_addresses, remove_expired
-from ram_ebpf.dataplane.plane import Plane, TrustedResolver
+from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.settings import Settings
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dataplane.view import View
 from ram_ebpf.dns.lookup import Answer, question_name, question_type, types_for
 from ram_ebpf.dns.seeding import Seeder

@@ -8,7 +8,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from ram_ebpf.dataplane.plane import DOCKER_RESOLVER, Plane
+from ram_ebpf.dataplane.plane import Plane
+from ram_ebpf.dataplane.trusted import DOCKER_RESOLVER
 from ram_ebpf.dns.local import LocalFinder
 from ram_ebpf.dns.resolvers import resolvers_of
 from ram_ebpf.policy.enforced import PolicyLike

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import ipaddress
 import os
 import secrets
 import socket
@@ -14,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from pathlib import Path
 
-from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, features
+from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, features, trusted
 from ram_ebpf.dataplane.answering import Answering
 from ram_ebpf.dataplane.bridges import Bridges, choose_mark
 from ram_ebpf.dataplane.devices import Attachment, Device
@@ -22,38 +20,19 @@ from ram_ebpf.dataplane.heritage import Heritage, Translation
 from ram_ebpf.dataplane.maps import raise_memlock_limit
 from ram_ebpf.dataplane.namehash import draw_multipliers
 from ram_ebpf.dataplane.pins import Pins
-from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, RESOLVER_HOOKS, Programs
+from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, Programs
 from ram_ebpf.dataplane.remains import Remains
+from ram_ebpf.dataplane.resolver_cgroups import ResolverCgroups
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.scope_maps import TAUGHT, ScopeMaps, free_number
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.tables import Tables, identity_of
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dataplane.view import Common, View
 from ram_ebpf.policy.ruleset import RuleSet
 
-_DNS_PORT = 53
 _FIRST = struct.pack("=I", 0)
 _DEEPEST = 0x7FFF
-# dockerd answers at this address in each container's own network namespace, with sockets that are not in ours
-# and on a port to which NAT leads what is sent to port 53 (moby: libnetwork/resolver.go).
-DOCKER_RESOLVER = ipaddress.ip_address("127.0.0.11")
-
-
-@dataclass(frozen=True)
-class TrustedResolver:
-    """A resolver whose replies are learned. `local`: it lives on this host, behind the loopback interface."""
-
-    address: abi.IPAddress
-    port: int = _DNS_PORT
-    local: bool = False
-
-    @property
-    def flags(self) -> abi.ResolverFlag:
-        """As the programs know it."""
-        flags = abi.ResolverFlag.LOCAL if self.local else abi.ResolverFlag(0)
-        if self.local and self.address == DOCKER_RESOLVER:
-            flags |= abi.ResolverFlag.TRANSLATED
-        return flags
 
 
 def _depth(cgroup: Path) -> int:
@@ -149,7 +128,6 @@ class Plane:
         self._scopes: dict[int, Scope] = {}
         self._attached: dict[Path, Place] = {}
         self._devices: dict[Device, DevicePlace] = {}
-        self._watched: dict[Path, int] = {}
         self._pins: Pins | None = None
         self._pin_problem: OSError | None = None
         self.settled_ns = 0
@@ -166,6 +144,7 @@ class Plane:
             first = self.open_view(rules, posture)
             self.tables, self.maps, self.shared = first.tables, first.maps, first.programs
             self.answering = Answering(self.maps)
+            self._resolver_cgroups = ResolverCgroups(self.shared)
             self.trust(resolvers)
             self.show_alive()
         except BaseException:
@@ -226,17 +205,13 @@ class Plane:
     def take_policy(self, views: Sequence[View], settings: Settings) -> None:
         """From now on scopes are opened with these views. What is attached goes on by the older ones until
         it is attached again with a scope of these."""
-        before = self.shared
         self._older += self._views
         self._views, self._settings = list(views), settings
         first = self._views[0]
         self.tables, self.maps, self.shared = first.tables, first.maps, first.programs
         for view in self._views:
             view.configure(settings, self._flags)  # with the flags of now
-        for cgroup in self.watched:
-            with contextlib.suppress(OSError):  # it is gone
-                cgroups.attach(self.shared, cgroup, RESOLVER_HOOKS)
-                cgroups.detach(before, cgroup, RESOLVER_HOOKS)
+        self._resolver_cgroups.use(self.shared)
         self._pin_new()
 
     def drop_older(self) -> None:
@@ -360,10 +335,8 @@ class Plane:
     def trust(self, resolvers: Iterable[TrustedResolver]) -> None:
         """Makes these the trusted resolvers: new ones are added before old ones go. Raises OSError E2BIG."""
         resolvers = list(resolvers)
-        self._replace(
-            "resolvers", {abi.endpoint(r.address, r.port): struct.pack("=I", r.flags) for r in resolvers}
-        )
-        other = any(resolver.port != _DNS_PORT for resolver in resolvers)
+        trusted.trust_resolvers(self.maps["resolvers"], resolvers)
+        other = any(resolver.port != trusted.DNS_PORT for resolver in resolvers)
         self._flag(abi.ConfigFlag.OTHER_DNS_PORTS, other)
 
     def trust_sockets(self, cookies: Iterable[int]) -> None:
@@ -371,40 +344,18 @@ class Plane:
 
         Raises OSError, E2BIG where there is no room for all of them: some are trusted then.
         """
-        self._replace(
-            "resolver_sockets", {struct.pack("=Q", cookie): struct.pack("=I", 1) for cookie in cookies}
-        )
+        trusted.trust_numbers(self.maps["resolver_sockets"], cookies)
 
     def trust_cgroups(self, identifiers: Iterable[int]) -> None:
         """Makes these (by the kernel's ids) the cgroups in which Docker daemons live themselves.
 
         Raises what trust_sockets() raises.
         """
-        self._replace(
-            "resolver_cgroups",
-            {struct.pack("=Q", identifier): struct.pack("=I", 1) for identifier in identifiers},
-        )
+        trusted.trust_numbers(self.maps["resolver_cgroups"], identifiers)
 
     def know_encrypted_resolvers(self, addresses: Iterable[abi.IPAddress]) -> None:
         """Addresses at which DNS over HTTPS is served, so that a refusal can say so."""
-        self.maps["encrypted_resolvers"].update(
-            (abi.pack_address(address), struct.pack("=I", 1)) for address in addresses
-        )
-
-    def _replace(self, name: str, wanted: Mapping[bytes, bytes]) -> None:
-        current = self.maps[name]
-        is_full = False
-        try:
-            current.update(wanted.items())
-        except OSError as error:
-            if error.errno != errno.E2BIG:
-                raise
-            is_full = True  # with old ones, which make room now
-        for key in list(current):
-            if key not in wanted:
-                current.discard(key)
-        if is_full:
-            current.update(wanted.items())
+        trusted.know_addresses(self.maps["encrypted_resolvers"], addresses)
 
     def show_alive(self) -> None:
         """Says that user space is there; replies over TCP wait for nobody who has not said so lately."""
@@ -700,56 +651,12 @@ class Plane:
 
         Raises OSError where the kernel refuses; the others are watched all the same.
         """
-        wanted = set(directories)
-        for cgroup in set(self._watched):
-            # A service that restarts gets a new cgroup of the same name, with nothing attached to it.
-            if cgroup not in wanted or not self._is_watched(cgroup):
-                self._unwatch(cgroup)
-        problem: OSError | None = None
-        for cgroup in wanted - set(self._watched):
-            try:
-                self._watch(cgroup)
-            except OSError as error:
-                problem = error
-        if problem is not None:
-            raise problem
-
-    def _watch(self, cgroup: Path) -> None:
-        inode = cgroup.stat().st_ino
-        lock = None
-        alone = cgroup in self._attached  # then the directory is locked by us
-        if not alone:
-            lock = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                alone = True
-        try:
-            leftovers = cgroups.ours_attached(cgroup, RESOLVER_HOOKS) if alone else {}
-            cgroups.attach(self.shared, cgroup, RESOLVER_HOOKS)
-            cgroups.detach_leftovers(leftovers, cgroup)
-        finally:
-            # Others may watch it too, and govern it: a lock that outlived this would stand in their way.
-            if lock is not None:
-                os.close(lock)
-        self._watched[cgroup] = inode
-
-    def _is_watched(self, cgroup: Path) -> bool:
-        try:
-            return cgroup.stat().st_ino == self._watched[cgroup]
-        except OSError:
-            return False
-
-    def _unwatch(self, cgroup: Path) -> None:
-        there = self._is_watched(cgroup)
-        del self._watched[cgroup]
-        if there:
-            with contextlib.suppress(FileNotFoundError):
-                cgroups.detach(self.shared, cgroup, RESOLVER_HOOKS)
+        self._resolver_cgroups.watch(directories, self._attached)
 
     @property
     def watched(self) -> tuple[Path, ...]:
         """The cgroups of resolvers that are watched now."""
-        return tuple(self._watched)
+        return self._resolver_cgroups.watched
 
     def counters(self) -> dict[abi.Reason, int]:
         """How often each reason was given, those never given left out."""
@@ -761,8 +668,7 @@ class Plane:
 
     def close(self) -> None:
         """Detaches everything and gives the maps and programs back to the kernel."""
-        for cgroup in self.watched:
-            self._unwatch(cgroup)
+        self._resolver_cgroups.close()
         for cgroup in self.attached:
             self.detach(cgroup)
         for device in self.attached_devices:

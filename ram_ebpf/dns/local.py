@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ram_ebpf.dataplane.abi import IPAddress
-from ram_ebpf.dataplane.plane import DOCKER_RESOLVER, TrustedResolver
+from ram_ebpf.dataplane.trusted import DOCKER_RESOLVER, TrustedResolver
 from ram_ebpf.dns import netlink
 from ram_ebpf.policy.choices import Engine
 from ram_ebpf.scopes.cgroup import CgroupNames, find_cgroup2_mount, of_process

@@ -19,7 +19,7 @@ import dns.rdatatype
 from dns.rdtypes.svcbbase import ParamKey
 
 from ram_ebpf.dataplane.abi import IPAddress
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 
 ADDRESS_TYPES = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _SERVICES = (dns.rdatatype.HTTPS, dns.rdatatype.SVCB)  # RFC 9460

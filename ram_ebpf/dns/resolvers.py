@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ram_ebpf.dataplane.abi import IPAddress
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns.addresses import host_addresses
 from ram_ebpf.policy.choices import MAX_RESOLVERS
 from ram_ebpf.policy.enforced import EnforcedResolver, PolicyLike

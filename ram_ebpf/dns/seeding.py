@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError, look_up
 from ram_ebpf.dns.turns import Turns
 from ram_ebpf.tally import Tally

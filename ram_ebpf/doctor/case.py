@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns.lookup import Answer, LookupFailedError, look_up
 from ram_ebpf.dns.reach import Reached, reach
 from ram_ebpf.dns.resolvers import resolvers_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ram_ebpf.authorization.server import is_served
 from ram_ebpf.dataplane.abi import IPAddress
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns.local import LocalResolver, find_local
 from ram_ebpf.dns.reach import Reached
 from ram_ebpf.dns.resolvers import (

@@ -18,10 +18,11 @@ from scapy.packet import Packet
 from ram_ebpf.dataplane import abi, clock, syscall
 from ram_ebpf.dataplane.clock import NANOSECONDS
 from ram_ebpf.dataplane.maps import Map
-from ram_ebpf.dataplane.plane import Plane, TrustedResolver
+from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.scope_maps import ESTABLISHED
 from ram_ebpf.dataplane.settings import Settings
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.rules import AddressRule, FoundRule, RuleSet, compile_rules

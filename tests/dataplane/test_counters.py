@@ -15,7 +15,7 @@ import pytest
 
 from ram_ebpf.dataplane import syscall
 from ram_ebpf.dataplane.abi import Reason
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 
 from . import messages as m
 from .exchanges import DENIED_NAMES, ONE, REGISTRIES, ask, tell

@@ -15,8 +15,8 @@ from scapy.packet import Packet, Raw
 
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.abi import Reason
-from ram_ebpf.dataplane.plane import DOCKER_RESOLVER, TrustedResolver
 from ram_ebpf.dataplane.settings import Settings
+from ram_ebpf.dataplane.trusted import DOCKER_RESOLVER, TrustedResolver
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount, identifier, of_process
 
 from . import messages as m

@@ -12,8 +12,8 @@ import pytest
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.abi import Hook, Reason
 from ram_ebpf.dataplane.events import Event, EventSource
-from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dataplane.settings import Settings
+from ram_ebpf.dataplane.trusted import TrustedResolver
 
 from . import messages as m
 from .exchanges import DENIED_NAMES, ONE, REGISTRIES, ask, many, tell

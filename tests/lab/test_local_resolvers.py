@@ -33,7 +33,7 @@ sys.stdin.read()
 # Asks for each (address, port), with the kernel's word on cgroups and without, as before Linux 5.9.
 _FIND = """
 import dataclasses, ipaddress, json, sys, time
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns.local import LocalFinder, find_local, udp_sockets
 
 def before_5_9(port):

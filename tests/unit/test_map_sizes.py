@@ -10,8 +10,8 @@ import pytest
 
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.answering import Answering, Destination
-from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dataplane.source import source_directory
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.choices import MAX_PORT_LISTS, MAX_RESOLVERS
 from ram_ebpf.policy.fields import MAX_PORTS

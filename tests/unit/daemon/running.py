@@ -19,7 +19,7 @@ from ram_ebpf.daemon.authorizing import judged_terms
 from ram_ebpf.daemon.controller import Controller, Options
 from ram_ebpf.daemon.records import RecordWriter
 from ram_ebpf.dataplane.events import Event
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns import seeding
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer

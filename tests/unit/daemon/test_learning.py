@@ -22,8 +22,8 @@ from ram_ebpf.daemon.learning import Learner, _Connection
 from ram_ebpf.dataplane import abi, clock
 from ram_ebpf.dataplane.clock import NANOSECONDS
 from ram_ebpf.dataplane.events import Event
-from ram_ebpf.dataplane.plane import TrustedResolver
 from ram_ebpf.dataplane.settings import Settings
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns import seeding
 from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError
 from ram_ebpf.dns.streams import FlowKey

@@ -16,7 +16,7 @@ from ram_ebpf.daemon import trust
 from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.daemon.warnings import Warnings
 from ram_ebpf.dataplane import abi
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns.local import LocalResolver, LocalSocket
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import default_policy

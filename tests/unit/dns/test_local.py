@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns import local
 from ram_ebpf.dns.local import (
     LocalFinder,

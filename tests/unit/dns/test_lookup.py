@@ -14,7 +14,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError, look_up
 
 from .server import LOCALHOST, Handler, Server, fails, free_port, knows, reply, truncated

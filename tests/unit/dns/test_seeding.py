@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns import seeding
 from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError
 from ram_ebpf.dns.seeding import Seeder

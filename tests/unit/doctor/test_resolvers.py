@@ -11,7 +11,7 @@ import dns.message
 import dns.rcode
 import pytest
 
-from ram_ebpf.dataplane.plane import TrustedResolver
+from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns.local import LocalResolver
 from ram_ebpf.dns.reach import Answered, Reached, reach
 from ram_ebpf.doctor import resolvers
