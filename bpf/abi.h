@@ -143,7 +143,8 @@ enum ram_hook {
 /* Beside the number of the scope, in the value of `scope_self`; above them a cgroup's depth or a device's
  * mark. */
 enum ram_place_flag {
-	RAM_PLACE_HOLD = 0x2000, /* a bridge: what is not marked may be somebody else's, see bpf/tc.c */
+	RAM_PLACE_LEARN = 0x1000, /* a device, where whoever was there before refuses for a moment longer */
+	RAM_PLACE_HOLD = 0x2000,  /* a bridge: what is not marked may be somebody else's, see bpf/tc.c */
 	RAM_PLACE_NO_LINK_HEADER = 0x4000, /* the device carries IP packets without a header of its own */
 	RAM_PLACE_OWN_TRAFFIC = 0x8000,	   /* of this host's own, not of what is behind the device */
 };

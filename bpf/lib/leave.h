@@ -24,10 +24,19 @@ static __always_inline bool ram_is_new_container(struct __sk_buff *skb)
 	return skb->cb[RAM_CB_SCOPE] & RAM_PLACE_HOLD;
 }
 
-/* What is refused gets an answer, by a program of its own. */
+/* Whether nothing is to be said of what is refused here. */
+static __always_inline bool ram_is_silent(struct __sk_buff *skb)
+{
+	return skb->cb[RAM_CB_SCOPE] & (RAM_PLACE_HOLD | RAM_PLACE_LEARN);
+}
+
+/*
+ * What is refused gets an answer, by a program of its own. But not here where that is still somebody else's
+ * business, as what that has learned is not all known here yet.
+ */
 static __always_inline int ram_leave(struct __sk_buff *skb, u32 verdict, u32 reason)
 {
-	if (verdict != RAM_VERDICT_DENY)
+	if (verdict != RAM_VERDICT_DENY || (skb->cb[RAM_CB_SCOPE] & RAM_PLACE_LEARN))
 		return RAM_PASS;
 	/* What cannot be judged where it stands is sent again. */
 	if (ram_is_new_container(skb) || reason == RAM_REASON_DENIED_SEGMENT)
@@ -45,6 +54,11 @@ static __always_inline int ram_leave(struct __sk_buff *skb, u32 verdict, u32 rea
 #define RAM_HOOK_OUTGOING RAM_HOOK_INET_EGRESS
 
 static __always_inline bool ram_is_new_container(struct __sk_buff *skb)
+{
+	return false;
+}
+
+static __always_inline bool ram_is_silent(struct __sk_buff *skb)
 {
 	return false;
 }

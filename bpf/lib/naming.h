@@ -20,7 +20,7 @@ static __always_inline int ram_drop_segment(struct __sk_buff *skb, struct ram_co
 	u32 verdict = ram_verdict_for(cfg, RAM_REASON_DENIED_SEGMENT);
 
 	ram_count(RAM_REASON_DENIED_SEGMENT);
-	if (!ram_is_new_container(skb))
+	if (!ram_is_silent(skb))
 		ram_tell_packet(skb, p, scope, RAM_REASON_DENIED_SEGMENT, verdict, rule);
 	return ram_leave(skb, verdict, RAM_REASON_DENIED_SEGMENT);
 }

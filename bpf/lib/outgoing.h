@@ -185,8 +185,8 @@ int ram_egress(struct __sk_buff *skb)
 	verdict = ram_verdict_for(cfg, reason);
 	reason = ram_reason_to_count(skb, verdict, reason);
 	ram_count(reason);
-	if ((verdict != RAM_VERDICT_ALLOW || reason == RAM_REASON_ALLOWED_UNASKED) &&
-	    !ram_is_new_container(skb) && reason != RAM_REASON_NAME_MISMATCH) /* which was told before */
+	if ((verdict != RAM_VERDICT_ALLOW || reason == RAM_REASON_ALLOWED_UNASKED) && !ram_is_silent(skb) &&
+	    reason != RAM_REASON_NAME_MISMATCH) /* which was told before */
 		ram_tell_packet(skb, &p, scope, reason, verdict, rule);
 	return ram_leave(skb, verdict, reason);
 }
@@ -199,7 +199,7 @@ static __always_inline int ram_conclude_query(struct __sk_buff *skb, struct ram_
 
 	reason = ram_reason_to_count(skb, verdict, reason);
 	ram_count(reason);
-	if (verdict != RAM_VERDICT_ALLOW && !ram_is_new_container(skb))
+	if (verdict != RAM_VERDICT_ALLOW && !ram_is_silent(skb))
 		ram_tell_packet(skb, p, scope, reason, verdict, 0);
 	return ram_leave(skb, verdict, reason);
 }

@@ -163,6 +163,7 @@ class Hook(IntEnum):
 class PlaceFlag(IntFlag):
     """enum ram_place_flag."""
 
+    LEARN = 0x1000
     HOLD = 0x2000
     NO_LINK_HEADER = 0x4000
     OWN_TRAFFIC = 0x8000

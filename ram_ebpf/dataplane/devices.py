@@ -125,20 +125,27 @@ def attach(
     programs: Programs,
     device: Device,
     hooks: Sequence[Hook] = DEVICE_PROGRAMS.attached,
-    before_outgoing: Callable[[], None] = lambda: None,
+    learning: Programs | None = None,
+    before_refusing: Callable[[], None] = lambda: None,
 ) -> list[Attachment]:
     """Attaches both programs, beside whatever others have attached. Raises OSError.
 
     What comes to the governed side is read first: a reply that is learned is never refused meanwhile.
-    `before_outgoing` is called between the two.
+    `before_refusing` is called before the second one. `learning`: the same for PlaceFlag.LEARN, where these
+    take the place of others: of it the second one is there meanwhile, so that no query is known to neither
+    these nor, before that call, the others.
     """
+    (incoming, back), (outgoing, out) = zip(hooks, device.ways(), strict=True)
     attached: list[Attachment] = []
     with namespaces.inside(device.namespace):
         try:
-            for hook, way in zip(hooks, device.ways(), strict=True):
-                if hook is hooks[-1]:
-                    before_outgoing()
-                attached.append(_attach(hook, programs.fds[hook.function], device, way))
+            attached.append(_attach(incoming, programs.fds[incoming.function], device, back))
+            if learning is not None:
+                attached.append(_attach(outgoing, learning.fds[outgoing.function], device, out))
+            before_refusing()
+            attached.append(_attach(outgoing, programs.fds[outgoing.function], device, out))
+            if learning is not None:
+                _detach(device, attached.pop(1))
         except BaseException:
             for attachment in attached:
                 _detach(device, attachment)

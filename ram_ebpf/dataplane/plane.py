@@ -536,7 +536,12 @@ class Plane:
                 self._pin_new()
                 self._mark_governed(device, True)
                 leftovers = devices.ours_attached(device)
-                attached = devices.attach(loaded, device, before_outgoing=chosen.catch_up)
+                attached = devices.attach(
+                    loaded,
+                    device,
+                    learning=chosen.programs_to_learn_for(device.flags),
+                    before_refusing=chosen.catch_up,
+                )
         except BaseException:
             self._mark_governed(device, False)
             lock.close()
@@ -557,7 +562,12 @@ class Plane:
             return
         loaded = scope.programs_for(device.flags)
         self._pin_new()
-        attached = devices.attach(loaded, device, before_outgoing=scope.catch_up)
+        attached = devices.attach(
+            loaded,
+            device,
+            learning=scope.programs_to_learn_for(device.flags),
+            before_refusing=scope.catch_up,
+        )
         scope.catch_up()
         devices.detach(device, place.attached)
         scope.catch_up()

@@ -71,6 +71,10 @@ class Scope:
             self._of_devices[flags] = self.view.load_for_devices(self.maps, flags)
         return self._of_devices[flags]
 
+    def programs_to_learn_for(self, flags: PlaceFlag) -> Programs | None:
+        """The same which refuse nothing, where this takes over from others; None: it does not."""
+        return self.programs_for(flags | PlaceFlag.LEARN) if self.has_heritage else None
+
     def close(self) -> None:
         """Gives everything back."""
         for loaded in (*self._of_cgroups.values(), *self._of_devices.values()):

@@ -10,20 +10,24 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import pytest
+from pyroute2 import IPRoute
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import ARP, LLC, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from ram_ebpf.dataplane import syscall
+from ram_ebpf.dataplane import devices, syscall
 from ram_ebpf.dataplane.abi import Mode, PlaceFlag, Reason
 from ram_ebpf.dataplane.devices import BEHIND
 from ram_ebpf.dataplane.events import Event, EventSource
+from ram_ebpf.dataplane.scope_maps import place_of
 from ram_ebpf.dataplane.settings import Settings
+from ram_ebpf.scopes.device import DeviceTarget
 
 from . import messages as m
 from .exchanges import DENIED_NAMES, LONGEST, ONE, REGISTRIES, ask
 from .support import CLIENT, RESOLVER, RESOLVER6, Bench, ip
+from .wire import own_network
 
 __all__ = ["DENIED_NAMES", "REGISTRIES"]  # read by the fixture that loads the plane
 
@@ -437,3 +441,51 @@ def test_nothing_is_said_of_what_is_held(bench: Bench, holding: int) -> None:
     source.drain(events.append)
     source.close()
     assert events == []
+
+
+# --- where others are still there, from whom it is taken over
+
+
+def test_learning_refuses_nothing_and_says_nothing(bench: Bench) -> None:
+    source = EventSource(bench.plane)
+    events: list[Event] = []
+    try:
+        for packet in (ip(NOWHERE) / TCP(dport=443, flags="S"), ip(NOWHERE) / UDP(dport=443), ip(NOWHERE6)):
+            assert sent(bench, link() / packet, BEHIND | PlaceFlag.LEARN)[0] == PASSED
+            assert sent(bench, link() / packet)[0] in (ANSWERED, DROPPED)
+            source.drain(events.append)
+            assert len(events) == 1  # about the second
+            events.clear()
+    finally:
+        source.close()
+
+
+def test_what_is_asked_while_learning_is_learned(bench: Bench) -> None:
+    packet = link() / ip(RESOLVER) / UDP(sport=40000, dport=53) / Raw(ask().payload)
+    assert sent(bench, packet, BEHIND | PlaceFlag.LEARN)[0] == PASSED
+    assert len(bench.queries()) == 1
+
+
+def test_a_query_while_one_takes_over_from_another(bench: Bench) -> None:
+    """It is known to the newer programs, or copied: either way its reply is learned."""
+    with own_network(), IPRoute() as netlink:
+        netlink.link("add", ifname="outside", kind="veth", peer={"ifname": "inside"})
+        (device,) = DeviceTarget("outside").find().devices
+        programs = bench.scope.programs_for(BEHIND)
+        learning = bench.scope.programs_for(BEHIND | PlaceFlag.LEARN)
+        _, out = device.ways()
+        meanwhile: list[str] = []
+
+        def look() -> None:
+            for attachment in devices.ours_attached(device):
+                if attachment.way is out:
+                    with syscall.opened_program(attachment.program) as fd:
+                        meanwhile.append("learns" if (place_of(fd) or 0) & PlaceFlag.LEARN else "refuses")
+
+        attached = devices.attach(programs, device, learning=learning, before_refusing=look)
+        assert meanwhile == ["learns"]
+        look()
+        assert meanwhile[1:] == ["refuses"]
+        assert sorted(attached, key=str) == sorted(devices.ours_attached(device), key=str)
+        devices.detach(device, attached)
+        assert devices.ours_attached(device) == []

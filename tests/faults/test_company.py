@@ -52,11 +52,15 @@ def test_other_programs_at_a_control_group(
 
 @pytest.mark.long
 def test_other_filters_at_a_device(lab: Lab, ends: FarEnds, at_switch: Instances, extent: Extent) -> None:
-    """Before us and beside us; and the whole qdisc is taken away, which tcx does not mind."""
+    """Before us and beside us; and the whole qdisc is taken away, which tcx does not mind.
+
+    The kernel stops the device for that (dev_deactivate in net/sched/sch_generic.c), and loses what is on its
+    way without anybody's program.
+    """
     device = end_of_cable(lab)
     shaper = Shaper(device)
     daemon = at_switch.start()
-    settings = Settings(errors=(errno.ECONNREFUSED,), datagrams=False)
+    settings = Settings(errors=(errno.ECONNREFUSED,), datagrams=False, lossy=True)
     with Traffic(lab, ends, None, settings) as traffic:
         for _ in range(extent.of(1, 10)):
             shaper.remove()

@@ -94,7 +94,8 @@ def test_no_descriptors(lab: Lab, ends: FarEnds, scope: Path, instances: Instanc
 
 @pytest.mark.long
 def test_no_address_space(lab: Lab, ends: FarEnds, scope: Path, instances: Instances) -> None:
-    """There is none for the stacks of threads that a reload takes: it fails, and the next one does not."""
+    """None for the stacks of threads that a reload takes: it fails, unless the C library has
+    kept those of threads that have ended. Either way the next one does not."""
     daemon = instances.start()
     used = next(
         int(line.split()[1]) * 1024
@@ -106,7 +107,8 @@ def test_no_address_space(lab: Lab, ends: FarEnds, scope: Path, instances: Insta
         resource.prlimit(daemon.pid, resource.RLIMIT_AS, (used + (1 << 20), before[1]))
         line = take(daemon, policy(others=True))
         resource.prlimit(daemon.pid, resource.RLIMIT_AS, before)
-        assert line["event"] == "reload-failed", line
-        assert "can't start new thread" in line["explanation"]
+        if line["event"] != "reloaded":
+            assert line["event"] == "reload-failed", line
+            assert "can't start new thread" in line["explanation"]
         assert take(daemon, policy(others=True, more="message: again\n"))["event"] == "reloaded"
         traffic.finish().assert_right()
