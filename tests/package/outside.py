@@ -50,7 +50,7 @@ def plug(machine: Machine) -> None:
     machine.write("/root/probe.py", _PROBE)
 
 
-def connect(machine: Machine, name: str) -> str:
-    """What comes of a connection to port 443 of a name, from inside that unit."""
-    enter = "echo $$ >/sys/fs/cgroup/system.slice/victim.service/cgroup.procs; exec"
+def connect(machine: Machine, name: str, unit: str = "victim.service") -> str:
+    """What comes of a connection to port 443 of a name, from inside that unit, or another one."""
+    enter = f"echo $$ >/sys/fs/cgroup/system.slice/{unit}/cgroup.procs; exec"
     return machine.run(f"{enter} python3 /root/probe.py {name}").strip()
