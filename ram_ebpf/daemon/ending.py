@@ -13,6 +13,7 @@ import logging
 import queue
 import socket
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from ram_ebpf.tally import Tally
 _log = logging.getLogger(__name__)
 _MOST_WAITING = 256
 _MOST_KNOWN = 4096
+_RETRY = 0.5  # seconds after which one that was not found is looked for again: TCP sends again after one
 # An address may be known a moment later.
 _UNTIL_LEARNED = frozenset({Reason.DENIED_UNKNOWN_ADDRESS, Reason.DENIED_EXPIRED, Reason.DENIED_PORT})
 REFUSED, REGISTRY_FOUND = "refused", "registry-found"
@@ -70,18 +72,18 @@ class Ending:
         cause."""
         self._cgroup, self._settled = cgroup, settled
         self._cut = cut or Tally(*CAUSES)
-        self._known: OrderedDict[int, None] = OrderedDict()
+        self._known: OrderedDict[int, float] = OrderedDict()  # by cookie: when to try again
         self._queue: queue.Queue[tuple[Event, Path | None]] = queue.Queue(_MOST_WAITING)
         threading.Thread(target=self._work, name="ending", daemon=True).start()
 
     def take(self, event: Event) -> None:
         """Ends the connection of an event, if it is one to be ended and still there."""
-        if not is_to_end(event) or event.socket_cookie in self._known:
+        if not is_to_end(event) or time.monotonic() < self._known.get(event.socket_cookie, 0.0):
             return
         if event.reason in _UNTIL_LEARNED and event.time_ns < self._settled():
             return  # TCP tries again, and is told of again if it is refused then
         directory = self._cgroup(event.cgroup_id) if event.cgroup_id else None
-        self._known[event.socket_cookie] = None  # before the thread may forget it
+        self._known[event.socket_cookie] = float("inf")  # before the thread may forget it
         try:
             self._queue.put_nowait((event, directory))
         except queue.Full:  # TCP tries again, and with it comes the next event
@@ -96,6 +98,8 @@ class Ending:
                 places = namespaces_of([cgroup]).values() if cgroup is not None else ()
                 if _end(event, [*places, None]):
                     self._cut.add(REFUSED)
+                elif event.socket_cookie in self._known:  # it may be there the next time
+                    self._known[event.socket_cookie] = time.monotonic() + _RETRY
             except _NotResetError:
                 self._known.pop(event.socket_cookie, None)  # the next packet says what it expects then
             except Exception:

@@ -176,3 +176,23 @@ def test_reset_that_missed_is_tried_again(ended: Ended, monkeypatch: pytest.Monk
         event = replace(event, acknowledged=1100)
     assert sent == [1000, 1100]
     assert ended.cut.counts()["refused"] == 1
+
+
+def test_what_is_not_found_is_looked_for_again(ended: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a packet that comes later, and not with each of a flood."""
+    connection = Connection(LOCAL, 40000, EVENT.address, EVENT.port)
+    looks: list[float] = []
+
+    def connections(namespace: Path | None) -> Iterator[tuple[int, Connection]]:
+        looks.append(time.monotonic())
+        if len(looks) > 1:
+            yield 8, connection
+
+    monkeypatch.setattr(sockets, "connections", connections)
+    event = replace(REFUSED, socket_cookie=8, cgroup_id=None)
+    deadline = time.monotonic() + 5
+    while not ended.some.is_set() and time.monotonic() < deadline:
+        ended.ending.take(event)
+        time.sleep(0.01)
+    assert ended.calls == [(connection, 8, None)]
+    assert looks[1] - looks[0] >= 0.4
