@@ -156,14 +156,14 @@ class Controller:
         )
         self._exports = Exports(self._say)
         self._concerned = Concerned(
-            self._trust,
-            learner,
-            None,
-            self._history,
-            ending,
-            self._describer,
-            self._telling,
-            self._losses,
+            trust=self._trust,
+            learner=learner,
+            asker=None,
+            history=self._history,
+            ending=ending,
+            describer=self._describer,
+            telling=self._telling,
+            losses=self._losses,
         )
         self._receiving = Receiving(events, self._plane, encrypted, self._concerned, self._stop)
         self._make_asker()

@@ -98,7 +98,7 @@ class Ending:
                 places = namespaces_of([cgroup]).values() if cgroup is not None else ()
                 if _end(event, [*places, None]):
                     self._cut.add(REFUSED)
-                elif event.socket_cookie in self._known:  # it may be there the next time
+                else:  # it may be there the next time
                     self._known[event.socket_cookie] = time.monotonic() + _RETRY
             except _NotResetError:
                 self._known.pop(event.socket_cookie, None)  # the next packet says what it expects then

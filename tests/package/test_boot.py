@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from . import outside, roots
+from . import outside
 from .conftest import Package
+from .installed import installed
 from .machine import Machine
 from .outside import ALLOWED, BLOCKED
-from .roots import Layer
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -33,16 +33,12 @@ refusals: {{ responder: on }}
 def machine(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """With the package, installed before it was booted."""
     directory = tmp_path_factory.mktemp(f"machine-{package.suite}")
-    with Layer(roots.host(package.suite), directory / "layer") as layer:
-        (layer.root / "srv" / package.file.name).write_bytes(package.file.read_bytes())
-        layer.apt("update")
-        layer.apt("install", f"/srv/{package.file.name}")
-        (layer.root / "etc/ram-ebpf/policy.yaml").write_text(POLICY, encoding="utf-8")
-        # Not before there is somebody to govern.
-        (layer.root / "etc/systemd/system/multi-user.target.wants/ram-ebpf.service").unlink()
-        with Machine(layer.root, package.suite) as booted:
-            outside.plug(booted)
-            yield booted
+    with (
+        installed(package, directory, POLICY) as layer,
+        Machine(layer.root, package.suite) as booted,
+    ):
+        outside.plug(booted)
+        yield booted
 
 
 def show(machine: Machine, field: str) -> str:

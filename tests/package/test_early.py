@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from . import outside, roots
+from . import outside
 from .conftest import Package
+from .installed import installed
 from .machine import Machine
 from .outside import ALLOWED, BLOCKED
-from .roots import Layer
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -38,15 +38,10 @@ def test_a_unit_is_governed_before_it_starts(
 ) -> None:
     """Though nobody has started the daemon, which takes that over when somebody does."""
     directory = tmp_path_factory.mktemp(f"early-{package.suite}")
-    with Layer(roots.host(package.suite), directory / "layer") as layer:
-        (layer.root / "srv" / package.file.name).write_bytes(package.file.read_bytes())
-        layer.apt("update")
-        layer.apt("install", f"/srv/{package.file.name}")
-        (layer.root / "etc/ram-ebpf/policy.yaml").write_text(POLICY, encoding="utf-8")
+    with installed(package, directory, POLICY) as layer:
         units = layer.root / "etc/systemd/system"
         (units / EARLY).write_text(_UNIT, encoding="utf-8")
         (units / "multi-user.target.wants" / EARLY).symlink_to(f"../{EARLY}")
-        (units / "multi-user.target.wants" / MAIN).unlink()
         with Machine(layer.root, f"early-{package.suite}") as machine:
             outside.plug(machine)
             assert _moment(machine, BOOT, "ActiveEnterTimestampMonotonic") <= _moment(
