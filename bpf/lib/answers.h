@@ -16,6 +16,7 @@
 
 #include "lib/dns.h"
 #include "lib/learn.h"
+#include "lib/loops.h"
 
 /* What the name under way is for. */
 enum ram_part {
@@ -30,7 +31,9 @@ enum ram_part {
 #define RAM_SVCB_IPV4HINT 4
 #define RAM_SVCB_IPV6HINT 6
 
-#define RAM_WALK_PAIRS 8
+#define RAM_WALK_PAIRS 11
+#define RAM_RECORD_HEADER 10
+#define RAM_PARAM_HEADER 4
 
 struct ram_walk {
 	struct ram_sip sip;
@@ -78,6 +81,7 @@ struct ram_reading {
 	struct ram_config *cfg;
 	void *learned_here;
 	u64 now;
+	struct ram_room *room;
 	u32 answers;
 };
 
@@ -107,14 +111,23 @@ static __always_inline void ram_turn_to_name(struct ram_config *cfg, struct ram_
 	w->at = ram_forget(cfg, at);
 }
 
+/* Begins a name if one is to: without a branch, or all that a step may do would be walked twice. */
 static __always_inline void ram_begin_name(struct ram_config *cfg, struct ram_walk *w)
 {
+	u64 anew = -(u64)w->begin;
+	struct ram_sip start;
+
+	asm volatile("" : "+r"(anew));
+	ram_sip_start(&start, cfg);
 	w->begin = ram_forget(cfg, 0);
-	w->name_at = ram_forget(cfg, w->at);
-	w->segment = ram_forget(cfg, w->at);
-	w->behind = ram_forget(cfg, 0);
-	w->length = ram_forget(cfg, 0);
-	ram_sip_start(&w->sip, cfg);
+	w->name_at = ram_forget(cfg, ram_either(anew, w->at, w->name_at));
+	w->segment = ram_forget(cfg, ram_either(anew, w->at, w->segment));
+	w->behind = ram_forget(cfg, w->behind & ~anew);
+	w->length = ram_forget(cfg, w->length & ~anew);
+	w->sip.v0 = ram_either(anew, start.v0, w->sip.v0);
+	w->sip.v1 = ram_either(anew, start.v1, w->sip.v1);
+	w->sip.v2 = ram_either(anew, start.v2, w->sip.v2);
+	w->sip.v3 = ram_either(anew, start.v3, w->sip.v3);
 	ram_sip_forget(&w->sip, cfg);
 }
 
@@ -147,13 +160,18 @@ static __always_inline void ram_begin_walk(const struct ram_reading *r, struct r
 }
 
 /*
- * Numbers of four bytes share a stack slot, and newer verifiers keep apart in which order its halves were
- * written. Here both are written at once, so that all steps leave the same.
+ * Makes what steps leave on the stack the same for all, since newer verifiers tell them apart by it. Numbers
+ * of four bytes share a slot, and it matters in which order its halves were written: here both are at once.
+ * The room is of no use to another step, and says nothing.
  */
-static __always_inline void ram_settle(struct ram_walk *w)
+static __always_inline void ram_settle(const struct ram_reading *r, struct ram_walk *w)
 {
-	volatile u64 *pairs = w->pairs;
+	volatile u64 *pairs = w->pairs, *words = r->room->words;
 	int i;
+
+#pragma unroll
+	for (i = 0; i < RAM_ROOM_WORDS; i++)
+		words[i] = r->now;
 
 #pragma unroll
 	for (i = 0; i < RAM_WALK_PAIRS; i++)
@@ -165,10 +183,11 @@ static __always_inline void ram_met(struct ram_config *cfg, struct ram_walk *w, 
 	w->outcome = ram_forget(cfg, w->outcome | outcome);
 }
 
-static __always_inline u32 ram_alias_outcome(struct __sk_buff *skb, u64 identity, u64 expires)
+static __always_inline u32 ram_alias_outcome(struct __sk_buff *skb, u64 identity, u64 expires,
+					     struct ram_room *room)
 {
 	return ram_remember_alias(ram_scope_of(skb), identity, expires, skb->cb[RAM_CB_RULE],
-				  ram_depth_of(skb))
+				  ram_depth_of(skb), room)
 		       ? RAM_OUTCOME_ALIAS
 		       : 0;
 }
@@ -177,27 +196,29 @@ static __always_inline u32 ram_alias_outcome(struct __sk_buff *skb, u64 identity
 static __always_inline u32 ram_step_name(const struct ram_reading *r, struct ram_walk *w, u32 *same)
 {
 	struct ram_config *cfg = r->cfg;
+	u64 *byte = r->room->words;
 	u8 label, low;
 
-	if (w->at >= ram_message_end(r->skb) || bpf_skb_load_bytes(r->skb, w->at, &label, 1))
+	if (w->at >= ram_message_end(r->skb) || bpf_skb_load_bytes(r->skb, w->at, byte, 1))
 		return RAM_STEP_BROKEN;
+	label = *(u8 *)byte;
 	if (label >= RAM_DNS_POINTER) {
 		u32 target;
+		u64 first;
 
-		if (w->at + 1 >= ram_message_end(r->skb) || bpf_skb_load_bytes(r->skb, w->at + 1, &low, 1))
+		if (w->at + 1 >= ram_message_end(r->skb) || bpf_skb_load_bytes(r->skb, w->at + 1, byte, 1))
 			return RAM_STEP_BROKEN;
+		low = *(u8 *)byte;
 		target = ram_forget(cfg, ram_message_offset(r->skb) + ((u32)(label & 0x3f) << 8 | low));
 		/* Backwards only, so that no chain of them is endless (RFC 1035 4.1.4: a prior occurrence).
 		 */
 		if (target >= w->segment)
 			return RAM_STEP_BROKEN;
-		if (!w->behind)
-			w->behind = ram_forget(cfg, w->at + 2);
-		w->behind = ram_forget(cfg, w->behind);
-		*same = ram_forget(cfg, w->at == w->name_at && target == w->current_at);
-		if (w->at == w->name_at)
-			w->name_at = target;
-		w->name_at = ram_forget(cfg, w->name_at);
+		first = ram_mask_if_equal(w->at, w->name_at);
+		w->behind =
+			ram_forget(cfg, ram_either(ram_mask_if_equal(w->behind, 0), w->at + 2, w->behind));
+		*same = ram_forget(cfg, first & ram_mask_if_equal(target, w->current_at) & 1);
+		w->name_at = ram_forget(cfg, ram_either(first, target, w->name_at));
 		w->segment = target;
 		w->at = target;
 		return ram_forget(cfg, *same) ? RAM_STEP_NAMED : RAM_STEP_ON;
@@ -205,14 +226,13 @@ static __always_inline u32 ram_step_name(const struct ram_reading *r, struct ram
 	if (label > 63)
 		return RAM_STEP_BROKEN;
 	if (label == 0) {
-		if (!w->behind)
-			w->behind = ram_forget(cfg, w->at + 1);
-		w->behind = ram_forget(cfg, w->behind);
+		w->behind =
+			ram_forget(cfg, ram_either(ram_mask_if_equal(w->behind, 0), w->at + 1, w->behind));
 		return RAM_STEP_NAMED;
 	}
 	w->length = ram_forget(cfg, w->length + label + 1);
 	if (w->length >= RAM_NAME_MAX || w->at + label >= ram_message_end(r->skb) ||
-	    ram_identify_label(r->skb, cfg, w->at, label, &w->sip))
+	    ram_identify_label(r->skb, cfg, w->at, label, r->room->words, &w->sip))
 		return RAM_STEP_BROKEN;
 	w->at = ram_forget(cfg, w->at + label + 1);
 	return RAM_STEP_ON;
@@ -245,17 +265,17 @@ static __always_inline u32 ram_step_record(const struct ram_reading *r, struct r
 {
 	struct ram_config *cfg = r->cfg;
 	u32 type, class, length, data;
-	u8 raw[10];
+	u8 *raw = (u8 *)r->room->words;
 	u64 ttl;
 
-	if (w->behind + sizeof(raw) > ram_message_end(r->skb) ||
-	    bpf_skb_load_bytes(r->skb, w->behind, raw, sizeof(raw)))
+	if (w->behind + RAM_RECORD_HEADER > ram_message_end(r->skb) ||
+	    bpf_skb_load_bytes(r->skb, w->behind, raw, RAM_RECORD_HEADER))
 		return RAM_STEP_BROKEN;
 	type = (u32)raw[0] << 8 | raw[1];
 	class = (u32)raw[2] << 8 | raw[3];
 	ttl = ram_ttl((u32)raw[4] << 24 | (u32)raw[5] << 16 | (u32)raw[6] << 8 | raw[7]);
 	length = (u32)raw[8] << 8 | raw[9];
-	data = ram_forget(cfg, w->behind + sizeof(raw));
+	data = ram_forget(cfg, w->behind + RAM_RECORD_HEADER);
 	if (data + length > ram_message_end(r->skb))
 		return RAM_STEP_BROKEN;
 	w->record_end = ram_forget(cfg, data + length);
@@ -294,7 +314,7 @@ static __always_inline u32 ram_step_params(const struct ram_reading *r, struct r
 {
 	struct ram_config *cfg = r->cfg;
 	u32 name, length;
-	u8 raw[4];
+	u8 *raw = (u8 *)r->room->words;
 
 	if (w->part == RAM_PART_HINT) {
 		u32 at = w->at;
@@ -313,11 +333,12 @@ static __always_inline u32 ram_step_params(const struct ram_reading *r, struct r
 		ram_end_record(r, w);
 		return RAM_STEP_ON;
 	}
-	if (w->at + sizeof(raw) > w->record_end || bpf_skb_load_bytes(r->skb, w->at, raw, sizeof(raw)))
+	if (w->at + RAM_PARAM_HEADER > w->record_end ||
+	    bpf_skb_load_bytes(r->skb, w->at, raw, RAM_PARAM_HEADER))
 		return RAM_STEP_BROKEN;
 	name = (u32)raw[0] << 8 | raw[1];
 	length = (u32)raw[2] << 8 | raw[3];
-	w->at = ram_forget(cfg, w->at + sizeof(raw));
+	w->at = ram_forget(cfg, w->at + RAM_PARAM_HEADER);
 	if (w->at + length > w->record_end)
 		return RAM_STEP_BROKEN;
 	if (name == RAM_SVCB_IPV4HINT || name == RAM_SVCB_IPV6HINT) {
@@ -357,7 +378,7 @@ static __always_inline u32 ram_step_named(const struct ram_reading *r, struct ra
 			return RAM_STEP_BROKEN;
 		/* "." stands for the owner, and some servers write the owner out. */
 		if (w->length && identity != w->current)
-			ram_met(cfg, w, ram_alias_outcome(r->skb, identity, w->expires));
+			ram_met(cfg, w, ram_alias_outcome(r->skb, identity, w->expires, r->room));
 		w->part = ram_forget(cfg, RAM_PART_PARAMS);
 		w->at = ram_forget(cfg, behind);
 		return RAM_STEP_ON;
@@ -404,7 +425,7 @@ static __always_inline u32 ram_read_answers(const struct ram_reading *r, bool hi
 {
 	struct ram_config *cfg = r->cfg;
 	struct ram_walk w = {};
-	int step;
+	u32 step;
 
 	if (r->skb->cb[RAM_CB_TICKET]) {
 		if (ram_resume_walk(r->skb, cfg, &w))
@@ -412,15 +433,17 @@ static __always_inline u32 ram_read_answers(const struct ram_reading *r, bool hi
 	} else {
 		ram_begin_walk(r, &w);
 	}
-	ram_settle(&w);
 	w.key.port_list = ram_forget(cfg, 0);
 	ram_forget_address(cfg, w.key.address);
-	for (step = 0; step < RAM_ANSWER_STEPS; step++) {
-		u32 open = ram_forget(cfg, w.pending);
+	for (step = RAM_FIRST_TURN(cfg); step < RAM_ANSWER_STEPS; step++) {
+		u32 open;
 
-		ram_settle(&w);
-		if (w.begin)
-			ram_begin_name(cfg, &w);
+		ram_settle(r, &w);
+		ram_clear_registers();
+		if (!RAM_MAY_GO_ON())
+			break;
+		open = ram_forget(cfg, w.pending);
+		ram_begin_name(cfg, &w);
 		if (open) {
 			w.pending = ram_forget(cfg, 0);
 		} else {
@@ -442,7 +465,7 @@ static __always_inline u32 ram_read_answers(const struct ram_reading *r, bool hi
 			open = r->skb->cb[RAM_CB_RULE];
 			w.pending = ram_forget(cfg, r->skb->cb[RAM_CB_ALIAS]);
 		}
-		open = ram_open(r->learned_here, &w.key, w.expires, open);
+		open = ram_open(r->learned_here, &w.key, w.expires, open, r->room);
 		ram_met(cfg, &w, open ? open : RAM_OUTCOME_OPENED);
 	}
 	return ram_suspend_walk(r->skb, &w) ? RAM_REASON_DNS_TOO_MANY : RAM_REASON_NONE;
@@ -456,7 +479,8 @@ complete:
 	if (w.outcome & RAM_OUTCOME_PRIVATE)
 		return RAM_REASON_DNS_PRIVATE_ADDRESS;
 	if (w.current != w.question)
-		w.outcome |= ram_alias_outcome(r->skb, w.current, ram_expiry(cfg, r->now, w.chain_ttl));
+		w.outcome |=
+			ram_alias_outcome(r->skb, w.current, ram_expiry(cfg, r->now, w.chain_ttl), r->room);
 	return w.outcome & RAM_OUTCOME_ALIAS ? RAM_REASON_DNS_ALIAS : RAM_REASON_DNS_NO_ADDRESS;
 }
 

@@ -16,6 +16,12 @@ static __always_inline u64 ram_mask_if_equal(u64 a, u64 b)
 	return (difference >> 63) - 1;
 }
 
+/* The first number where the mask is all ones, the second one where it is 0. */
+static __always_inline u64 ram_either(u64 mask, u64 one, u64 other)
+{
+	return other ^ ((other ^ one) & mask);
+}
+
 /* Of two numbers below 2^63. */
 static __always_inline u64 ram_greater(u64 a, u64 b)
 {

@@ -16,6 +16,7 @@
 
 #include "lib/established.h"
 #include "lib/inbound.h"
+#include "lib/loops.h"
 #include "lib/scope.h"
 #include "lib/verdict.h"
 
@@ -282,9 +283,9 @@ static __always_inline bool ram_repeats(struct __sk_buff *skb, struct ram_config
 {
 	u32 done = ram_forget(cfg, 0);
 	u64 differ = ram_forget64(cfg, 0);
-	int i;
+	u32 i;
 
-	for (i = 0; i < RAM_BEGINNING_MAX / RAM_BEGINNING_WORDS; i++) {
+	RAM_TURNS(i, cfg, RAM_BEGINNING_MAX / RAM_BEGINNING_WORDS) {
 		u64 sent[4] = {}, size, at, mask;
 		const u64 *kept;
 		int word;
@@ -323,12 +324,12 @@ static __always_inline int ram_hold(struct __sk_buff *skb, struct ram_config *cf
 				    struct ram_beginning *draft, u32 offset, u32 count)
 {
 	u32 held = draft->held, done = ram_forget(cfg, 0);
-	int i;
+	u32 i;
 
 	if (count > RAM_BEGINNING_MAX - held)
 		count = RAM_BEGINNING_MAX - held;
 	count = ram_forget(cfg, count);
-	for (i = 0; i < RAM_BEGINNING_MAX / RAM_BEGINNING_CHUNK; i++) {
+	RAM_TURNS(i, cfg, RAM_BEGINNING_MAX / RAM_BEGINNING_CHUNK) {
 		u64 size, at;
 
 		if (done >= count)

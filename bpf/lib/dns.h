@@ -5,6 +5,7 @@
 
 #include "lib/identity.h"
 #include "lib/l3l4.h"
+#include "lib/loops.h"
 
 #define RAM_DNS_TYPE_A 1
 #define RAM_DNS_TYPE_CNAME 5
@@ -66,12 +67,13 @@ static __always_inline int ram_dns_question(struct __sk_buff *skb, struct ram_co
 {
 	u32 at = ram_forget(cfg, 0);
 	struct ram_sip sip;
+	u64 word[8];
 	u8 raw[4];
-	int i;
+	u32 i;
 
 	ram_sip_start(&sip, cfg);
 	ram_sip_forget(&sip, cfg);
-	for (i = 0; i <= RAM_LABELS_MAX; i++) {
+	RAM_TURNS(i, cfg, RAM_LABELS_MAX + 1) {
 		u8 length;
 
 		if (at >= RAM_NAME_MAX || offset + at >= end ||
@@ -88,7 +90,7 @@ static __always_inline int ram_dns_question(struct __sk_buff *skb, struct ram_co
 			question->qclass = ram_forget(cfg, (u16)raw[2] << 8 | raw[3]);
 			return 0;
 		}
-		if (length > 63 || ram_identify_label(skb, cfg, offset + at, length, &sip))
+		if (length > 63 || ram_identify_label(skb, cfg, offset + at, length, word, &sip))
 			return -1;
 		at = ram_forget(cfg, at + length + 1);
 	}

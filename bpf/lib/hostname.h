@@ -7,6 +7,7 @@
 #define RAM_HOSTNAME_H
 
 #include "lib/beginning.h"
+#include "lib/loops.h"
 #include "lib/names.h"
 
 #define RAM_HOST_NAME_MAX 253
@@ -28,9 +29,9 @@ static __always_inline u32 ram_count_labels(struct ram_config *cfg, const struct
 					    u32 length)
 {
 	u32 labels = ram_forget(cfg, 1);
-	int i;
+	u32 i;
 
-	for (i = 0; i < RAM_HOST_NAME_MAX; i++) {
+	RAM_TURNS(i, cfg, RAM_HOST_NAME_MAX) {
 		u64 at;
 
 		/* Forgotten, as the comparison would teach the verifier another bound in each turn. */
@@ -56,7 +57,7 @@ static __always_inline u32 ram_match_host(struct ram_config *cfg, const struct r
 	u32 depths = ram_forget(cfg, cfg->suffix_depths);
 	u32 before; /* labels to the left of where we are */
 	struct ram_state *state;
-	int i;
+	u32 i;
 
 	if (length > 1) {
 		u64 end = draft->name_at + length - 1;
@@ -66,7 +67,7 @@ static __always_inline u32 ram_match_host(struct ram_config *cfg, const struct r
 	}
 	length = ram_forget(cfg, length);
 	before = ram_count_labels(cfg, draft, length);
-	for (i = 0; i <= RAM_HOST_NAME_MAX; i++) {
+	RAM_TURNS(i, cfg, RAM_HOST_NAME_MAX + 1) {
 		u64 symbol, beginning;
 
 		if (i > ram_forget(cfg, length))

@@ -82,10 +82,11 @@ static __always_inline void ram_sip_forget(struct ram_sip *s, struct ram_config 
 /* Adds the label of `length` (1 to 63) bytes whose length octet is at `offset`. Returns -1 when it is cut
  * off. */
 static __always_inline int ram_identify_label(struct __sk_buff *skb, struct ram_config *cfg, u32 offset,
-					      u32 length, struct ram_sip *s)
+					      u32 length, u64 *word, struct ram_sip *s)
 {
-	u64 word[8] = {};
 	u64 behind = length;
+
+	word[0] = word[1] = word[2] = word[3] = word[4] = word[5] = word[6] = word[7] = 0;
 
 	/* In the order that 5.4 understands: a length that is never 0, and with its bounds in this register.
 	 */

@@ -115,9 +115,11 @@ static __always_inline int ram_learn_reply(struct __sk_buff *skb, bool hints)
 	u32 reason = RAM_REASON_DNS_MALFORMED;
 	struct ram_dns_header header;
 	struct ram_reading r = {};
+	struct ram_room room;
 
 	if (!cfg)
 		return RAM_PASS;
+	r.room = &room;
 	r.skb = skb;
 	r.cfg = cfg;
 	r.now = ram_now();

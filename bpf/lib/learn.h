@@ -10,6 +10,26 @@
 
 #define RAM_SECOND 1000000000ULL
 
+#define RAM_ROOM_WORDS 8
+
+/*
+ * What is read from a packet or handed to a map, one thing after the other. In one place, which the caller
+ * has, so that turns of a loop leave it alike: see ram_settle().
+ */
+struct ram_room {
+	union {
+		u64 words[RAM_ROOM_WORDS];
+		struct {
+			struct ram_opening opening;
+			struct ram_range_key range;
+		};
+		struct {
+			struct ram_alias alias;
+			u64 identity;
+		};
+	};
+};
+
 /* The time to live of a record in seconds. RFC 2181 8: with the top bit set, to be taken as zero. */
 static __always_inline u64 ram_ttl(u32 ttl)
 {
@@ -25,22 +45,22 @@ static __always_inline u64 ram_expiry(struct ram_config *cfg, u64 now, u64 secon
 }
 
 /* RAM_OPENING_PRIVATE when the address is private and the rule expects none such; else 0. */
-static __always_inline u32 ram_opening_flags(const u32 *address, u32 rule, u32 rule_flags)
+static __always_inline u32 ram_opening_flags(const u32 *address, u32 rule, u32 rule_flags,
+					     struct ram_range_key *range)
 {
-	struct ram_range_key range = {};
 	struct ram_range *found;
 
 	if (!ram_is_special(address) || (rule_flags & RAM_RULE_PRIVATE))
 		return 0;
 	if (!(rule_flags & RAM_RULE_PRIVATE_RANGES))
 		return RAM_OPENING_PRIVATE;
-	range.prefixlen = 32 + 128;
-	range.port_be = RAM_HTONL(rule);
-	range.address[0] = address[0];
-	range.address[1] = address[1];
-	range.address[2] = address[2];
-	range.address[3] = address[3];
-	found = private_ranges.lookup(&range);
+	range->prefixlen = 32 + 128;
+	range->port_be = RAM_HTONL(rule);
+	range->address[0] = address[0];
+	range->address[1] = address[1];
+	range->address[2] = address[2];
+	range->address[3] = address[3];
+	found = private_ranges.lookup(range);
 	return found && found->rule ? 0 : RAM_OPENING_PRIVATE;
 }
 
@@ -51,50 +71,53 @@ static __always_inline u32 ram_opening_flags(const u32 *address, u32 rule, u32 r
 #define RAM_OPEN_FAILED 1
 #define RAM_OPEN_PRIVATE 2
 
-static __always_inline u32 ram_open(void *learned_here, struct ram_opening_key *key, u64 expires, u32 number)
+static __always_inline u32 ram_open(void *learned_here, struct ram_opening_key *key, u64 expires, u32 number,
+				    struct ram_room *room)
 {
 	struct ram_rule *rule = rules.lookup(&number);
-	struct ram_opening opening = {};
+	struct ram_opening *opening = &room->opening;
 	struct ram_opening *old;
 
 	if (!rule)
 		return RAM_OPEN_FAILED;
 	key->port_list = rule->port_list;
-	opening.expires_ns = expires;
-	opening.rule = number;
-	opening.flags = ram_opening_flags(key->address, number, rule->flags);
+	opening->expires_ns = expires;
+	/* Both at once, so that they leave one slot of the stack as any other step does. */
+	*(volatile u64 *)&opening->rule =
+		(u64)ram_opening_flags(key->address, number, rule->flags, &room->range) << 32 | number;
 	old = ram_map_lookup(learned_here, key);
 	if (old && !(old->flags & RAM_OPENING_PRIVATE)) {
 		/* What one rule opened is not shut by another one that would not have. */
-		if (opening.flags)
+		if (opening->flags)
 			return RAM_OPEN_PRIVATE;
 		if (old->expires_ns >= expires)
 			return 0;
 	}
-	if (ram_map_update(learned_here, key, &opening, 0 /* BPF_ANY */))
+	if (ram_map_update(learned_here, key, opening, 0 /* BPF_ANY */))
 		return RAM_OPEN_FAILED;
-	return opening.flags ? RAM_OPEN_PRIVATE : 0;
+	return opening->flags ? RAM_OPEN_PRIVATE : 0;
 }
 
 /*
  * Remembers that an allowed name leads to another one, which may be asked for in a query of its own. What is
  * known already of the same rule is not made shorter.
  */
-static __always_inline u32 ram_remember_alias(u32 scope, u64 identity, u64 expires, u32 rule, u32 depth)
+static __always_inline u32 ram_remember_alias(u32 scope, u64 identity, u64 expires, u32 rule, u32 depth,
+					      struct ram_room *room)
 {
 	void *aliases_here = aliases.lookup(&scope);
-	struct ram_alias alias = {};
+	struct ram_alias *alias = &room->alias;
 	struct ram_alias *old;
 
+	room->identity = identity;
 	if (!aliases_here || depth >= RAM_ALIAS_DEPTH_MAX)
 		return 0;
-	old = ram_map_lookup(aliases_here, &identity);
+	old = ram_map_lookup(aliases_here, &room->identity);
 	if (old && old->rule == rule && old->expires_ns >= expires)
 		return 1;
-	alias.expires_ns = expires;
-	alias.rule = rule;
-	alias.depth = depth + 1;
-	return ram_map_update(aliases_here, &identity, &alias, 0) == 0;
+	alias->expires_ns = expires;
+	*(volatile u64 *)&alias->rule = (u64)(depth + 1) << 32 | rule;
+	return ram_map_update(aliases_here, &room->identity, alias, 0) == 0;
 }
 
 #endif

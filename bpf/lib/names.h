@@ -17,6 +17,7 @@
 
 #include "lib/arithmetic.h"
 #include "lib/dns.h"
+#include "lib/loops.h"
 
 #define RAM_HASH_PRIME 0x7fffffffULL
 
@@ -44,10 +45,10 @@ static __always_inline int ram_walk_name(struct __sk_buff *skb, struct ram_confi
 	    s3 = ram_forget64(cfg, 0);
 	u32 labels = ram_forget(cfg, 0);
 	u32 at = ram_forget(cfg, 0);
-	int i;
+	u32 i;
 
 	name->offset = offset;
-	for (i = 0; i <= RAM_LABELS_MAX; i++) {
+	RAM_TURNS(i, cfg, RAM_LABELS_MAX + 1) {
 		u64 bit, word;
 		u8 length;
 
@@ -116,9 +117,9 @@ static __always_inline int ram_match_name(struct __sk_buff *skb, struct ram_conf
 	u32 depths = ram_forget(cfg, cfg->suffix_depths);
 	u64 word = 0, starts = 0;
 	struct ram_state *state;
-	int i;
+	u32 i;
 
-	for (i = 0; i < RAM_NAME_MAX; i++) {
+	RAM_TURNS(i, cfg, RAM_NAME_MAX) {
 		u64 symbol, byte, at;
 
 		if (i >= name->length)

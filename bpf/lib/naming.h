@@ -10,6 +10,7 @@
 #include "lib/hostname.h"
 #include "lib/http.h"
 #include "lib/learn.h"
+#include "lib/loops.h"
 #include "lib/outgoing.h"
 #include "lib/tls.h"
 
@@ -175,16 +176,17 @@ static __always_inline int ram_read_on(struct __sk_buff *skb, struct ram_beginni
 int ram_hello(struct __sk_buff *skb)
 {
 	struct ram_beginning *draft = ram_take_draft(skb);
-	int step;
+	struct ram_config *cfg = ram_config();
+	u32 step;
 
-	if (!draft)
+	if (!draft || !cfg)
 		return RAM_DROP;
 	if (draft->part == RAM_HELLO_NEW) {
 		ram_expect_message(draft, RAM_HELLO_MESSAGE, 0);
 		draft->hello = draft->inner;
 	}
 	draft->outcome = draft->outcome == RAM_READ_NAME ? ram_read_on_behind_name(draft) : RAM_READ_ON;
-	for (step = 0; step < RAM_HELLO_STEPS; step++) {
+	RAM_TURNS(step, cfg, RAM_HELLO_STEPS) {
 		if (draft->outcome != RAM_READ_ON)
 			break;
 		draft->outcome = ram_step_tls(draft);
@@ -195,12 +197,13 @@ int ram_hello(struct __sk_buff *skb)
 int ram_request(struct __sk_buff *skb)
 {
 	struct ram_beginning *draft = ram_take_draft(skb);
-	int step;
+	struct ram_config *cfg = ram_config();
+	u32 step;
 
-	if (!draft)
+	if (!draft || !cfg)
 		return RAM_DROP;
 	draft->outcome = RAM_READ_ON;
-	for (step = 0; step < RAM_REQUEST_STEPS; step++) {
+	RAM_TURNS(step, cfg, RAM_REQUEST_STEPS) {
 		draft->outcome = ram_step_request(draft);
 		if (draft->outcome != RAM_READ_ON)
 			break;
@@ -222,12 +225,13 @@ static __always_inline bool ram_is_allowed_here(const struct ram_packet *p, cons
 						u32 number)
 {
 	struct ram_rule *rule = rules.lookup(&number);
+	struct ram_range_key range;
 
 	if (!number || !rule || (rule->flags & (RAM_RULE_DENY | RAM_RULE_PROXY)))
 		return false;
 	if (!ram_has_port(rule, ram_port_of_target(p, draft)))
 		return false;
-	return draft->tunnel_port || !ram_opening_flags(p->destination, number, rule->flags);
+	return draft->tunnel_port || !ram_opening_flags(p->destination, number, rule->flags, &range);
 }
 
 /* Whether a rule refuses it where all else passes. */

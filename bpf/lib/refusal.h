@@ -11,6 +11,7 @@
 #include "lib/checksum.h"
 #include "lib/dns.h"
 #include "lib/leave.h"
+#include "lib/loops.h"
 #include "lib/scope.h"
 
 #define RAM_TTL 64
@@ -256,9 +257,9 @@ static __always_inline int ram_sum_bytes(struct __sk_buff *skb, struct ram_confi
 					 u64 *sum)
 {
 	u32 at = ram_forget(cfg, offset);
-	int i;
+	u32 i;
 
-	for (i = 0; i < (RAM_DNS_HEADER + RAM_NAME_MAX + 4 + 32) / RAM_CHECKSUM_STEP + 1; i++) {
+	RAM_TURNS(i, cfg, (RAM_DNS_HEADER + RAM_NAME_MAX + 4 + 32) / RAM_CHECKSUM_STEP + 1) {
 		u8 chunk[RAM_CHECKSUM_STEP] = {};
 		u64 size = RAM_CHECKSUM_STEP;
 

@@ -12,6 +12,7 @@
 
 #include "lib/arithmetic.h"
 #include "lib/endian.h"
+#include "lib/loops.h"
 #include "lib/maps.h"
 
 #define RAM_PORT_DNS 53
@@ -63,7 +64,7 @@ static __always_inline void ram_find_openings(struct ram_config *cfg, const stru
 	if (!learned_here)
 		return;
 	__builtin_memcpy(key.address, request->remote.address, 16);
-	for (list = 0; list < RAM_PORT_LISTS_MAX; list++) {
+	RAM_TURNS(list, cfg, RAM_PORT_LISTS_MAX) {
 		u64 with_port = -(lists & 1);
 		struct ram_opening *opening;
 

@@ -10,6 +10,7 @@
 
 #include "lib/identity.h"
 #include "lib/l3l4.h"
+#include "lib/loops.h"
 
 #define RAM_FINGERPRINT_STEP 32
 
@@ -19,12 +20,12 @@ static __always_inline u64 ram_fingerprint(struct __sk_buff *skb, struct ram_con
 	u32 at = ram_forget(cfg, offset);
 	struct ram_sip sip;
 	u64 fingerprint;
-	int i;
+	u32 i;
 
 	ram_sip_start(&sip, cfg);
 	ram_sip_word(&sip, end - offset);
 	ram_sip_forget(&sip, cfg);
-	for (i = 0; i <= RAM_DATAGRAM_MAX / RAM_FINGERPRINT_STEP; i++) {
+	RAM_TURNS(i, cfg, RAM_DATAGRAM_MAX / RAM_FINGERPRINT_STEP + 1) {
 		u64 word[RAM_FINGERPRINT_STEP / 8] = {};
 		u64 size = RAM_FINGERPRINT_STEP;
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ram_ebpf.dataplane import cache, features, programs
+from ram_ebpf.dataplane import programs
+from ram_ebpf.dataplane.compiled import Compiled
 from ram_ebpf.dataplane.maps import Map, create_maps
 from ram_ebpf.dataplane.programs import DEVICE_PROGRAMS
 from ram_ebpf.dataplane.scope_maps import DEVICE_MAPS
@@ -22,18 +23,16 @@ class DeviceSide:
     """
 
     def __init__(self, shared: Mapping[str, Map], cache_directory: Path) -> None:
-        self.bytecode, self.from_cache = cache.load_or_compile(
-            DEVICE_PROGRAMS.source, features.compiler_flags(), cache_directory
-        )
+        self.compiled = Compiled(DEVICE_PROGRAMS.source, cache_directory)
         own = {
             name: shape
-            for name, shape in self.bytecode.maps.items()
+            for name, shape in self.compiled.maps.items()
             if name not in shared or shape.type == MapType.PROG_ARRAY
         }
         self._own = create_maps(own, {}, DEVICE_MAPS)
         self.maps: dict[str, Map] = {**shared, **self._own}
         try:
-            self.programs = programs.load_shared(DEVICE_PROGRAMS, self.bytecode, self.maps)
+            self.programs = programs.load_shared(DEVICE_PROGRAMS, self.compiled, self.maps)
         except BaseException:
             self._close_maps(shared_too=True)
             raise

@@ -10,12 +10,16 @@ from ram_ebpf.dataplane.bytecode import MapShape
 from ram_ebpf.dataplane.maps import Map
 from ram_ebpf.dataplane.syscall import AttachType, Helper, MapType, ProgramType
 
+MAY_GOTO = "-DRAM_HAVE_MAY_GOTO"
+
 _CALL = 0x85
 _EXIT = 0x95
 _REFUSALS = ("unknown func", "invalid func", "cannot use helper")
 
 _LOG_SIZE = 64 << 10  # bytes, for two instructions
 
+# Until may_goto ends the loop: it jumps over the jump back to itself.
+_LOOP = syscall.instructions((0xB7, 0, 0, 0, 1), (0xE5, 0, 0, 1, 0), (0x05, 0, 0, -2, 0), (_EXIT, 0, 0, 0, 0))
 _RETURN_1 = syscall.instructions((0xB7, 0, 0, 0, 1), (_EXIT, 0, 0, 0, 0))
 # Sizes of key and value, entries and flags of those types that want others (kernel/bpf/*.c).
 _SMALL_MAPS = {
@@ -73,8 +77,21 @@ def has_boot_time() -> bool:
 
 
 @lru_cache(maxsize=1)
+def has_may_goto() -> bool:
+    """Whether programs may have loops whose end the verifier does not see (Linux 6.9)."""
+    try:
+        fd, _ = syscall.program_load(
+            "ram_probe", ProgramType.CGROUP_SKB, _LOOP, AttachType.INET_EGRESS, log_size=_LOG_SIZE
+        )
+    except syscall.VerifierError:
+        return False
+    os.close(fd)
+    return True
+
+
+@lru_cache(maxsize=1)
 def compiler_flags() -> tuple[str, ...]:
-    """Macros for the C sources, by what the connect hooks of this kernel may call."""
+    """Macros for the C sources, by what this kernel has and its connect hooks may call."""
 
     def connect_hook_has(helper: Helper) -> bool:
         return has_helper(ProgramType.CGROUP_SOCK_ADDR, AttachType.INET4_CONNECT, helper)
@@ -88,4 +105,6 @@ def compiler_flags() -> tuple[str, ...]:
         flags.append("-DRAM_HAVE_SOCK_ADDR_TASK")
     if connect_hook_has(Helper.GET_CURRENT_CGROUP_ID):
         flags.append("-DRAM_HAVE_SOCK_ADDR_CGROUP_ID")
+    if has_may_goto():
+        flags.append(MAY_GOTO)
     return tuple(flags)

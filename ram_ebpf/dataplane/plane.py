@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from pathlib import Path
 
-from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, features, trusted
+from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, trusted
 from ram_ebpf.dataplane.answering import Answering
 from ram_ebpf.dataplane.bridges import Bridges, choose_mark
+from ram_ebpf.dataplane.compiled import Compiled
 from ram_ebpf.dataplane.devices import Attachment, Device
 from ram_ebpf.dataplane.heritage import Heritage, Translation
 from ram_ebpf.dataplane.maps import raise_memlock_limit
@@ -105,9 +106,8 @@ class Plane:
         """
         raise_memlock_limit()
         self._multipliers = multipliers or draw_multipliers()
-        bytecode, self.from_cache = cache.load_or_compile(
-            CGROUP_PROGRAMS.source, features.compiler_flags(), cache_directory
-        )
+        compiled = Compiled(CGROUP_PROGRAMS.source, cache_directory)
+        self.from_cache = compiled.from_cache
         self._remains = Remains()
         newest = self._remains.newest
         # What was learned of names is known by this secret, so it is kept together with that.
@@ -122,7 +122,7 @@ class Plane:
             else {name: newest.maps[name] for name in _GONE_ON_WITH if name in newest.maps}
         )
         generation = _generation(0 if newest is None else newest.config.generation)
-        self._common = Common(bytecode, secret, cache_directory, map_sizes or {}, generation, there)
+        self._common = Common(compiled, secret, cache_directory, map_sizes or {}, generation, there)
         self._settings = settings
         self._flags = abi.ConfigFlag(0)
         self._scopes: dict[int, Scope] = {}

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ram_ebpf.dataplane import abi, syscall
-from ram_ebpf.dataplane.bytecode import Bytecode
+from ram_ebpf.dataplane.bytecode import Program
+from ram_ebpf.dataplane.compiled import Compiled
 from ram_ebpf.dataplane.maps import Map
 from ram_ebpf.dataplane.syscall import AttachType, ProgramType
 
@@ -133,8 +134,9 @@ DEVICE_PROGRAMS = ProgramSet(
 PROGRAM_SETS = (CGROUP_PROGRAMS, DEVICE_PROGRAMS)
 
 
-# What takes the verifier longest, as measured with Linux 6.18. Last, one processor would verify it alone.
-_SLOWEST = ("ram_name", "ram_hints", "ram_query_rule", "ram_request")
+# What takes the verifier longest, as measured with Linux 6.18: with may_goto the first three, without all
+# others. Last, one processor would verify it alone.
+_SLOWEST = ("ram_hints", "ram_answers", "ram_egress", "ram_name", "ram_query_rule", "ram_request")
 
 
 def _slowest_first(hook: Hook) -> int:
@@ -147,12 +149,14 @@ class Programs:
     def __init__(self) -> None:
         self.fds: dict[str, int] = {}
 
-    def load(self, hook: Hook, bytecode: Bytecode, maps: Mapping[str, int]) -> None:
+    def load(self, hook: Hook, compiled: Compiled, maps: Mapping[str, int]) -> None:
         """Loads one. Raises syscall.VerifierError with the kernel's log."""
-        code = bytecode.programs[hook.function].with_maps(maps)
-        self.fds[hook.function], _ = syscall.program_load(
-            hook.object_name, hook.program_type, code, hook.attach_type
-        )
+
+        def attempt(program: Program) -> int:
+            code = program.with_maps(maps)
+            return syscall.program_load(hook.object_name, hook.program_type, code, hook.attach_type)[0]
+
+        self.fds[hook.function] = compiled.load(hook.function, attempt)
 
     def close(self) -> None:
         """Gives the descriptors back."""
@@ -160,13 +164,13 @@ class Programs:
         self.fds.clear()
 
 
-def _load_all(hooks: Sequence[Hook], bytecode: Bytecode, maps: Mapping[str, int]) -> Programs:
+def _load_all(hooks: Sequence[Hook], compiled: Compiled, maps: Mapping[str, int]) -> Programs:
     """All of them or none, side by side: the verifier takes its time, and runs without a lock."""
     programs = Programs()
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(
-                pool.map(lambda hook: programs.load(hook, bytecode, maps), sorted(hooks, key=_slowest_first))
+                pool.map(lambda hook: programs.load(hook, compiled, maps), sorted(hooks, key=_slowest_first))
             )
     except BaseException:
         programs.close()
@@ -174,11 +178,11 @@ def _load_all(hooks: Sequence[Hook], bytecode: Bytecode, maps: Mapping[str, int]
     return programs
 
 
-def load_shared(programs: ProgramSet, bytecode: Bytecode, maps: Mapping[str, Map]) -> Programs:
+def load_shared(programs: ProgramSet, compiled: Compiled, maps: Mapping[str, Map]) -> Programs:
     """Loads what all scopes share, and puts it into the arrays."""
     fds = {name: item.fd for name, item in maps.items()}
     hooks = [*(shared.hook for shared in programs.shared), *programs.others]
-    loaded = _load_all(hooks, bytecode, fds)
+    loaded = _load_all(hooks, compiled, fds)
     try:
         for shared in programs.shared:
             fd = loaded.fds[shared.hook.function]
@@ -190,8 +194,8 @@ def load_shared(programs: ProgramSet, bytecode: Bytecode, maps: Mapping[str, Map
 
 
 def load_attached(
-    hooks: Sequence[Hook], bytecode: Bytecode, maps: Mapping[str, Map], myself: Map
+    hooks: Sequence[Hook], compiled: Compiled, maps: Mapping[str, Map], myself: Map
 ) -> Programs:
     """Loads what is attached for one scope. `myself` tells these programs where they are."""
     fds = {name: item.fd for name, item in maps.items()} | {"scope_self": myself.fd}
-    return _load_all(hooks, bytecode, fds)
+    return _load_all(hooks, compiled, fds)

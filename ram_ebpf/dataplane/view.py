@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ram_ebpf.dataplane import abi, clock, programs
-from ram_ebpf.dataplane.bytecode import Bytecode
 from ram_ebpf.dataplane.clock import NANOSECONDS
+from ram_ebpf.dataplane.compiled import Compiled
 from ram_ebpf.dataplane.device_side import COMMON, DeviceSide
 from ram_ebpf.dataplane.heritage import Translation
 from ram_ebpf.dataplane.maps import Map, create_maps
@@ -57,7 +57,7 @@ class Common:
     `generation`: of the view that is opened next. `there`: maps of an earlier instance to go on with.
     """
 
-    bytecode: Bytecode
+    compiled: Compiled
     secret: tuple[int, int]
     cache_directory: Path
     map_sizes: Mapping[str, int]
@@ -97,14 +97,14 @@ class View:
         try:
             self._fill()
             started = time.monotonic()
-            self.programs = programs.load_shared(CGROUP_PROGRAMS, common.bytecode, self.maps)
+            self.programs = programs.load_shared(CGROUP_PROGRAMS, common.compiled, self.maps)
             self.load_seconds = time.monotonic() - started
         except BaseException:
             self._close_maps()
             raise
 
     def _create_maps(self) -> dict[str, Map]:
-        shapes = self._common.bytecode.maps
+        shapes = self._common.compiled.maps
         sizes = self.tables.entries()
         if self.posture is abi.Posture.REGISTRIES:
             sizes["names"] += _SPARE_NAMES
@@ -209,7 +209,7 @@ class View:
     def load_for_cgroups(self, scope: ScopeMaps, depth: int) -> Programs:
         """What is attached to the cgroups of a scope that are so deep in the hierarchy."""
         with contextlib.closing(place_map(scope.number, depth << abi.DEPTH_SHIFT)) as myself:
-            return programs.load_attached(CGROUP_PROGRAMS.attached, self._common.bytecode, self.maps, myself)
+            return programs.load_attached(CGROUP_PROGRAMS.attached, self._common.compiled, self.maps, myself)
 
     def load_for_devices(self, scope: ScopeMaps, flags: abi.PlaceFlag) -> Programs:
         """What is attached to the devices of a scope that are of one kind."""
@@ -226,13 +226,13 @@ class View:
         # What this host itself sends passes no bridge behind the device.
         mark = 0 if flags & abi.PlaceFlag.OWN_TRAFFIC else self._common.mark
         with contextlib.closing(place_map(scope.number, flags | mark << abi.MARK_SHIFT)) as myself:
-            return programs.load_attached(hooks, side.bytecode, side.maps, myself)
+            return programs.load_attached(hooks, side.compiled, side.maps, myself)
 
     def load_for_known(self) -> Programs:
         """What is attached to ports that are known and not governed."""
         side = self.device_side
         with contextlib.closing(place_map(0, self._common.mark << abi.MARK_SHIFT)) as myself:
-            return programs.load_attached(DEVICE_PROGRAMS.known, side.bytecode, side.maps, myself)
+            return programs.load_attached(DEVICE_PROGRAMS.known, side.compiled, side.maps, myself)
 
     def arrays(self) -> dict[str, Map]:
         """The arrays of programs, by names to pin them under."""
