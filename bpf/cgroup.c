@@ -104,7 +104,8 @@ static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_r
 		return 1;
 	request->scope = place & RAM_SCOPE_MASK;
 	request->protocol = ctx->protocol;
-	reason = ram_reason_for(cfg, request, &rule);
+	reason = ram_forget(cfg, ram_reason_for(cfg, request, &rule));
+	rule = ram_forget(cfg, rule);
 	if (ram_may_be_own(cfg, reason) && own_sockets.lookup(&cookie))
 		reason = RAM_REASON_ALLOWED_OWN;
 	if (!connecting && ram_is_denied(reason) && ram_is_local_resolver_socket(ctx, hook))

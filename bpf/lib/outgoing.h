@@ -126,7 +126,8 @@ static __always_inline u32 ram_egress_reason(struct __sk_buff *skb, struct ram_c
 	request.remote.port = p->destination_port;
 	request.protocol = p->protocol;
 	request.scope = scope;
-	reason = ram_reason_for(cfg, &request, rule);
+	reason = ram_forget(cfg, ram_reason_for(cfg, &request, rule));
+	*rule = ram_forget(cfg, *rule);
 	if (ram_may_be_own(cfg, reason)) {
 		u64 cookie = bpf_get_socket_cookie(skb);
 
@@ -172,7 +173,8 @@ int ram_egress(struct __sk_buff *skb)
 
 	if (!cfg)
 		return RAM_PASS;
-	reason = ram_egress_reason(skb, cfg, &p, scope, &rule);
+	reason = ram_forget(cfg, ram_egress_reason(skb, cfg, &p, scope, &rule));
+	rule = ram_forget(cfg, rule);
 	if (reason == RAM_REASON_ALLOWED_RESOLVER && p.payload_offset < p.end) {
 		egress_programs.call(skb, RAM_EGRESS_PROGRAM_QUERY);
 		/* A call that succeeds does not return. */

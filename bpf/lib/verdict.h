@@ -249,8 +249,10 @@ static __always_inline bool ram_is_denied(u32 reason)
 static __always_inline u32 ram_reason_for(struct ram_config *cfg, const struct ram_request *request,
 					  u32 *rule)
 {
-	u32 reason = ram_strict_reason(cfg, request, rule);
+	/* Forgotten, as what follows would be walked once for each reason that there may be. */
+	u32 reason = ram_forget(cfg, ram_strict_reason(cfg, request, rule));
 
+	*rule = ram_forget(cfg, *rule);
 	if (cfg->posture == RAM_POSTURE_STRICT) {
 		/*
 		 * In QUIC a connection says its name under keys of its own (RFC 9001 5.2), and no client of a
