@@ -26,7 +26,7 @@
 #define RAM_SOCK_DGRAM 2
 
 /* On the cgroup of a resolver of this host, whether or not that is governed. Never refuses. */
-int ram_witness(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_witness(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	struct ram_packet p = {};
@@ -40,7 +40,7 @@ int ram_witness(struct __sk_buff *skb)
 
 /* What is attached to a scope: it knows the scope's number, and leaves the rest to programs that all share.
  */
-int ram_scope_ingress(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_scope_ingress(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	u32 place = ram_place_of_program();
@@ -52,7 +52,7 @@ int ram_scope_ingress(struct __sk_buff *skb)
 	return 1;
 }
 
-int ram_scope_egress(struct __sk_buff *skb)
+RAM_SECOND_HALF int ram_scope_egress(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	u32 place = ram_place_of_program();
@@ -169,22 +169,22 @@ static __always_inline int ram_sock_addr6(struct bpf_sock_addr *ctx, u32 hook)
 	return ram_sock_addr(ctx, &request, hook);
 }
 
-int ram_connect4(struct bpf_sock_addr *ctx)
+RAM_FIRST_HALF int ram_connect4(struct bpf_sock_addr *ctx)
 {
 	return ram_sock_addr4(ctx, RAM_HOOK_INET4_CONNECT);
 }
 
-int ram_connect6(struct bpf_sock_addr *ctx)
+RAM_FIRST_HALF int ram_connect6(struct bpf_sock_addr *ctx)
 {
 	return ram_sock_addr6(ctx, RAM_HOOK_INET6_CONNECT);
 }
 
-int ram_sendmsg4(struct bpf_sock_addr *ctx)
+RAM_FIRST_HALF int ram_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	return ram_sock_addr4(ctx, RAM_HOOK_UDP4_SENDMSG);
 }
 
-int ram_sendmsg6(struct bpf_sock_addr *ctx)
+RAM_FIRST_HALF int ram_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	return ram_sock_addr6(ctx, RAM_HOOK_UDP6_SENDMSG);
 }

@@ -24,20 +24,20 @@
  * ports that it knows mark what they pass, in a field that the kernel carries from the port to the bridge
  * (__sk_buff's tc_index). The mark is a random number, so that nobody behind a new port can write it.
  */
-int ram_device_known(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_device_known(struct __sk_buff *skb)
 {
 	skb->tc_index = ram_place_of_program() >> RAM_MARK_SHIFT;
 	return RAM_PASS;
 }
 
-int ram_device_incoming(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_device_incoming(struct __sk_buff *skb)
 {
 	skb->cb[RAM_CB_SCOPE] = ram_place_of_program() & RAM_PLACE_MASK;
 	ingress_programs.call(skb, RAM_INGRESS_PROGRAM_MAIN);
 	return RAM_PASS;
 }
 
-int ram_device_outgoing(struct __sk_buff *skb)
+RAM_SECOND_HALF int ram_device_outgoing(struct __sk_buff *skb)
 {
 	u32 place = ram_place_of_program();
 	u32 mark = place >> RAM_MARK_SHIFT;

@@ -46,7 +46,7 @@ static __always_inline int ram_conclude(struct __sk_buff *skb, u32 reason, u32 r
 	return RAM_PASS;
 }
 
-int ram_tell(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_tell(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	struct ram_event event = {};
@@ -70,7 +70,7 @@ int ram_tell(struct __sk_buff *skb)
 	return RAM_PASS;
 }
 
-int ram_ingress(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_ingress(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	struct ram_packet p = {};
@@ -141,12 +141,12 @@ static __always_inline int ram_learn_reply(struct __sk_buff *skb, bool hints)
 	return ram_conclude(skb, reason, skb->cb[RAM_CB_RULE]);
 }
 
-int ram_answers(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_answers(struct __sk_buff *skb)
 {
 	return ram_learn_reply(skb, false);
 }
 
-int ram_hints(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_hints(struct __sk_buff *skb)
 {
 	return ram_learn_reply(skb, true);
 }

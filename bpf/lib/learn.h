@@ -22,10 +22,12 @@ struct ram_room {
 		struct {
 			struct ram_opening opening;
 			struct ram_range_key range;
+			u64 number; /* of a rule */
 		};
 		struct {
 			struct ram_alias alias;
 			u64 identity;
+			u64 scope;
 		};
 	};
 };
@@ -74,10 +76,12 @@ static __always_inline u32 ram_opening_flags(const u32 *address, u32 rule, u32 r
 static __always_inline u32 ram_open(void *learned_here, struct ram_opening_key *key, u64 expires, u32 number,
 				    struct ram_room *room)
 {
-	struct ram_rule *rule = rules.lookup(&number);
 	struct ram_opening *opening = &room->opening;
 	struct ram_opening *old;
+	struct ram_rule *rule;
 
+	room->number = number;
+	rule = rules.lookup((u32 *)&room->number);
 	if (!rule)
 		return RAM_OPEN_FAILED;
 	key->port_list = rule->port_list;
@@ -105,11 +109,13 @@ static __always_inline u32 ram_open(void *learned_here, struct ram_opening_key *
 static __always_inline u32 ram_remember_alias(u32 scope, u64 identity, u64 expires, u32 rule, u32 depth,
 					      struct ram_room *room)
 {
-	void *aliases_here = aliases.lookup(&scope);
 	struct ram_alias *alias = &room->alias;
 	struct ram_alias *old;
+	void *aliases_here;
 
 	room->identity = identity;
+	room->scope = scope;
+	aliases_here = aliases.lookup((u32 *)&room->scope);
 	if (!aliases_here || depth >= RAM_ALIAS_DEPTH_MAX)
 		return 0;
 	old = ram_map_lookup(aliases_here, &room->identity);

@@ -10,6 +10,7 @@
 #define RAM_MAPS_H
 
 #include "abi.h"
+#include "lib/halves.h"
 
 BPF_ARRAY(config, struct ram_config, 1);
 BPF_F_TABLE("hash", struct ram_suffix_key, struct ram_suffix, names, 1024, 0);

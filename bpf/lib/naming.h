@@ -87,7 +87,7 @@ static __always_inline bool ram_may_be_forgotten(const struct ram_connection *co
 	return ram_is_paused(connection) && offset == held;
 }
 
-int ram_beginning(struct __sk_buff *skb)
+RAM_SECOND_HALF int ram_beginning(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	u32 scope = ram_scope_of(skb), start, held, offset, size, again;
@@ -173,7 +173,7 @@ static __always_inline int ram_read_on(struct __sk_buff *skb, struct ram_beginni
 	return RAM_DROP;
 }
 
-int ram_hello(struct __sk_buff *skb)
+RAM_SECOND_HALF int ram_hello(struct __sk_buff *skb)
 {
 	struct ram_beginning *draft = ram_take_draft(skb);
 	struct ram_config *cfg = ram_config();
@@ -194,7 +194,7 @@ int ram_hello(struct __sk_buff *skb)
 	return ram_read_on(skb, draft);
 }
 
-int ram_request(struct __sk_buff *skb)
+RAM_SECOND_HALF int ram_request(struct __sk_buff *skb)
 {
 	struct ram_beginning *draft = ram_take_draft(skb);
 	struct ram_config *cfg = ram_config();
@@ -335,7 +335,7 @@ static __always_inline void ram_tell_beginning(struct __sk_buff *skb, const stru
 	questions.perf_submit(skb, event, sizeof(*event) + sizeof(draft->flow) + size);
 }
 
-int ram_name(struct __sk_buff *skb)
+RAM_SECOND_HALF int ram_name(struct __sk_buff *skb)
 {
 	struct ram_beginning *draft = ram_take_draft(skb);
 	struct ram_config *cfg = ram_config();

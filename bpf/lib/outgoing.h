@@ -164,7 +164,7 @@ static __always_inline u32 ram_reason_to_count(struct __sk_buff *skb, u32 verdic
 									 : reason;
 }
 
-int ram_egress(struct __sk_buff *skb)
+RAM_SECOND_HALF int ram_egress(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	struct ram_packet p = {};
@@ -214,7 +214,7 @@ static __always_inline void ram_hand_over_query(struct __sk_buff *skb, const str
 	ram_tell_query(skb, p, scope, rule, ram_hold_replies(p, scope));
 }
 
-int ram_query(struct __sk_buff *skb)
+RAM_SECOND_HALF int ram_query(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	struct ram_asked asked = {};
@@ -247,7 +247,7 @@ int ram_query(struct __sk_buff *skb)
 	return ram_conclude_query(skb, cfg, &p, scope, RAM_REASON_ALLOWED_RESOLVER);
 }
 
-int ram_query_rule(struct __sk_buff *skb)
+RAM_SECOND_HALF int ram_query_rule(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	u32 reason = RAM_REASON_ALLOWED_RESOLVER;

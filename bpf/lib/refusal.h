@@ -219,7 +219,7 @@ static __always_inline bool ram_may_prohibit(const struct ram_packet *p)
 	return (RAM_NTOHL(p->destination[0]) >> 24) != 0xff;
 }
 
-int ram_refuse(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_refuse(struct __sk_buff *skb)
 {
 	u32 reason = skb->cb[RAM_CB_TICKET];
 	struct ram_config *cfg = ram_config();
@@ -280,7 +280,7 @@ static __always_inline int ram_sum_bytes(struct __sk_buff *skb, struct ram_confi
 }
 
 /* Makes a query into its refusal: the header, the question, and OPT if the query had that. */
-int ram_refuse_query(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_refuse_query(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	struct ram_question question = {};

@@ -2,7 +2,7 @@
 
 bcc keeps an LLVM of more than 100 MB in the process, so `compile_source` starts this module as a program;
 the child writes bytecode to its standard output and ends. It has no network, ends with its parent at the
-latest, and is not waited for for ever.
+latest, and is not waited for for ever. There may be two of it, each with half of the programs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ram_ebpf import own_process
@@ -75,7 +76,20 @@ def bcc_version() -> str:
 
 
 def compile_source(name: str, flags: Sequence[str]) -> Bytecode:
-    """Compiles bpf/`name` in a child process, for PATIENCE seconds at most. Raises CompileError."""
+    """Compiles bpf/`name` in child processes, for PATIENCE seconds at most. Raises CompileError.
+
+    In two halves (bpf/lib/halves.h) where there is more than one processor.
+    """
+    halves = [()] if len(os.sched_getaffinity(0)) < 2 else [("-DRAM_HALF=1",), ("-DRAM_HALF=2",)]
+    with ThreadPoolExecutor(len(halves)) as pool:
+        made = list(pool.map(lambda half: _compile_in_child(name, (*flags, *half)), halves))
+    return Bytecode(
+        {function: program for one in made for function, program in one.programs.items()},
+        {table: shape for one in made for table, shape in one.maps.items()},
+    )
+
+
+def _compile_in_child(name: str, flags: Sequence[str]) -> Bytecode:
     try:
         result = subprocess.run(
             own_process.command("ram_ebpf.dataplane.compiler", name, *(f"--flag={flag}" for flag in flags)),
