@@ -14,10 +14,11 @@ import pickle
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import BinaryIO
 
 from ram_ebpf import own_process
-from ram_ebpf.daemon import last_good
+from ram_ebpf.daemon import kept_reading, last_good, upgrade
 from ram_ebpf.daemon.reading import Read, Wanted
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.policy.catalogue import load_catalogue
@@ -41,6 +42,7 @@ class Reading:
         self._remarks: tuple[str, ...] = ()
         self._wanted = wanted
         self._policy, made = self._load()
+        self._asked: dict[Terms, RuleSet] = {}
         # The daemon knows registries of scopes by their marks.
         self._made = {
             Terms.of(EnforcedScope.of(scope), index): made[Terms.of(scope)]
@@ -78,6 +80,7 @@ class Reading:
     def _with_rules(self, policy: Policy) -> tuple[Policy, dict[Terms, RuleSet]]:
         return policy, rules_of_scopes(policy, self._catalogue)
 
+    @cached_property
     def read(self) -> Read:
         """What the daemon is told."""
         policy = EnforcedPolicy.of(self._policy)
@@ -91,10 +94,12 @@ class Reading:
         return Read(policy, load_encrypted_resolvers().known, self._remarks, problem)
 
     def rules(self, terms: Sequence[Terms]) -> list[RuleSet]:
-        """Under each of these. Raises PolicyErrors."""
+        """Under each of these, which are kept with those before. Raises PolicyErrors."""
         for each in terms:
             if each not in self._made:
                 self._made[each] = rules_of(self._policy, self._catalogue, each)
+            self._asked[each] = self._made[each]
+        kept_reading.keep(self._wanted, self.read, self._asked)
         return [self._made[each] for each in terms]
 
 
@@ -106,7 +111,7 @@ def answers(requests: Iterator[object]) -> Iterator[object]:
         if wanted.directory is not None:
             os.chdir(wanted.directory)
         reading = Reading(wanted)
-        yield reading.read()
+        yield reading.read
     except PolicyErrors as errors:
         yield errors
         return
@@ -129,6 +134,7 @@ def _requests(source: BinaryIO) -> Iterator[object]:
 def main() -> None:
     """Answers until its input ends, or whoever has started it does."""
     own_process.end_with_parent()
+    upgrade.remember_start()
     gc.disable()  # it makes much, and ends soon
     for answer in answers(_requests(sys.stdin.buffer)):
         pickle.dump(answer, sys.stdout.buffer, pickle.HIGHEST_PROTOCOL)

@@ -38,14 +38,16 @@ class ReaderError(RuntimeError):
 class Wanted:
     """What is to be read. `file`: None for the built-in policy. `scopes`: of the command line, instead of the
     policy's; `posture`: of these. `or_last_good`: if the file is wrong, the policy that was enforced last.
-    `last_good_first`: that one anyway, if there is one that can be used. `directory`: what the path of
-    the file is relative to; None: nothing."""
+    `last_good_first`: that one anyway, if there is one that can be used. `keep`: what is read is kept for
+    the next start; see kept_reading.py. `directory`: what the path of the file is relative to; None:
+    nothing."""
 
     file: str | None
     scopes: tuple[str, ...] = ()
     posture: Posture | None = None
     or_last_good: bool = False
     last_good_first: bool = False
+    keep: bool = False
     directory: str | None = field(init=False)
 
     def __post_init__(self) -> None:

@@ -13,15 +13,20 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
 
-# What defines the classes that go from policy_process.py to the daemon and back, and what they mean. The
-# first one has the version.
+# What defines the classes that go from policy_process.py to the daemon and back, what they mean, and what
+# they are made from. The first one has the version.
 _EXCHANGED = (
     "__init__.py",
+    "daemon/kept_reading.py",
     "daemon/policy_process.py",
     "daemon/reading.py",
+    "dns/data",
+    "dns/encrypted.py",
     "dns/encrypted_names.py",
     "policy",
+    "policy/data",
     "scopes/cgroup.py",
+    "scopes/words.py",
 )
 
 
@@ -30,7 +35,7 @@ def files() -> list[Path]:
     found: list[Path] = []
     for name in _EXCHANGED:
         path = _PACKAGE / name
-        found += sorted(path.glob("*.py")) if path.is_dir() else [path]
+        found += sorted(path.glob("*.*")) if path.is_dir() else [path]
     return found
 
 
@@ -48,15 +53,16 @@ def _digest() -> bytes:
 
 
 @functools.cache
-def _digest_at_start() -> bytes:
+def digest_at_start() -> bytes:
+    """Of the files that this process runs, if remember_start() was called in time."""
     return _digest()
 
 
 def remember_start() -> None:
     """The files are those that this process runs. It is the first call that counts."""
-    _digest_at_start()
+    digest_at_start()
 
 
 def was_upgraded() -> bool:
     """Whether they have changed since. Takes a millisecond or two."""
-    return _digest() != _digest_at_start()
+    return _digest() != digest_at_start()
