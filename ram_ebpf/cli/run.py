@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ram_ebpf.collection import building_for_good
 from ram_ebpf.daemon.file_mark import FileMark, mark_of
+from ram_ebpf.daemon.kept_reading import KeptReading, open_reader
 from ram_ebpf.daemon.reading import PolicyReader, ReaderError, Wanted
 from ram_ebpf.dataplane.cache_directory import DEFAULT_DIRECTORY
 from ram_ebpf.policy.automaton import AutomatonTooLarge
@@ -26,6 +27,7 @@ from ram_ebpf.policy.terms import Terms
 
 if TYPE_CHECKING:
     from ram_ebpf.daemon.reloading import Loaded
+    from ram_ebpf.dataplane.groundwork import Ahead
     from ram_ebpf.policy.enforced import EnforcedPolicy
     from ram_ebpf.policy.ruleset import RuleSet
     from ram_ebpf.scopes.selection import Selection
@@ -110,7 +112,7 @@ def start(args: argparse.Namespace, leave: bool = False) -> int:
     # What the file becomes while it is read and compiled is a change.
     mark = None if args.policy is None else mark_of(Path(args.policy))
     try:
-        reader = PolicyReader(_wanted(args, or_last_good=True, last_good_first=leave))
+        reader = open_reader(_wanted(args, or_last_good=True, last_good_first=leave))
     except ReaderError as error:
         return _fail(os.EX_CONFIG, str(error))
     except OSError as error:
@@ -121,32 +123,38 @@ def start(args: argparse.Namespace, leave: bool = False) -> int:
         )
     with reader:
         # Meanwhile, as these take as long as reading a policy does.
-        if os.geteuid() == 0:
-            _compile_ahead(args.cache)
-        importlib.import_module("ram_ebpf.daemon.controller")
-        return _enforce(args, reader, mark, leave)
+        if os.geteuid() != 0:
+            return _enforce(args, reader, None, mark, leave)
+        from ram_ebpf.dataplane.groundwork import Ahead
+
+        with contextlib.closing(Ahead(args.cache)) as ground:
+            importlib.import_module("ram_ebpf.daemon.controller")
+            return _enforce(args, reader, ground, mark, leave)
 
 
-def _compile_ahead(directory: Path, for_devices: bool = False) -> None:
+def _compile_for_devices(directory: Path) -> None:
     """Begins to compile what is going to be wanted, where it is not kept from an earlier start."""
     from ram_ebpf.dataplane import cache, features
-    from ram_ebpf.dataplane.maps import raise_memlock_limit
-    from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS
+    from ram_ebpf.dataplane.programs import DEVICE_PROGRAMS
 
-    raise_memlock_limit()
-    source = (DEVICE_PROGRAMS if for_devices else CGROUP_PROGRAMS).source
     with contextlib.suppress(OSError):  # it is said where it is wanted
-        cache.compile_ahead(source, features.compiler_flags(), directory)
+        cache.compile_ahead(DEVICE_PROGRAMS.source, features.compiler_flags(), directory)
 
 
 def _wanted(args: argparse.Namespace, or_last_good: bool = False, last_good_first: bool = False) -> Wanted:
     """At a start a typing error must not leave a host without enforcement, so the policy that was enforced
     last is used then. At a reload what is enforced stays."""
     posture = Posture(args.posture) if args.posture else None
-    return Wanted(args.policy, tuple(args.scope), posture, or_last_good, last_good_first)
+    return Wanted(args.policy, tuple(args.scope), posture, or_last_good, last_good_first, keep=True)
 
 
-def _enforce(args: argparse.Namespace, reader: PolicyReader, mark: FileMark, leave: bool) -> int:
+def _enforce(
+    args: argparse.Namespace,
+    reader: PolicyReader | KeptReading,
+    ground: Ahead | None,
+    mark: FileMark,
+    leave: bool,
+) -> int:
     try:
         read = reader.read()
     except PolicyErrors as errors:
@@ -188,7 +196,7 @@ def _enforce(args: argparse.Namespace, reader: PolicyReader, mark: FileMark, lea
         return _fail(os.EX_UNAVAILABLE, "there is nothing to govern; name a scope with --scope cgroup:PATH")
     try:
         if selection.has_containers() or any(target.at_devices for target in selection.targets):
-            _compile_ahead(args.cache, for_devices=True)
+            _compile_for_devices(args.cache)
         rules, judged = _rules_for(selection, reader), _judged_by(policy, reader)
         reader.close()
         with building_for_good():
@@ -207,6 +215,7 @@ def _enforce(args: argparse.Namespace, reader: PolicyReader, mark: FileMark, lea
                 manager,
                 read.encrypted,
                 judged,
+                ground,
             )
         if leave:
             for directory in make_ahead(selection.targets, selection.cgroup_root or find_cgroup2_mount()):
@@ -245,12 +254,12 @@ def _place(
     return policy, select(policy.scopes, root, before)
 
 
-def _rules_for(selection: Selection, reader: PolicyReader) -> dict[Terms, RuleSet]:
+def _rules_for(selection: Selection, reader: PolicyReader | KeptReading) -> dict[Terms, RuleSet]:
     """Of what applies at the targets. Raises PolicyErrors."""
     return reader.rules(target.terms for target in selection.targets)
 
 
-def _judged_by(policy: EnforcedPolicy, reader: PolicyReader) -> dict[Terms, RuleSet]:
+def _judged_by(policy: EnforcedPolicy, reader: PolicyReader | KeptReading) -> dict[Terms, RuleSet]:
     """Of what Docker's requests are judged by, where they are. Raises PolicyErrors."""
     if not policy.docker.authorization:
         return {}

@@ -43,6 +43,7 @@ from ram_ebpf.daemon.waiting import Waiting
 from ram_ebpf.daemon.warnings import Warnings
 from ram_ebpf.dataplane.cache import DEFAULT_DIRECTORY
 from ram_ebpf.dataplane.events import EventSource
+from ram_ebpf.dataplane.groundwork import Ahead
 from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dns.encrypted_names import EncryptedNames
 from ram_ebpf.dns.resolvers import resolvers_of
@@ -98,12 +99,14 @@ class Controller:
         manager: ServiceManager | None = None,
         encrypted: EncryptedNames | None = None,
         judged: Mapping[Terms, RuleSet] | None = None,
+        ground: Ahead | None = None,
     ) -> None:
         """Loads everything and attaches nothing. Raises what Plane raises.
 
         `rules`: those that hold where these terms do; at least one. `load`: reads the policy again, for a
         reload; None: there will be none. It is called in another thread, and may raise anything. `manager`:
         who has started us. `encrypted`: resolvers by which names are resolved unseen. `judged`: as of Loaded.
+        `ground`: as of Plane, which somebody else has begun.
         """
         self._policy = policy
         self._manager = manager or ServiceManager()
@@ -124,6 +127,7 @@ class Controller:
             self._trust.resolvers,
             self._options.cache_directory,
             posture=posture_of(first),
+            ground=None if ground is None else ground.take(),
         )
         self._views = {first: self._plane.views[0]}
         try:

@@ -76,6 +76,11 @@ def _place(name: str, flags: Sequence[str], directory: Path) -> Path:
     return directory / f"{cache_key(name, flags)}.json"
 
 
+def is_kept(name: str, flags: Sequence[str], directory: Path = DEFAULT_DIRECTORY) -> bool:
+    """Whether the cache has something for bpf/`name`; whether that may be believed is another matter."""
+    return os.path.lexists(_place(name, flags, directory))
+
+
 def read_cached(name: str, flags: Sequence[str], directory: Path = DEFAULT_DIRECTORY) -> Bytecode | None:
     """The bytecode of bpf/`name`, if it is kept there and may be believed."""
     return _read(_place(name, flags, directory))
@@ -88,7 +93,7 @@ def compile_ahead(name: str, flags: Sequence[str], directory: Path = DEFAULT_DIR
     not wait for it.
     """
     place = _place(name, flags, directory)
-    if place in _under_way or os.path.lexists(place):  # whether that may be believed is seen there
+    if place in _under_way or os.path.lexists(place):
         return
     done: Future[Bytecode] = Future()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import socket
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,14 +14,12 @@ from pathlib import Path
 from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, trusted
 from ram_ebpf.dataplane.answering import Answering
 from ram_ebpf.dataplane.bridges import Bridges, choose_mark
-from ram_ebpf.dataplane.compiled import Compiled
 from ram_ebpf.dataplane.devices import Attachment, Device
+from ram_ebpf.dataplane.groundwork import Groundwork
 from ram_ebpf.dataplane.heritage import Heritage, Translation
-from ram_ebpf.dataplane.maps import raise_memlock_limit
 from ram_ebpf.dataplane.namehash import draw_multipliers
 from ram_ebpf.dataplane.pins import Pins
-from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, Programs
-from ram_ebpf.dataplane.remains import Remains
+from ram_ebpf.dataplane.programs import Programs
 from ram_ebpf.dataplane.resolver_cgroups import ResolverCgroups
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.scope_maps import TAUGHT, ScopeMaps, free_number
@@ -43,10 +40,6 @@ def _depth(cgroup: Path) -> int:
 
 def _is_nested(governed: set[Path]) -> bool:
     return any(parent in governed for cgroup in governed for parent in cgroup.parents)
-
-
-# Maps that are used on, as nobody can read them: what the kernel keeps with each socket.
-_GONE_ON_WITH = ("peers", "firsts")
 
 
 def _generation(before: int) -> int:
@@ -98,31 +91,19 @@ class Plane:
         map_sizes: Mapping[str, int] | None = None,
         multipliers: tuple[int, ...] | None = None,
         posture: abi.Posture = abi.Posture.STRICT,
+        ground: Groundwork | None = None,
     ) -> None:
         """Compiles (or takes from the cache), creates and fills the maps, loads. Attaches nothing.
 
-        `multipliers`: the secret of the name hash, for tests that want to know it. Raises CompileError,
-        VerifierError or OSError; nothing of ours is left in the kernel then.
+        `multipliers`: the secret of the name hash, for tests that want to know it. `ground`: as much of that
+        as was done before; it is ours from now on. Raises CompileError, VerifierError or OSError; nothing
+        of ours is left in the kernel then.
         """
-        raise_memlock_limit()
         self._multipliers = multipliers or draw_multipliers()
-        compiled = Compiled(CGROUP_PROGRAMS.source, cache_directory)
-        self.from_cache = compiled.from_cache
-        self._remains = Remains()
-        newest = self._remains.newest
-        # What was learned of names is known by this secret, so it is kept together with that.
-        secret = (
-            (secrets.randbits(64), secrets.randbits(64))
-            if newest is None
-            else (newest.config.identity_key[0], newest.config.identity_key[1])
-        )
-        there = (
-            {}
-            if newest is None
-            else {name: newest.maps[name] for name in _GONE_ON_WITH if name in newest.maps}
-        )
-        generation = _generation(0 if newest is None else newest.config.generation)
-        self._common = Common(compiled, secret, cache_directory, map_sizes or {}, generation, there)
+        self._ground = ground = ground or Groundwork(cache_directory)
+        self.from_cache = ground.compiled.from_cache
+        self._remains = ground.remains
+        self._common = Common(ground, map_sizes or {}, _generation(ground.generation))
         self._settings = settings
         self._flags = abi.ConfigFlag(0)
         self._scopes: dict[int, Scope] = {}
@@ -150,7 +131,7 @@ class Plane:
         except BaseException:
             self._close_views()
             self._common.close()
-            self._remains.close()
+            ground.close()
             raise
 
     def open_view(self, rules: RuleSet, posture: abi.Posture) -> View:
@@ -690,7 +671,7 @@ class Plane:
             self._pins.close()
         self._close_views()
         self._common.close()
-        self._remains.close()
+        self._ground.close()
 
     def __enter__(self) -> Plane:
         return self

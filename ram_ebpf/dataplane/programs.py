@@ -164,11 +164,14 @@ class Programs:
         self.fds.clear()
 
 
-def _load_all(hooks: Sequence[Hook], compiled: Compiled, maps: Mapping[str, int]) -> Programs:
+def _load_all(
+    hooks: Sequence[Hook], compiled: Compiled, maps: Mapping[str, int], aside: bool = False
+) -> Programs:
     """All of them or none, side by side: the verifier takes its time, and runs without a lock."""
     programs = Programs()
+    processors = os.cpu_count() or 1
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(max(processors - aside, 1)) as pool:
             list(
                 pool.map(lambda hook: programs.load(hook, compiled, maps), sorted(hooks, key=_slowest_first))
             )
@@ -178,11 +181,14 @@ def _load_all(hooks: Sequence[Hook], compiled: Compiled, maps: Mapping[str, int]
     return programs
 
 
-def load_shared(programs: ProgramSet, compiled: Compiled, maps: Mapping[str, Map]) -> Programs:
-    """Loads what all scopes share, and puts it into the arrays."""
+def load_shared(
+    programs: ProgramSet, compiled: Compiled, maps: Mapping[str, Map], aside: bool = False
+) -> Programs:
+    """Loads what all scopes share, and puts it into the arrays. `aside`: the caller's process has another
+    thread that is busy, to which it leaves a processor."""
     fds = {name: item.fd for name, item in maps.items()}
     hooks = [*(shared.hook for shared in programs.shared), *programs.others]
-    loaded = _load_all(hooks, compiled, fds)
+    loaded = _load_all(hooks, compiled, fds, aside)
     try:
         for shared in programs.shared:
             fd = loaded.fds[shared.hook.function]

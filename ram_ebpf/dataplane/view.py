@@ -12,12 +12,11 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ram_ebpf.dataplane import abi, clock, programs
 from ram_ebpf.dataplane.clock import NANOSECONDS
-from ram_ebpf.dataplane.compiled import Compiled
 from ram_ebpf.dataplane.device_side import COMMON, DeviceSide
+from ram_ebpf.dataplane.groundwork import Groundwork
 from ram_ebpf.dataplane.heritage import Translation
 from ram_ebpf.dataplane.maps import Map, create_maps
 from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS, Programs
@@ -52,17 +51,11 @@ _SPARE_NAMES = 4096  # of registries that are found by asking
 
 @dataclass
 class Common:
-    """What all views share. `secret` is the key of the identity of names.
+    """What all views share. `generation`: of the view that is opened next."""
 
-    `generation`: of the view that is opened next. `there`: maps of an earlier instance to go on with.
-    """
-
-    compiled: Compiled
-    secret: tuple[int, int]
-    cache_directory: Path
+    ground: Groundwork
     map_sizes: Mapping[str, int]
     generation: int
-    there: Mapping[str, Map] = field(default_factory=dict)
     maps: dict[str, Map] = field(default_factory=dict)
     mark: int = 0
     """By which bridges know the packets of ports that are known; 0: none holds anybody."""
@@ -93,24 +86,38 @@ class View:
         self._common = common
         self._device_side: DeviceSide | None = None
         self._owned: list[Map] = []
-        self.maps = self._create_maps()
+        sizes = self._sizes()
+        loaded = common.ground.take_loaded(sizes)
+        self.maps = self._keep_maps(self._create_maps(sizes) if loaded is None else loaded.maps)
         try:
             self._fill()
             started = time.monotonic()
-            self.programs = programs.load_shared(CGROUP_PROGRAMS, common.compiled, self.maps)
+            self.programs = (
+                programs.load_shared(CGROUP_PROGRAMS, common.ground.compiled, self.maps)
+                if loaded is None
+                else loaded.programs
+            )
             self.load_seconds = time.monotonic() - started
         except BaseException:
+            if loaded is not None:
+                loaded.programs.close()
             self._close_maps()
             raise
 
-    def _create_maps(self) -> dict[str, Map]:
-        shapes = self._common.compiled.maps
+    def _sizes(self) -> dict[str, int]:
         sizes = self.tables.entries()
         if self.posture is abi.Posture.REGISTRIES:
             sizes["names"] += _SPARE_NAMES
         sizes.update(self._common.map_sizes)
-        wanted = {name: shape for name, shape in shapes.items() if name not in self._common.maps}
-        created = create_maps(wanted, sizes, SCOPE_MAPS, self._common.there)
+        return sizes
+
+    def _create_maps(self, sizes: Mapping[str, int]) -> dict[str, Map]:
+        ground = self._common.ground
+        shapes = ground.compiled.maps.items()
+        wanted = {name: shape for name, shape in shapes if name not in self._common.maps}
+        return create_maps(wanted, sizes, SCOPE_MAPS, ground.there)
+
+    def _keep_maps(self, created: dict[str, Map]) -> dict[str, Map]:
         self._owned = [item for name, item in created.items() if name in _OWN]
         if not self._common.maps:
             self._common.maps = {name: item for name, item in created.items() if name not in _OWN}
@@ -142,7 +149,7 @@ class View:
             query_lifetime_ns=settings.query_lifetime * NANOSECONDS,
             hold_ns=int(settings.hold * NANOSECONDS),
             lease_ns=settings.lease * NANOSECONDS,
-            identity_key=self._common.secret,
+            identity_key=self._common.ground.secret,
             mode=abi.Mode.AUDIT if self.is_learning else settings.mode,
             flags=flags,
             minimum_ttl=settings.minimum_ttl,
@@ -200,7 +207,7 @@ class View:
         """The programs for devices, and the maps that only they have; loaded when first asked for."""
         if self._device_side is None:
             self._device_side = DeviceSide(
-                {**self.maps, **self._common.of_devices}, self._common.cache_directory
+                {**self.maps, **self._common.of_devices}, self._common.ground.cache_directory
             )
             if not self._common.of_devices:
                 self._common.of_devices = {name: self._device_side.maps[name] for name in COMMON}
@@ -209,7 +216,9 @@ class View:
     def load_for_cgroups(self, scope: ScopeMaps, depth: int) -> Programs:
         """What is attached to the cgroups of a scope that are so deep in the hierarchy."""
         with contextlib.closing(place_map(scope.number, depth << abi.DEPTH_SHIFT)) as myself:
-            return programs.load_attached(CGROUP_PROGRAMS.attached, self._common.compiled, self.maps, myself)
+            return programs.load_attached(
+                CGROUP_PROGRAMS.attached, self._common.ground.compiled, self.maps, myself
+            )
 
     def load_for_devices(self, scope: ScopeMaps, flags: abi.PlaceFlag) -> Programs:
         """What is attached to the devices of a scope that are of one kind."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ram_ebpf.dataplane.abi import SCOPES_MAX, ConfigFlag, Posture
+from ram_ebpf.dataplane.groundwork import Groundwork
 from ram_ebpf.dataplane.plane import Place, Plane
 from ram_ebpf.dataplane.programs import Programs
 from ram_ebpf.dataplane.scope import Scope
@@ -63,7 +64,9 @@ class FakePlane(Plane):
         settings: Settings | None = None,
         *_: Any,
         posture: Posture = Posture.STRICT,
+        ground: Groundwork | None = None,
     ) -> None:
+        assert ground is None
         self._settings = settings or Settings()
         self.view = FakeView(rules, posture, self._settings.asked_ports)
         self.tables = self.view.tables
