@@ -123,10 +123,11 @@ class Receiving:
 
     def _note_losses(self) -> None:
         events, note = self._events, self._for.losses.note
-        note("events-lost", _LOST, events.lost - self._lost)
+        lost = events.lost  # once: it is asked of the kernel, and goes on
+        note("events-lost", _LOST, lost - self._lost)
         note("events-lost", _MALFORMED, events.malformed - self._malformed)
         note("queue-full", _QUEUE_FULL, events.overruns - self._overruns)
-        self._lost, self._malformed, self._overruns = events.lost, events.malformed, events.overruns
+        self._lost, self._malformed, self._overruns = lost, events.malformed, events.overruns
 
     def _take_in_time(self, event: Event) -> None:
         """At the end whoever has asked for it does not wait until thousands of events are told."""

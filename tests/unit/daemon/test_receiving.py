@@ -31,7 +31,11 @@ ENCRYPTED = ip("1.1.1.1")  # of dns/data/encrypted.yaml
 class FullSource:
     """Events without end, as a flood of refusals makes."""
 
-    lost = malformed = overruns = 0
+    malformed = overruns = 0
+
+    @property
+    def lost(self) -> int:
+        return 0
 
     def drain(self, take: Callable[[Event], None]) -> None:
         for _ in range(1000):
@@ -59,6 +63,26 @@ def test_a_signal_is_not_kept_waiting(running: Running, monkeypatch: pytest.Monk
     assert 1015 <= len(taken) <= 1025
     assert [line["event"] for line in running.log] == ["events-lost"]
     assert running.log[0]["count"] == 2000 - len(taken)
+
+
+class LosingSource(FullSource):
+    """Loses one more each time that it is asked how many it has lost."""
+
+    asked = 0
+
+    @property
+    def lost(self) -> int:
+        self.asked += 1
+        return self.asked
+
+
+def test_what_is_lost_meanwhile_is_counted_too(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = LosingSource()
+    monkeypatch.setattr(running.controller._receiving, "_events", source)
+    monkeypatch.setattr(running.controller._receiving, "take", lambda event: None)
+    for _ in range(3):
+        running.controller._receiving.drain()
+    assert running.controller._losses.totals["events-lost"] == source.asked
 
 
 @pytest.mark.parametrize("reason", sorted(HANDED_OVER), ids=lambda reason: reason.slug)
