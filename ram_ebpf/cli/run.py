@@ -121,7 +121,7 @@ def start(args: argparse.Namespace, leave: bool = False) -> int:
             f"no process can be started that reads the policy: {error}; see whether there is enough memory, "
             "and what limits there are (ulimit -a; of a service LimitNOFILE, TasksMax, MemoryMax)",
         )
-    with reader:
+    with contextlib.closing(reader):
         # Meanwhile, as these take as long as reading a policy does.
         if os.geteuid() != 0:
             return _enforce(args, reader, None, mark, leave)

@@ -16,17 +16,16 @@ import stat
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 
 from ram_ebpf.daemon import kept_files, upgrade
 from ram_ebpf.daemon.kept_files import DIRECTORY
 from ram_ebpf.daemon.reading import PolicyReader, Read, ReaderError, Wanted
+from ram_ebpf.policy.encoding import MAX_POLICY_BYTES
 from ram_ebpf.policy.ruleset import RuleSet
 from ram_ebpf.policy.terms import Terms
 
 _log = logging.getLogger(__name__)
 
-_MOST = 8 << 20  # bytes of a policy file; see ram_ebpf/policy/encoding.py
 _HASH = hashlib.blake2b
 _SIZE = _HASH().digest_size
 # Libraries that decide what a policy means.
@@ -108,17 +107,6 @@ class KeptReading:
         """Lets go of it."""
         self._rules = {}
 
-    def __enter__(self) -> KeptReading:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def find(wanted: Wanted, directory: Path = DIRECTORY) -> KeptReading | None:
     """What was kept of the same; None where there is nothing, or nothing that may be believed."""
@@ -146,9 +134,9 @@ def _hash_of(file: str) -> str | None:
     """None where it is no regular file, or larger than a policy may be."""
     with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
         status = os.fstat(opened.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST:
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_POLICY_BYTES:
             return None
-        return hashlib.sha256(opened.read(_MOST + 1)).hexdigest()
+        return hashlib.sha256(opened.read(MAX_POLICY_BYTES + 1)).hexdigest()
 
 
 def open_reader(wanted: Wanted) -> PolicyReader | KeptReading:

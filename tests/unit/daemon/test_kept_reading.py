@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_is_what_was_read(state: Path, file: Path) -> None:
     wanted = Wanted(str(file), keep=True)
     assert find(wanted, state) is None
     read, rules = read_and_keep(wanted)
-    with found(wanted, state) as kept:
+    with closing(found(wanted, state)) as kept:
         assert kept.read() == read
         assert kept.rules([STRICT, STRICT]) == rules
         assert kept.rules([STRICT])[STRICT].match("a.example") is not None
@@ -104,7 +105,7 @@ def test_wrong_policy(state: Path, file: Path) -> None:
     read_and_keep(wanted)
     file.write_text("version: 2\n")
     assert find(wanted, state) is None
-    with open_reader(wanted) as reader, pytest.raises(PolicyErrors):
+    with closing(open_reader(wanted)) as reader, pytest.raises(PolicyErrors):
         reader.read()
 
 
@@ -188,7 +189,7 @@ def test_special_file(state: Path, file: Path) -> None:
 def test_too_large(state: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = Wanted(str(file), keep=True)
     read_and_keep(wanted)
-    monkeypatch.setattr(kept_reading, "_MOST", len(POLICY) - 1)
+    monkeypatch.setattr(kept_reading, "MAX_POLICY_BYTES", len(POLICY) - 1)
     assert find(wanted, state) is None
 
 
@@ -197,9 +198,9 @@ def test_other_terms(state: Path, file: Path) -> None:
     wanted = Wanted(str(file), keep=True)
     read_and_keep(wanted)
     other = Terms(posture=Posture.REGISTRIES)
-    with found(wanted, state) as kept:
+    with closing(found(wanted, state)) as kept:
         assert set(kept.rules([STRICT, other])) == {STRICT, other}
-    with found(wanted, state) as kept:
+    with closing(found(wanted, state)) as kept:
         assert set(kept._rules) == {STRICT, other}
 
 
@@ -214,9 +215,9 @@ def test_other_terms_of_a_file_that_has_changed(state: Path, file: Path) -> None
 
 def test_which_reader(state: Path, file: Path) -> None:
     wanted = Wanted(str(file), keep=True)
-    with open_reader(wanted) as reader:
+    with closing(open_reader(wanted)) as reader:
         assert isinstance(reader, PolicyReader)
         reader.read()
         reader.rules([STRICT])
-    with open_reader(wanted) as reader:
+    with closing(open_reader(wanted)) as reader:
         assert isinstance(reader, KeptReading)
