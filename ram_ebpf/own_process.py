@@ -14,8 +14,11 @@ DIRECTORY = "/"
 
 
 def command(module: str, *words: str) -> list[str]:
-    """Has Python run a module of ours."""
-    return [sys.executable, "-m", module, *words]
+    """Has Python run a module of ours, in environment().
+
+    -S: what `site` would look for again, which takes as long as to start Python, is in that already.
+    """
+    return [sys.executable, "-S", "-m", module, *words]
 
 
 def environment() -> dict[str, str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ram_ebpf.dataplane.bytecode import Bytecode, BytecodeError
 from ram_ebpf.dataplane.cache_directory import DEFAULT_DIRECTORY as DEFAULT_DIRECTORY
-from ram_ebpf.dataplane.compiler import bcc_version, compile_source
+from ram_ebpf.dataplane.compiler import ALWAYS, bcc_version, compile_source
 from ram_ebpf.dataplane.source import flatten
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _under_way: dict[Path, Future[Bytecode]] = {}
 def cache_key(name: str, flags: Sequence[str]) -> str:
     """SHA-256 over the source and all that compiles it, in hexadecimal."""
     digest = hashlib.sha256()
-    for part in (flatten(name), *flags, bcc_version(), platform.machine()):
+    for part in (flatten(name), *flags, *ALWAYS, bcc_version(), platform.machine()):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 

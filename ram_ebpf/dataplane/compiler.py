@@ -1,8 +1,9 @@
 """Compiles the C sources with bcc: the only module that imports it, and only in a child process.
 
 bcc keeps an LLVM of more than 100 MB in the process, so `compile_source` starts this module as a program;
-the child writes bytecode to its standard output and ends. It has no network, ends with its parent at the
-latest, and is not waited for for ever. There may be two of it, each with half of the programs.
+the child writes bytecode to its standard output and ends. It has no network and few capabilities, ends with
+its parent at the latest, and is not waited for for ever. There may be two of it, each with half of the
+programs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ram_ebpf import own_process
+from ram_ebpf.capabilities import Capability, keep_only
 from ram_ebpf.dataplane import syscall
 from ram_ebpf.dataplane.bytecode import Bytecode, MapShape, Program
 from ram_ebpf.dataplane.namespaces import CLONE_NEWNET
@@ -31,6 +33,14 @@ _MISSING_BCC = (
     "(the package 'bcc' on PyPI is something else)"
 )
 
+
+ALWAYS = ("-g0", "-Xclang", "-disable-llvm-passes")
+"""Flags of every compilation. bcc asks for debugging information, which is not in what is dumped, and has
+LLVM optimise what clang has had it optimise already: without both it takes half the time."""
+
+_KEPT = (Capability.BPF, Capability.SYS_ADMIN, Capability.SYS_RESOURCE, Capability.DAC_READ_SEARCH)
+"""bcc makes maps (before Linux 5.8 with the second, before 5.11 within a limit that it raises), and a
+checkout may be in a directory of another user."""
 
 PATIENCE = 120.0  # seconds; it takes half a second, and half a minute on an emulated processor
 
@@ -111,13 +121,18 @@ def _compile_in_child(name: str, flags: Sequence[str]) -> Bytecode:
     return Bytecode.from_json(result.stdout)
 
 
-def _give_up_network() -> None:
-    """From now on this process has no network, and ends when its parent does. Raises CompileError."""
+def _give_up_rights() -> None:
+    """From now on this process has no network and few capabilities, and ends when its parent does.
+
+    Without CAP_SYSLOG the kernel's symbols have no addresses, and bcc does not keep all of them, which takes
+    a sixth of its time and is for other programs than these. Raises CompileError or OSError.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     own_process.end_with_parent()
     if libc.unshare(CLONE_NEWNET) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise CompileError(f"the compiler is not run, as its network cannot be taken away: unshare: {reason}")
+    keep_only(_KEPT)
 
 
 def _compile_here(name: str, flags: Sequence[str]) -> Bytecode:
@@ -130,8 +145,7 @@ def _compile_here(name: str, flags: Sequence[str]) -> Bytecode:
     # The bindings declare no result type for this one in any version.
     lib.bpf_table_name.restype = ctypes.c_char_p
     lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_ulonglong]
-    # bcc asks for debugging information, which takes a quarter of the time, and is not in what is dumped.
-    module = BPF(text=flatten(name).encode(), cflags=[*_system_includes(), *flags, "-g0"])
+    module = BPF(text=flatten(name).encode(), cflags=[*_system_includes(), *flags, *ALWAYS])
     name_of_fd: dict[int, str] = {}
     maps: dict[str, MapShape] = {}
     for index in range(lib.bpf_num_tables(module.module)):
@@ -155,7 +169,7 @@ def _main() -> int:
     # Whatever bcc prints must not end up in the bytecode.
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            _give_up_network()
+            _give_up_rights()
             bytecode = _compile_here(arguments.name, arguments.flag)
         except (CompileError, OSError) as error:
             print(error, file=sys.stderr)

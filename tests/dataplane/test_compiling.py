@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -88,6 +89,19 @@ def test_child_has_no_network_and_nothing_of_it_stays(compilation: Compilation) 
     mapped = {line.split(maxsplit=5)[5] for line in MAPS.read_text().splitlines() if line.count("/")}
     assert any("libc" in name for name in mapped)
     assert [name for name in mapped if "bcc" in name or "LLVM" in name] == []
+
+
+def test_child_has_few_capabilities(compilation: Compilation) -> None:
+    status = compilation.child() / "status"
+    effective = []
+    while True:
+        try:
+            effective.append(int(re.findall(r"CapEff:\s*(\w+)", status.read_text())[0], 16))
+        except (OSError, IndexError):  # it has just ended
+            break
+    assert isinstance(compilation.wait(), Bytecode)
+    kept = sum(1 << each for each in (2, 21, 24, 39))  # include/uapi/linux/capability.h
+    assert [found for found in effective if found & ~kept == 0 and found]
 
 
 def test_compiler_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,8 @@ def test_key_tells_everything_apart_that_decides_the_bytecode(monkeypatch: pytes
     keys.append(cache_key("abi.h", ()))
     monkeypatch.setattr(cache, "bcc_version", lambda: "another")
     keys.append(cache_key(SOURCE, ()))
+    monkeypatch.setattr(cache, "ALWAYS", ("-DA",))
+    keys.append(cache_key(SOURCE, ()))
     monkeypatch.setattr(platform, "machine", lambda: "another")
     keys.append(cache_key(SOURCE, ()))
     monkeypatch.setattr(cache, "flatten", lambda name: "int another;")
