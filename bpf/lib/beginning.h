@@ -283,7 +283,7 @@ static __always_inline bool ram_repeats(struct __sk_buff *skb, struct ram_config
 {
 	u32 done = ram_forget(cfg, 0);
 	u64 differ = ram_forget64(cfg, 0);
-	u32 i;
+	u64 i;
 
 	RAM_TURNS(i, cfg, RAM_BEGINNING_MAX / RAM_BEGINNING_WORDS) {
 		u64 sent[4] = {}, size, at, mask;
@@ -324,7 +324,7 @@ static __always_inline int ram_hold(struct __sk_buff *skb, struct ram_config *cf
 				    struct ram_beginning *draft, u32 offset, u32 count)
 {
 	u32 held = draft->held, done = ram_forget(cfg, 0);
-	u32 i;
+	u64 i;
 
 	if (count > RAM_BEGINNING_MAX - held)
 		count = RAM_BEGINNING_MAX - held;

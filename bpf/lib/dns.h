@@ -69,7 +69,7 @@ static __always_inline int ram_dns_question(struct __sk_buff *skb, struct ram_co
 	struct ram_sip sip;
 	u64 word[8];
 	u8 raw[4];
-	u32 i;
+	u64 i;
 
 	ram_sip_start(&sip, cfg);
 	ram_sip_forget(&sip, cfg);

@@ -29,7 +29,7 @@ static __always_inline u32 ram_count_labels(struct ram_config *cfg, const struct
 					    u32 length)
 {
 	u32 labels = ram_forget(cfg, 1);
-	u32 i;
+	u64 i;
 
 	RAM_TURNS(i, cfg, RAM_HOST_NAME_MAX) {
 		u64 at;
@@ -57,7 +57,7 @@ static __always_inline u32 ram_match_host(struct ram_config *cfg, const struct r
 	u32 depths = ram_forget(cfg, cfg->suffix_depths);
 	u32 before; /* labels to the left of where we are */
 	struct ram_state *state;
-	u32 i;
+	u64 i;
 
 	if (length > 1) {
 		u64 end = draft->name_at + length - 1;

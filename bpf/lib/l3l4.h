@@ -206,6 +206,10 @@ static __always_inline int ram_parse(struct __sk_buff *skb, struct ram_config *c
 		 * ram_forget(). */
 		ram_forget_address(cfg, p->source);
 		ram_forget_address(cfg, p->destination);
+#ifdef RAM_TC
+		p->network = ram_forget(cfg, p->network);
+#endif
+		p->transport = ram_forget(cfg, p->transport);
 		p->payload_offset = ram_forget(cfg, p->payload_offset);
 		p->end = ram_forget(cfg, p->end);
 		p->sequence = ram_forget(cfg, p->sequence);

@@ -45,7 +45,7 @@ static __always_inline int ram_walk_name(struct __sk_buff *skb, struct ram_confi
 	    s3 = ram_forget64(cfg, 0);
 	u32 labels = ram_forget(cfg, 0);
 	u32 at = ram_forget(cfg, 0);
-	u32 i;
+	u64 i;
 
 	name->offset = offset;
 	RAM_TURNS(i, cfg, RAM_LABELS_MAX + 1) {
@@ -117,12 +117,13 @@ static __always_inline int ram_match_name(struct __sk_buff *skb, struct ram_conf
 	u32 depths = ram_forget(cfg, cfg->suffix_depths);
 	u64 word = 0, starts = 0;
 	struct ram_state *state;
-	u32 i;
+	u64 i;
 
 	RAM_TURNS(i, cfg, RAM_NAME_MAX) {
 		u64 symbol, byte, at;
 
-		if (i >= name->length)
+		/* Forgotten, as the comparison would teach the verifier another bound in each turn. */
+		if (i >= ram_forget(cfg, name->length))
 			break;
 		at = ram_forget(cfg, name->length - 1 - i);
 		if (!(i & 7)) {

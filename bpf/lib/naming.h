@@ -177,7 +177,7 @@ RAM_SECOND_HALF int ram_hello(struct __sk_buff *skb)
 {
 	struct ram_beginning *draft = ram_take_draft(skb);
 	struct ram_config *cfg = ram_config();
-	u32 step;
+	u64 step;
 
 	if (!draft || !cfg)
 		return RAM_DROP;
@@ -198,7 +198,7 @@ RAM_SECOND_HALF int ram_request(struct __sk_buff *skb)
 {
 	struct ram_beginning *draft = ram_take_draft(skb);
 	struct ram_config *cfg = ram_config();
-	u32 step;
+	u64 step;
 
 	if (!draft || !cfg)
 		return RAM_DROP;

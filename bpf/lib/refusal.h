@@ -257,7 +257,7 @@ static __always_inline int ram_sum_bytes(struct __sk_buff *skb, struct ram_confi
 					 u64 *sum)
 {
 	u32 at = ram_forget(cfg, offset);
-	u32 i;
+	u64 i;
 
 	RAM_TURNS(i, cfg, (RAM_DNS_HEADER + RAM_NAME_MAX + 4 + 32) / RAM_CHECKSUM_STEP + 1) {
 		u8 chunk[RAM_CHECKSUM_STEP] = {};

@@ -59,7 +59,7 @@ static __always_inline void ram_find_openings(struct ram_config *cfg, const stru
 {
 	void *learned_here = learned.lookup((u32 *)&request->scope);
 	struct ram_opening_key key = {};
-	u32 list;
+	u64 list;
 
 	if (!learned_here)
 		return;

@@ -20,7 +20,7 @@ static __always_inline u64 ram_fingerprint(struct __sk_buff *skb, struct ram_con
 	u32 at = ram_forget(cfg, offset);
 	struct ram_sip sip;
 	u64 fingerprint;
-	u32 i;
+	u64 i;
 
 	ram_sip_start(&sip, cfg);
 	ram_sip_word(&sip, end - offset);

@@ -30,7 +30,7 @@ from ram_ebpf.dataplane.scope_maps import ESTABLISHED
 from ram_ebpf.dataplane.sockets import Connection
 from ram_ebpf.dataplane.tables import refused_list
 from ram_ebpf.dataplane.view import View
-from ram_ebpf.dns.lookup import Answer
+from ram_ebpf.dns.response import Answer
 from ram_ebpf.dns.streams import FlowKey, flow_of
 from ram_ebpf.oci.ping import ask
 from ram_ebpf.tally import Tally

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict, deque
 
 from ram_ebpf.dataplane.abi import IPAddress
-from ram_ebpf.dns.lookup import Answer
+from ram_ebpf.dns.response import Answer
 
 _MOST = 16384
 _RECENT = 256  # lookups

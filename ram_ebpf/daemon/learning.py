@@ -24,7 +24,8 @@ from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dataplane.view import View
-from ram_ebpf.dns.lookup import Answer, question_name, question_type, types_for
+from ram_ebpf.dns.lookup import types_for
+from ram_ebpf.dns.response import Answer, question_name, question_type
 from ram_ebpf.dns.seeding import Seeder
 from ram_ebpf.dns.streams import FlowKey, QueryStreams, Question, flow_of
 from ram_ebpf.policy.names import PatternKind

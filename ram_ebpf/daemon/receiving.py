@@ -22,7 +22,7 @@ from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.events import Event, EventSource
 from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dns.encrypted_names import EncryptedNames
-from ram_ebpf.dns.lookup import Answer, read_message
+from ram_ebpf.dns.response import Answer, read_message
 
 if TYPE_CHECKING:
     from ram_ebpf.daemon.asking import Asker

@@ -16,7 +16,7 @@ from ram_ebpf.daemon.reasons import explain
 from ram_ebpf.dataplane.abi import Reason, Verdict
 from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.tables import Rule, Tables
-from ram_ebpf.dns.lookup import Answer, question_name
+from ram_ebpf.dns.response import Answer, question_name
 from ram_ebpf.endpoint import endpoint_text
 from ram_ebpf.printable import printable
 

@@ -12,7 +12,7 @@ from ram_ebpf.daemon.records import REFUSING, Describer, event_name
 from ram_ebpf.daemon.repeats import Repeats
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import Event
-from ram_ebpf.dns.lookup import Answer
+from ram_ebpf.dns.response import Answer
 from ram_ebpf.policy.enforced import LogLike
 
 Write = Callable[[dict[str, Any]], None]

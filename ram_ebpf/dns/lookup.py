@@ -1,85 +1,34 @@
-"""Asking a resolver for the addresses of a name, and reading what others were told."""
+"""Asking a resolver for the addresses of a name."""
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import dns.asyncquery
 import dns.exception
-import dns.flags
 import dns.message
-import dns.name
 import dns.rcode
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
-from dns.rdtypes.svcbbase import ParamKey
 
 from ram_ebpf.dataplane.abi import IPAddress
 from ram_ebpf.dataplane.trusted import TrustedResolver
-
-ADDRESS_TYPES = (dns.rdatatype.A, dns.rdatatype.AAAA)
-_SERVICES = (dns.rdatatype.HTTPS, dns.rdatatype.SVCB)  # RFC 9460
+from ram_ebpf.dns.response import ADDRESS_TYPES, SERVICE_TYPES, Answer, addresses_in
 
 # dnspython loads the class of a type when it first meets one. If that is in a record of another class than
 # IN, it takes the type for unknown in class IN too, from then on: one hostile reply would spoil all others.
-_load_all_types: Callable[[], None] = dns.rdata.load_all_types
-_load_all_types()
+for _kind in (*ADDRESS_TYPES, *SERVICE_TYPES, dns.rdatatype.CNAME, dns.rdatatype.SOA):
+    dns.rdata.get_rdata_class(dns.rdataclass.IN, _kind)
 
 
 def types_for(rdtype: int | None) -> Sequence[int]:
     """What to ask instead of somebody who asked for `rdtype`: the same, where it may lead to addresses."""
-    return (rdtype,) if rdtype in (*ADDRESS_TYPES, *_SERVICES) else ADDRESS_TYPES
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Addresses with the seconds that each may be kept. `name` is in lower case without a trailing dot."""
-
-    name: str
-    addresses: tuple[tuple[IPAddress, int], ...]
-    truncated: bool = False
+    return (rdtype,) if rdtype in (*ADDRESS_TYPES, *SERVICE_TYPES) else ADDRESS_TYPES
 
 
 class LookupFailedError(Exception):
     """No resolver gave a usable answer; the text says what each did."""
-
-
-def read_message(wire: bytes) -> Answer | None:
-    """What a DNS response says about addresses; None for bytes that are no response with one question."""
-    try:
-        message = dns.message.from_wire(wire, ignore_trailing=True, raise_on_truncation=False)
-    except (dns.exception.DNSException, ValueError, IndexError):
-        return None
-    if not message.flags & dns.flags.QR or len(message.question) != 1:
-        return None
-    return _answer(message)
-
-
-def _answer(message: dns.message.Message) -> Answer:
-    """All addresses, whosesoever: for telling people, not for opening anything."""
-    addresses = [
-        (ipaddress.ip_address(text), int(rrset.ttl))
-        for rrset in message.answer
-        if rrset.rdclass == dns.rdataclass.IN
-        for item in rrset
-        for text in _texts(rrset.rdtype, item)
-    ]
-    name = message.question[0].name.to_text(omit_final_dot=True).lower()
-    return Answer(name, tuple(addresses), bool(message.flags & dns.flags.TC))
-
-
-def _texts(rdtype: int, item: Any) -> list[str]:
-    """The addresses in one record."""
-    if rdtype in ADDRESS_TYPES:
-        return [item.address]
-    if rdtype in _SERVICES:
-        hints = (item.params.get(key) for key in (ParamKey.IPV4HINT, ParamKey.IPV6HINT))
-        return [text for hint in hints if hint is not None for text in hint.addresses]
-    return []
 
 
 def _of_the_name(message: dns.message.Message) -> list[tuple[IPAddress, int]]:
@@ -90,29 +39,8 @@ def _of_the_name(message: dns.message.Message) -> list[tuple[IPAddress, int]]:
         return []
     seconds = int(chain.minimum_ttl)
     return [
-        (ipaddress.ip_address(text), seconds)
-        for item in chain.answer
-        for text in _texts(chain.answer.rdtype, item)
+        (address, seconds) for item in chain.answer for address in addresses_in(chain.answer.rdtype, item)
     ]
-
-
-def question_type(wire: bytes) -> int | None:
-    """The question's type, of a message that has it."""
-    try:
-        _, length = dns.name.from_wire(wire, 12)
-    except (dns.exception.DNSException, ValueError, IndexError):
-        return None
-    raw = wire[12 + length : 14 + length]
-    return int.from_bytes(raw, "big") if len(raw) == 2 else None
-
-
-def question_name(wire: bytes) -> str | None:
-    """The question's name, even of a message that ends early."""
-    try:
-        name, _ = dns.name.from_wire(wire, 12)
-    except (dns.exception.DNSException, ValueError, IndexError):
-        return None
-    return name.to_text(omit_final_dot=True).lower()
 
 
 async def look_up(

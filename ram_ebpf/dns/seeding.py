@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 
 from ram_ebpf.dataplane.trusted import TrustedResolver
-from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError, look_up
+from ram_ebpf.dns.lookup import LookupFailedError, look_up
+from ram_ebpf.dns.response import ADDRESS_TYPES, Answer
 from ram_ebpf.dns.turns import Turns
 from ram_ebpf.tally import Tally
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ram_ebpf.dataplane.trusted import TrustedResolver
-from ram_ebpf.dns.lookup import Answer, LookupFailedError, look_up
+from ram_ebpf.dns.lookup import LookupFailedError, look_up
 from ram_ebpf.dns.reach import Reached, reach
 from ram_ebpf.dns.resolvers import resolvers_of
+from ram_ebpf.dns.response import Answer
 from ram_ebpf.doctor.found_scopes import FoundScope, find_scopes
 from ram_ebpf.policy.catalogue import Catalogue, load_catalogue
 from ram_ebpf.policy.errors import PolicyError, PolicyErrors

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ram_ebpf.dataplane.abi import IPAddress
-from ram_ebpf.dns.lookup import Answer, LookupFailedError
+from ram_ebpf.dns.lookup import LookupFailedError
+from ram_ebpf.dns.response import Answer
 from ram_ebpf.doctor.case import Case
 from ram_ebpf.doctor.finding import Check, Finding, warning, well
 from ram_ebpf.policy.special import is_special

@@ -22,7 +22,7 @@ from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns import seeding
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
-from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer
+from ram_ebpf.dns.response import ADDRESS_TYPES, Answer
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.model import Policy

@@ -25,7 +25,7 @@ from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.sockets import Connection
 from ram_ebpf.dataplane.syscall import MapType
 from ram_ebpf.dataplane.tables import refused_list
-from ram_ebpf.dns.lookup import Answer
+from ram_ebpf.dns.response import Answer
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.rules import FoundRule, compile_rules

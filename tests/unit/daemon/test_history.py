@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from ram_ebpf.daemon.history import NameHistory
-from ram_ebpf.dns.lookup import Answer
+from ram_ebpf.dns.response import Answer
 
 ip = ipaddress.ip_address
 

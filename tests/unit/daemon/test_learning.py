@@ -25,7 +25,8 @@ from ram_ebpf.dataplane.events import Event
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns import seeding
-from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError
+from ram_ebpf.dns.lookup import LookupFailedError
+from ram_ebpf.dns.response import ADDRESS_TYPES, Answer
 from ram_ebpf.dns.streams import FlowKey
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy

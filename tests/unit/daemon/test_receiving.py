@@ -18,7 +18,7 @@ from ram_ebpf.daemon.summing import Summing
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.abi import Reason
 from ram_ebpf.dataplane.events import Event
-from ram_ebpf.dns.lookup import Answer
+from ram_ebpf.dns.response import Answer
 
 from .plane import FakePlane
 from .running import RECOGNISING, Lookups, Running, eventually, policy_of, reply

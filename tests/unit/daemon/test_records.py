@@ -26,7 +26,7 @@ from ram_ebpf.daemon.records import (
 from ram_ebpf.dataplane.abi import Hook, Reason, Verdict
 from ram_ebpf.dataplane.events import Beginning
 from ram_ebpf.dataplane.tables import Tables
-from ram_ebpf.dns.lookup import Answer, read_message
+from ram_ebpf.dns.response import Answer, read_message
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.rules import compile_rules

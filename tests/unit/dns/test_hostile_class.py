@@ -10,7 +10,7 @@ import pytest
 # In a process of its own: the damage would last as long as the process, and so would its absence.
 _PROGRAM = """
 import struct, sys
-from ram_ebpf.dns.lookup import read_message
+from ram_ebpf.dns.response import read_message
 
 def reply(rdclass, rdtype, value):
     head = struct.pack("!6H", 7, 0x8180, 1, 1, 0, 0) + b"\\4ghcr\\2io\\0" + struct.pack("!2H", rdtype, 1)

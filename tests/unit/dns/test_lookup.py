@@ -15,7 +15,8 @@ import dns.rrset
 import pytest
 
 from ram_ebpf.dataplane.trusted import TrustedResolver
-from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError, look_up
+from ram_ebpf.dns.lookup import LookupFailedError, look_up
+from ram_ebpf.dns.response import ADDRESS_TYPES, Answer
 
 from .server import LOCALHOST, Handler, Server, fails, free_port, knows, reply, truncated
 

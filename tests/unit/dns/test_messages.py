@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ram_ebpf.dns.lookup import Answer, question_name, question_type, read_message, types_for
+from ram_ebpf.dns.lookup import types_for
+from ram_ebpf.dns.response import Answer, question_name, question_type, read_message
 
 ip = ipaddress.ip_address
 HEADER = struct.Struct("!6H")

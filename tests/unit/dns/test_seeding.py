@@ -15,7 +15,8 @@ import pytest
 
 from ram_ebpf.dataplane.trusted import TrustedResolver
 from ram_ebpf.dns import seeding
-from ram_ebpf.dns.lookup import ADDRESS_TYPES, Answer, LookupFailedError
+from ram_ebpf.dns.lookup import LookupFailedError
+from ram_ebpf.dns.response import ADDRESS_TYPES, Answer
 from ram_ebpf.dns.seeding import Seeder
 from ram_ebpf.tally import Tally
 

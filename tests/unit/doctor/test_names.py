@@ -6,7 +6,8 @@ import ipaddress
 
 import pytest
 
-from ram_ebpf.dns.lookup import Answer, LookupFailedError
+from ram_ebpf.dns.lookup import LookupFailedError
+from ram_ebpf.dns.response import Answer
 from ram_ebpf.doctor import names
 from ram_ebpf.doctor.finding import Status
 from ram_ebpf.doctor.names import HostsEntry, hosts_entries
