@@ -27,7 +27,9 @@ struct ram_link {
 static __always_inline void ram_read_link(struct __sk_buff *skb, struct ram_config *cfg,
 					  struct ram_link *link)
 {
-	u8 raw[2];
+	/* The slot of the stack is nobody else's: where it is not written, a verifier before 6.10 tells one
+	 * way to read a packet from another for as long as anything in it is used. */
+	u8 raw[8] __attribute__((aligned(8)));
 	int i;
 
 	link->ethertype = RAM_NTOHS((u16)skb->protocol);
