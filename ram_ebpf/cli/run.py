@@ -28,6 +28,7 @@ from ram_ebpf.policy.terms import Terms
 if TYPE_CHECKING:
     from ram_ebpf.daemon.reloading import Loaded
     from ram_ebpf.dataplane.groundwork import Ahead
+    from ram_ebpf.dataplane.matching import Attempt
     from ram_ebpf.policy.enforced import EnforcedPolicy
     from ram_ebpf.policy.ruleset import RuleSet
     from ram_ebpf.scopes.selection import Selection
@@ -124,12 +125,34 @@ def start(args: argparse.Namespace, leave: bool = False) -> int:
     with contextlib.closing(reader):
         # Meanwhile, as these take as long as reading a policy does.
         if os.geteuid() != 0:
-            return _enforce(args, reader, None, mark, leave)
+            return _enforce(args, reader, None, None, mark, leave)
         from ram_ebpf.dataplane.groundwork import Ahead
 
-        with contextlib.closing(Ahead(args.cache)) as ground:
+        with contextlib.ExitStack() as stack:
+            matching = _begin_to_match(args)  # before there are threads
+            if matching is not None:
+                stack.callback(matching.close)
+            ground = stack.enter_context(contextlib.closing(Ahead(args.cache)))
             importlib.import_module("ram_ebpf.daemon.controller")
-            return _enforce(args, reader, ground, mark, leave)
+            return _enforce(args, reader, ground, matching, mark, leave)
+
+
+def _begin_to_match(args: argparse.Namespace) -> Attempt | None:
+    """None where there is nothing to try it in: that is said where it is wanted."""
+    from ram_ebpf.dataplane.matching import Attempt
+    from ram_ebpf.scopes.cgroup import ScopeError
+
+    try:
+        return Attempt(_root_of(args))
+    except ScopeError:
+        return None
+
+
+def _root_of(args: argparse.Namespace) -> Path:
+    """What stands for the whole host. Raises ScopeError."""
+    from ram_ebpf.scopes.cgroup import find_cgroup2_mount, resolve_root
+
+    return find_cgroup2_mount() if args.cgroup_root is None else resolve_root(args.cgroup_root)
 
 
 def _compile_for_devices(directory: Path) -> None:
@@ -152,6 +175,7 @@ def _enforce(
     args: argparse.Namespace,
     reader: PolicyReader | KeptReading,
     ground: Ahead | None,
+    matching: Attempt | None,
     mark: FileMark,
     leave: bool,
 ) -> int:
@@ -187,7 +211,7 @@ def _enforce(
     try:
         if read.problem is not None:
             raise read.problem
-        policy, selection = _place(args, read.policy)
+        policy, selection = _place(args, read.policy, matching)
     except ScopeError as error:
         return _fail(os.EX_CONFIG, str(error))
     for note in selection.notes:
@@ -238,20 +262,23 @@ def _enforce(
 
 
 def _place(
-    args: argparse.Namespace, policy: EnforcedPolicy, before: Selection | None = None
+    args: argparse.Namespace,
+    policy: EnforcedPolicy,
+    matching: Attempt | None = None,
+    before: Selection | None = None,
 ) -> tuple[EnforcedPolicy, Selection]:
-    """The policy with the scopes that it has here, and what they mean. Raises ScopeError."""
+    """The policy with the scopes that it has here, and what they mean. `matching`: if that is being tried
+    already. Raises ScopeError."""
     from ram_ebpf.dataplane.matching import sockets_match
-    from ram_ebpf.scopes.cgroup import find_cgroup2_mount, resolve_root
     from ram_ebpf.scopes.selection import select, without_cgroups
 
-    root = None if args.cgroup_root is None else resolve_root(args.cgroup_root)
-    if not sockets_match(root or find_cgroup2_mount()):
+    top = _root_of(args)
+    if not (sockets_match(top) if matching is None else matching.sockets_match()):
         scopes = without_cgroups(policy.scopes)
         if scopes != policy.scopes:
             policy = replace(policy, scopes=scopes)
             print(f"ram-ebpf: {_UNMATCHED}", file=sys.stderr)
-    return policy, select(policy.scopes, root, before)
+    return policy, select(policy.scopes, None if args.cgroup_root is None else top, before)
 
 
 def _rules_for(selection: Selection, reader: PolicyReader | KeptReading) -> dict[Terms, RuleSet]:
@@ -278,7 +305,7 @@ def _load_again(args: argparse.Namespace, latest: list[Selection]) -> Loaded:
         before = latest[0]
         if read.problem is not None:
             raise read.problem
-        policy, selection = _place(args, read.policy, before)
+        policy, selection = _place(args, read.policy, before=before)
         if not selection.targets:
             raise ValueError("its scopes govern nothing here")
         rules, judged = _rules_for(selection, reader), _judged_by(policy, reader)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
+from typing import NoReturn
 
 from ram_ebpf import own_process
 
@@ -12,32 +14,63 @@ RAISED = 255
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Child:
+    """A child process that runs a function. It ends with this process, however that ends.
+
+    To be made before there are other threads.
+    """
+
+    def __init__(self, function: Callable[[], int]) -> None:
+        """Begins. `function` returns a status from 0 to 254. Raises OSError."""
+        self._status: int | None = None
+        # So that neither of the two is interrupted while it does not know yet which one it is.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            self._pid = os.fork()
+            if self._pid == 0:
+                _run(function)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def wait(self) -> int:
+        """What the function returned; RAISED where it raised, negative for a signal that ended the child."""
+        if self._status is None:
+            _, ended = os.waitpid(self._pid, 0)
+            self._status = os.waitstatus_to_exitcode(ended)
+        return self._status
+
+    def close(self) -> None:
+        """Ends it, if nobody has waited for it."""
+        if self._status is None:
+            os.kill(self._pid, signal.SIGKILL)
+            self.wait()
+
+
+def _run(function: Callable[[], int]) -> NoReturn:
+    status = RAISED
+    try:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        own_process.end_with_parent()
+        status = function()
+    finally:  # nothing of the caller's may be done twice, whatever was raised
+        os._exit(status)
+
+
 def status_of(function: Callable[[], int]) -> int:
     """What the function returns in a child, from 0 to 254; RAISED where it raises anything.
 
-    The child ends with this process, however that ends. To be called before there are other threads.
+    To be called before there are other threads.
     """
-    # So that neither of the two is interrupted while it does not know yet which one it is.
+    # Interrupted, it leaves no child behind.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    child = os.fork()
-    if child == 0:
-        status = RAISED
-        try:
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            own_process.end_with_parent()
-            status = function()
-        finally:  # nothing of the caller's may be done twice, whatever was raised
-            os._exit(status)
     try:
+        with contextlib.closing(Child(function)) as child:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            return child.wait()
+    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        _, ended = os.waitpid(child, 0)
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
-    return os.waitstatus_to_exitcode(ended)
 
 
 def error_of(function: Callable[[], object]) -> OSError | None:

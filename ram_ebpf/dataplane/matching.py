@@ -7,6 +7,7 @@ kernel/cgroup/cgroup.c; mended by "bpf, cgroups: Fix cgroup v2 fallback on v1/v2
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -20,31 +21,71 @@ _REFUSE = bytes([0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
 _REFUSED, _PASSED, _UNKNOWN = 10, 11, 12
 
 
+class Attempt:
+    """Trying it in a new cgroup, while the caller does something else.
+
+    To be made before there are other threads.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        """Begins, below `parent`. What goes wrong is raised by result()."""
+        self._kept = contextlib.ExitStack()
+        self._child: child.Child | None = None
+        self._error: OSError | None = None
+        try:
+            self._child = self._begin(parent)
+        except OSError as error:
+            self._error = error
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, parent: Path) -> child.Child:
+        directory = self._kept.enter_context(cgroups.throwaway(parent))
+        program, _ = syscall.program_load(
+            f"{OBJECT_PREFIX}try", ProgramType.CGROUP_SOCK_ADDR, _REFUSE, AttachType.INET4_CONNECT
+        )
+        self._kept.callback(os.close, program)
+        there = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._kept.callback(os.close, there)
+        syscall.program_attach(there, program, AttachType.INET4_CONNECT, syscall.F_ALLOW_MULTI)
+        begun = child.Child(lambda: _connect(directory))
+        self._kept.callback(begun.close)
+        return begun
+
+    def result(self) -> bool | None:
+        """Waits for it; None where it cannot be told. Raises OSError where it could not be tried."""
+        if self._child is None:
+            assert self._error is not None
+            raise self._error
+        return {_REFUSED: True, _PASSED: False}.get(self._child.wait())
+
+    def sockets_match(self) -> bool:
+        """Waits for it and takes the cgroup away; True also where it could not be tried or told."""
+        try:
+            return self.result() is not False
+        except OSError:
+            return True
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Takes the cgroup away."""
+        self._kept.close()
+
+
 def sockets_match(parent: Path) -> bool:
     """Tries it in a new cgroup below `parent`; True also where that cannot be made.
 
     To be called before there are other threads.
     """
-    try:
-        return try_matching(parent) is not False
-    except OSError:
-        return True
+    return Attempt(parent).sockets_match()
 
 
 def try_matching(parent: Path) -> bool | None:
     """The same; None where it cannot be told. Raises OSError where it cannot be tried."""
-    with cgroups.throwaway(parent) as directory:
-        program, _ = syscall.program_load(
-            f"{OBJECT_PREFIX}try", ProgramType.CGROUP_SOCK_ADDR, _REFUSE, AttachType.INET4_CONNECT
-        )
-        there = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            syscall.program_attach(there, program, AttachType.INET4_CONNECT, syscall.F_ALLOW_MULTI)
-            status = child.status_of(lambda: _connect(directory))
-        finally:
-            os.close(there)
-            os.close(program)
-    return {_REFUSED: True, _PASSED: False}.get(status)
+    with contextlib.closing(Attempt(parent)) as attempt:
+        return attempt.result()
 
 
 def _connect(directory: Path) -> int:

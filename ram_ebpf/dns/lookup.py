@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import dns.asyncquery
 import dns.exception
@@ -18,8 +18,9 @@ from ram_ebpf.dns.response import ADDRESS_TYPES, SERVICE_TYPES, Answer, addresse
 
 # dnspython loads the class of a type when it first meets one. If that is in a record of another class than
 # IN, it takes the type for unknown in class IN too, from then on: one hostile reply would spoil all others.
+_load_class: Callable[[int, int], object] = dns.rdata.get_rdata_class
 for _kind in (*ADDRESS_TYPES, *SERVICE_TYPES, dns.rdatatype.CNAME, dns.rdatatype.SOA):
-    dns.rdata.get_rdata_class(dns.rdataclass.IN, _kind)
+    _load_class(dns.rdataclass.IN, _kind)
 
 
 def types_for(rdtype: int | None) -> Sequence[int]:

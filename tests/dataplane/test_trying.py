@@ -80,6 +80,12 @@ def test_status_of_a_child() -> None:
     assert child.status_of(lambda: 7) == 7
 
 
+def test_child_that_nobody_waits_for() -> None:
+    ended = child.Child(lambda: time.sleep(60) or 0)
+    ended.close()
+    assert ended.wait() == -signal.SIGKILL
+
+
 def test_nothing_of_a_child_gets_out(tmp_path: Path) -> None:
     def fail() -> int:
         raise KeyboardInterrupt

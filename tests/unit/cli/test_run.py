@@ -103,6 +103,21 @@ class HereReader:
         pass
 
 
+class Tried:
+    """An attempt that has come to something."""
+
+    matches = True
+
+    def __init__(self, parent: Path) -> None:
+        pass
+
+    def sockets_match(self) -> bool:
+        return self.matches
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.fixture(autouse=True)
 def reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "PolicyReader", HereReader)
@@ -113,7 +128,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeController]:
     kind = type("Fake", (FakeController,), {})
     monkeypatch.setattr(controller, "Controller", kind)
     # Which would try it in this machine's kernel.
-    monkeypatch.setattr(matching, "sockets_match", lambda _: True)
+    monkeypatch.setattr(matching, "Attempt", Tried)
     monkeypatch.setattr(cgroup, "find_cgroup2_mount", lambda: Path("/sys/fs/cgroup"))
     return kind
 
@@ -322,7 +337,7 @@ def test_kernel_that_takes_all_sockets_for_the_roots(
     named: list[str],
     kinds: list[str],
 ) -> None:
-    monkeypatch.setattr(matching, "sockets_match", lambda _: False)
+    monkeypatch.setattr(Tried, "matches", False)
     assert main(["run", *(word for scope in named for word in ("--scope", scope))]) == 0
     assert [scope.kind for scope in scopes] == kinds
     assert scopes[0].posture is Posture.REGISTRIES
