@@ -81,7 +81,11 @@ def test_status_of_a_child() -> None:
 
 
 def test_child_that_nobody_waits_for() -> None:
-    ended = child.Child(lambda: time.sleep(60) or 0)
+    def sleep() -> int:
+        time.sleep(60)
+        return 0
+
+    ended = child.Child(sleep)
     ended.close()
     assert ended.wait() == -signal.SIGKILL
 
