@@ -10,7 +10,7 @@ from pathlib import Path
 from ram_ebpf.dataplane.namespaces import OWN, identity, inside
 from ram_ebpf.policy.words import plural
 from ram_ebpf.responder import channel, listening
-from ram_ebpf.scopes.neighbours import Identity, namespaces_of
+from ram_ebpf.scopes.neighbours import Identity, Neighbours
 
 _MOST = 512
 _HERE = Path("/proc/thread-self/ns/net")
@@ -24,7 +24,7 @@ class Namespaces:
         """`end`: the daemon's, of the channel to the process; `first`: where that listens already."""
         self._end = end
         self._port, self._priority = first.port, first.priority
-        self._own = identity(OWN)
+        self._neighbours = Neighbours(identity(OWN))
         self._known: dict[Identity, int] = {}
         self._failed: set[Identity] = set()
         self._last = 0
@@ -45,7 +45,7 @@ class Namespaces:
 
         Raises OSError where the process does not hear.
         """
-        wanted = namespaces_of(cgroups)
+        wanted = self._neighbours.look(cgroups)
         for gone in self._known.keys() - wanted.keys():
             self._end.send(channel.Change(self._known.pop(gone)).pack())
         self._failed &= wanted.keys()
@@ -53,7 +53,7 @@ class Namespaces:
             self.why = None
         before = set(self._failed)
         for which, path in wanted.items():
-            if which != self._own and which not in self._known and which not in self._failed:
+            if which not in self._known and which not in self._failed:
                 self._look_into(which, path)
         new = len(self._failed - before)
         if not new:

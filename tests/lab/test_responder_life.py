@@ -16,6 +16,7 @@ import pytest
 from ram_ebpf.daemon import responder_namespaces
 from ram_ebpf.dataplane.namespaces import identity
 from ram_ebpf.responder import channel, listening
+from ram_ebpf.scopes.neighbours import Neighbours
 from tests.adversarial.actor import Actor
 from tests.adversarial.field import ScopedDaemon, Target, attempt, eventually, governed, tcp_connect
 
@@ -195,7 +196,7 @@ def test_a_process_that_has_gone_says_nothing_of_its_namespace(
     ended = subprocess.Popen(["true"])
     ended.wait()
     ways = {identity(path): Path(f"/proc/{ended.pid}/ns/net")}
-    monkeypatch.setattr(responder_namespaces, "namespaces_of", lambda cgroups: dict(ways))
+    monkeypatch.setattr(Neighbours, "look", lambda self, cgroups: dict(ways))
     end, other = channel.pair()
     with end, other, contextlib.closing(listening.listen()) as first:
         namespaces = responder_namespaces.Namespaces(end, first)
