@@ -108,7 +108,7 @@ class Bench:
     def _repeat(self, packet: bytes, count: int, reason: Reason) -> float:
         self._drain()
         before = Counter(self.plane.counters())
-        taken = syscall.program_test_run(self._fds["ram_scope_egress"], packet, count).duration_ns
+        taken = syscall.program_test_run(self._fds["out"], packet, count).duration_ns
         counted = Counter(self.plane.counters()) - before
         assert counted[reason] >= count - 1, counted
         return taken
@@ -121,18 +121,18 @@ class Bench:
         before = Counter(self.plane.counters())
         taken = []
         for _ in range(_SINGLE):
-            syscall.program_test_run(self._fds["ram_scope_egress"], query)
-            taken.append(syscall.program_test_run(self._fds["ram_scope_ingress"], reply).duration_ns)
+            syscall.program_test_run(self._fds["out"], query)
+            taken.append(syscall.program_test_run(self._fds["in"], reply).duration_ns)
         counted = Counter(self.plane.counters()) - before
         assert counted[reason] == _SINGLE, counted
         return statistics.median(taken)
 
     def _lookup(self, name: str, address: str) -> bool:
         return all(
-            syscall.program_test_run(self._fds[program], packet).retval == 1
-            for program, packet in (
-                ("ram_scope_egress", _query(name)),
-                ("ram_scope_ingress", _reply(name, [address])),
+            syscall.program_test_run(self._fds[label], packet).retval == 1
+            for label, packet in (
+                ("out", _query(name)),
+                ("in", _reply(name, [address])),
             )
         )
 

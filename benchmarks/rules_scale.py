@@ -104,7 +104,7 @@ def load(count: int) -> Loaded:
     seconds = dict(zip(_STEPS, (parse, compiled, start - loading, loading + scoped), strict=True))
     maps = {**plane.maps, **{f"{name} of the scope": item for name, item in scope.maps.maps.items()}}
     memory = {name: kernel_memory(item.fd) for name, item in maps.items()}
-    return Loaded(plane, scope.programs.fds["ram_scope_egress"], seconds, memory)
+    return Loaded(plane, scope.programs.fds["out"], seconds, memory)
 
 
 def kernel_memory(fd: int) -> int:

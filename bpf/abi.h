@@ -26,7 +26,7 @@
 #define RAM_ALIAS_DEPTH_MAX 8  /* aliases asked in queries of their own, one behind the other */
 #define RAM_DATAGRAM_MAX 4352  /* bytes of a reply from this host's own resolver that is looked into */
 #define RAM_SCOPES_MAX 1024
-#define RAM_SCOPE_MASK 0x0fff /* the bits of a scope's number, which is RAM_SCOPES_MAX for none */
+#define RAM_SCOPE_MASK 0x07ff /* the bits of a scope's number, which is RAM_SCOPES_MAX for none */
 #define RAM_DEPTH_SHIFT 16    /* of a cgroup's depth in the value of `scope_self` */
 #define RAM_MARK_SHIFT 16     /* of the mark of known ports in the same, at devices */
 #define RAM_SOME_PORTS_MAX 8  /* in each list of ports of struct ram_config */
@@ -143,8 +143,9 @@ enum ram_hook {
 /* Beside the number of the scope, in the value of `scope_self`; above them a cgroup's depth or a device's
  * mark. */
 enum ram_place_flag {
-	RAM_PLACE_LEARN = 0x1000, /* a device, where whoever was there before refuses for a moment longer */
-	RAM_PLACE_HOLD = 0x2000,  /* a bridge: what is not marked may be somebody else's, see bpf/tc.c */
+	RAM_PLACE_SENDMSG = 0x0800, /* a cgroup's hook of sendmsg(), not of connect() */
+	RAM_PLACE_LEARN = 0x1000,   /* a device, where whoever was there before refuses for a moment longer */
+	RAM_PLACE_HOLD = 0x2000,    /* a bridge: what is not marked may be somebody else's, see bpf/tc.c */
 	RAM_PLACE_NO_LINK_HEADER = 0x4000, /* the device carries IP packets without a header of its own */
 	RAM_PLACE_OWN_TRAFFIC = 0x8000,	   /* of this host's own, not of what is behind the device */
 };

@@ -68,7 +68,7 @@ RAM_SECOND_HALF int ram_scope_egress(struct __sk_buff *skb)
  * A resolver that lives in the scope answers clients on this host, at ports that nobody could list. Its
  * packets are judged on egress, where it shows by what it is sent.
  */
-static __always_inline bool ram_is_local_resolver_socket(struct bpf_sock_addr *ctx, u32 hook)
+static __always_inline bool ram_is_local_resolver_socket(struct bpf_sock_addr *ctx, bool is_ipv6)
 {
 	struct ram_endpoint source = {};
 	struct bpf_sock *sk = ctx->sk;
@@ -77,7 +77,7 @@ static __always_inline bool ram_is_local_resolver_socket(struct bpf_sock_addr *c
 
 	if (resolver_sockets.lookup(&cookie))
 		return true;
-	if (!sk || hook != RAM_HOOK_UDP4_SENDMSG)
+	if (!sk || is_ipv6)
 		return false;
 	ram_map_ipv4(source.address, sk->src_ip4);
 	source.port = RAM_PORT_DNS;
@@ -85,13 +85,15 @@ static __always_inline bool ram_is_local_resolver_socket(struct bpf_sock_addr *c
 	return flags && (*flags & RAM_RESOLVER_TRANSLATED);
 }
 
-static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_request *request, u32 hook)
+/* At connect() and at sendmsg(): which of the two, the program's place says. */
+static __always_inline int ram_judge_sock_addr(struct bpf_sock_addr *ctx, struct ram_request *request,
+					       bool is_ipv6)
 {
 	struct ram_config *cfg = ram_config();
 	struct ram_event event = {};
 	u32 place, reason, verdict, rule = 0;
 	u64 cookie;
-	bool connecting = hook == RAM_HOOK_INET4_CONNECT || hook == RAM_HOOK_INET6_CONNECT;
+	bool connecting;
 
 	if (!cfg)
 		return 1;
@@ -102,13 +104,14 @@ static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_r
 	cookie = bpf_get_socket_cookie(ctx);
 	if (ram_is_left_to_others(cfg, cookie, place))
 		return 1;
+	connecting = !(place & RAM_PLACE_SENDMSG);
 	request->scope = place & RAM_SCOPE_MASK;
 	request->protocol = ctx->protocol;
 	reason = ram_forget(cfg, ram_reason_for(cfg, request, &rule));
 	rule = ram_forget(cfg, rule);
 	if (ram_may_be_own(cfg, reason) && own_sockets.lookup(&cookie))
 		reason = RAM_REASON_ALLOWED_OWN;
-	if (!connecting && ram_is_denied(reason) && ram_is_local_resolver_socket(ctx, hook))
+	if (!connecting && ram_is_denied(reason) && ram_is_local_resolver_socket(ctx, is_ipv6))
 		return 1;
 	/*
 	 * Connecting a UDP socket sends nothing, and stub resolvers do it to learn which source address an
@@ -126,7 +129,10 @@ static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_r
 		__builtin_memcpy(event.address, request->remote.address, 16);
 		event.port = request->remote.port;
 		event.protocol = ctx->protocol; /* IPPROTO_MPTCP is 262: its low byte is TCP's */
-		event.hook = hook;
+		if (is_ipv6)
+			event.hook = connecting ? RAM_HOOK_INET6_CONNECT : RAM_HOOK_UDP6_SENDMSG;
+		else
+			event.hook = connecting ? RAM_HOOK_INET4_CONNECT : RAM_HOOK_UDP4_SENDMSG;
 		event.reason = reason;
 		event.verdict = verdict;
 		event.rule = rule;
@@ -134,12 +140,12 @@ static __always_inline int ram_sock_addr(struct bpf_sock_addr *ctx, struct ram_r
 		ram_emit_sock_addr(ctx, &event);
 	}
 	if (connecting && verdict == RAM_VERDICT_DENY && ctx->type == RAM_SOCK_STREAM &&
-	    ram_lead(ctx, request, reason, hook == RAM_HOOK_INET6_CONNECT))
+	    ram_lead(ctx, request, reason, is_ipv6))
 		return 1;
 	return ram_return(verdict);
 }
 
-static __always_inline int ram_sock_addr4(struct bpf_sock_addr *ctx, u32 hook)
+RAM_FIRST_HALF int ram_sock_addr4(struct bpf_sock_addr *ctx)
 {
 	struct ram_request request = {};
 	u32 address = ctx->user_ip4;
@@ -148,10 +154,10 @@ static __always_inline int ram_sock_addr4(struct bpf_sock_addr *ctx, u32 hook)
 		address = RAM_HTONL(0x7f000001);
 	ram_map_ipv4(request.remote.address, address);
 	request.remote.port = RAM_NTOHS((u16)ctx->user_port);
-	return ram_sock_addr(ctx, &request, hook);
+	return ram_judge_sock_addr(ctx, &request, false);
 }
 
-static __always_inline int ram_sock_addr6(struct bpf_sock_addr *ctx, u32 hook)
+RAM_FIRST_HALF int ram_sock_addr6(struct bpf_sock_addr *ctx)
 {
 	struct ram_request request = {};
 
@@ -166,25 +172,5 @@ static __always_inline int ram_sock_addr6(struct bpf_sock_addr *ctx, u32 hook)
 		 request.remote.address[2] == RAM_HTONL(0xffff))
 		request.remote.address[3] = RAM_HTONL(0x7f000001);
 	request.remote.port = RAM_NTOHS((u16)ctx->user_port);
-	return ram_sock_addr(ctx, &request, hook);
-}
-
-RAM_FIRST_HALF int ram_connect4(struct bpf_sock_addr *ctx)
-{
-	return ram_sock_addr4(ctx, RAM_HOOK_INET4_CONNECT);
-}
-
-RAM_FIRST_HALF int ram_connect6(struct bpf_sock_addr *ctx)
-{
-	return ram_sock_addr6(ctx, RAM_HOOK_INET6_CONNECT);
-}
-
-RAM_FIRST_HALF int ram_sendmsg4(struct bpf_sock_addr *ctx)
-{
-	return ram_sock_addr4(ctx, RAM_HOOK_UDP4_SENDMSG);
-}
-
-RAM_FIRST_HALF int ram_sendmsg6(struct bpf_sock_addr *ctx)
-{
-	return ram_sock_addr6(ctx, RAM_HOOK_UDP6_SENDMSG);
+	return ram_judge_sock_addr(ctx, &request, true);
 }

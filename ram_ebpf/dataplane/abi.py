@@ -26,7 +26,7 @@ ANSWER_PROGRAMS = 28
 ALIAS_DEPTH_MAX = 8
 DATAGRAM_MAX = 4352
 SCOPES_MAX = 1024
-SCOPE_MASK = 0x0FFF
+SCOPE_MASK = 0x07FF
 DEPTH_SHIFT = 16
 MARK_SHIFT = 16
 SOME_PORTS_MAX = 8
@@ -163,6 +163,7 @@ class Hook(IntEnum):
 class PlaceFlag(IntFlag):
     """enum ram_place_flag."""
 
+    SENDMSG = 0x0800
     LEARN = 0x1000
     HOLD = 0x2000
     NO_LINK_HEADER = 0x4000

@@ -55,12 +55,12 @@ def attach(
                 if hook in _REFUSING:
                     before_refusing()
                 syscall.program_attach(
-                    directory, programs.fds[hook.function], _type(hook), syscall.F_ALLOW_MULTI
+                    directory, programs.fds[hook.label], _type(hook), syscall.F_ALLOW_MULTI
                 )
                 attached.append(hook)
         except OSError as error:
             for done in reversed(attached):
-                syscall.program_detach(directory, programs.fds[done.function], _type(done))
+                syscall.program_detach(directory, programs.fds[done.label], _type(done))
             if isinstance(error, PermissionError):
                 raise PermissionError(
                     error.errno,
@@ -76,7 +76,7 @@ def detach(programs: Programs, cgroup: Path, hooks: Sequence[Hook] = CGROUP_HOOK
         with _open_directory(cgroup) as directory:
             for hook in reversed(hooks):
                 with contextlib.suppress(FileNotFoundError):
-                    syscall.program_detach(directory, programs.fds[hook.function], _type(hook))
+                    syscall.program_detach(directory, programs.fds[hook.label], _type(hook))
     except FileNotFoundError:
         return
 

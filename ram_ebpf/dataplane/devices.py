@@ -139,11 +139,11 @@ def attach(
     attached: list[Attachment] = []
     with namespaces.inside(device.namespace):
         try:
-            attached.append(_attach(incoming, programs.fds[incoming.function], device, back))
+            attached.append(_attach(incoming, programs.fds[incoming.label], device, back))
             if learning is not None:
-                attached.append(_attach(outgoing, learning.fds[outgoing.function], device, out))
+                attached.append(_attach(outgoing, learning.fds[outgoing.label], device, out))
             before_refusing()
-            attached.append(_attach(outgoing, programs.fds[outgoing.function], device, out))
+            attached.append(_attach(outgoing, programs.fds[outgoing.label], device, out))
             if learning is not None:
                 _detach(device, attached.pop(1))
         except BaseException:
@@ -157,7 +157,7 @@ def attach_known(programs: Programs, device: Device) -> list[Attachment]:
     """Lets what comes from a port of a bridge pass what holds others there. Raises OSError."""
     (hook,) = DEVICE_PROGRAMS.known
     with namespaces.inside(device.namespace):
-        return [_attach(hook, programs.fds[hook.function], device, device.ways()[1])]
+        return [_attach(hook, programs.fds[hook.label], device, device.ways()[1])]
 
 
 def held(device: Device) -> list[Attachment]:

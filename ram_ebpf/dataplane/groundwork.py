@@ -87,7 +87,10 @@ class Groundwork:
         """Loads what that view's scopes share. Raises CompileError, VerifierError or OSError."""
         try:
             self._loaded = Loaded(
-                maps, programs.load_shared(CGROUP_PROGRAMS, self.compiled, maps, aside=True), _ROOM
+                maps,
+                # Whoever has waited for a compiler has nothing else to do any more.
+                programs.load_shared(CGROUP_PROGRAMS, self.compiled, maps, aside=self.compiled.from_cache),
+                _ROOM,
             )
         except BaseException:
             for item in maps.values():

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ram_ebpf.dataplane import abi, syscall
+from ram_ebpf.dataplane.abi import PlaceFlag
 from ram_ebpf.dataplane.bytecode import Program
 from ram_ebpf.dataplane.compiled import Compiled
 from ram_ebpf.dataplane.maps import Map
+from ram_ebpf.dataplane.scope_maps import PLACE, place_map
 from ram_ebpf.dataplane.syscall import AttachType, ProgramType
 
 OBJECT_PREFIX = "ram_ebpf_"
 
+_NONE = PlaceFlag(0)
+
 
 @dataclass(frozen=True)
 class Hook:
-    """Where one C function is attached. `label` is the end of the program's name in the kernel."""
+    """Where one C function is attached. `label` is the end of the program's name in the kernel.
+
+    `flags`: what the function is told of that.
+    """
 
     function: str
     label: str
     program_type: ProgramType
     attach_type: AttachType | None = None  # None: the caller of the hook decides
+    flags: PlaceFlag = _NONE
 
     @property
     def object_name(self) -> str:
@@ -36,10 +45,22 @@ class Hook:
 CGROUP_HOOKS = (
     Hook("ram_scope_ingress", "in", ProgramType.CGROUP_SKB, AttachType.INET_INGRESS),
     Hook("ram_scope_egress", "out", ProgramType.CGROUP_SKB, AttachType.INET_EGRESS),
-    Hook("ram_connect4", "con4", ProgramType.CGROUP_SOCK_ADDR, AttachType.INET4_CONNECT),
-    Hook("ram_connect6", "con6", ProgramType.CGROUP_SOCK_ADDR, AttachType.INET6_CONNECT),
-    Hook("ram_sendmsg4", "snd4", ProgramType.CGROUP_SOCK_ADDR, AttachType.UDP4_SENDMSG),
-    Hook("ram_sendmsg6", "snd6", ProgramType.CGROUP_SOCK_ADDR, AttachType.UDP6_SENDMSG),
+    Hook("ram_sock_addr4", "con4", ProgramType.CGROUP_SOCK_ADDR, AttachType.INET4_CONNECT),
+    Hook("ram_sock_addr6", "con6", ProgramType.CGROUP_SOCK_ADDR, AttachType.INET6_CONNECT),
+    Hook(
+        "ram_sock_addr4",
+        "snd4",
+        ProgramType.CGROUP_SOCK_ADDR,
+        AttachType.UDP4_SENDMSG,
+        PlaceFlag.SENDMSG,
+    ),
+    Hook(
+        "ram_sock_addr6",
+        "snd6",
+        ProgramType.CGROUP_SOCK_ADDR,
+        AttachType.UDP6_SENDMSG,
+        PlaceFlag.SENDMSG,
+    ),
 )
 # On the cgroups of resolvers that live on this host; see bpf/lib/witness.h.
 RESOLVER_HOOKS = (Hook("ram_witness", "wit", ProgramType.CGROUP_SKB, AttachType.INET_EGRESS),)
@@ -144,7 +165,8 @@ def _slowest_first(hook: Hook) -> int:
 
 
 class Programs:
-    """Loaded programs by function name. Closing gives the descriptors back; what is attached stays so."""
+    """Loaded programs by the labels of their hooks. Closing gives the descriptors back; what is attached
+    stays so."""
 
     def __init__(self) -> None:
         self.fds: dict[str, int] = {}
@@ -156,7 +178,7 @@ class Programs:
             code = program.with_maps(maps)
             return syscall.program_load(hook.object_name, hook.program_type, code, hook.attach_type)[0]
 
-        self.fds[hook.function] = compiled.load(hook.function, attempt)
+        self.fds[hook.label] = compiled.load(hook.function, attempt)
 
     def close(self) -> None:
         """Gives the descriptors back."""
@@ -165,7 +187,7 @@ class Programs:
 
 
 def _load_all(
-    hooks: Sequence[Hook], compiled: Compiled, maps: Mapping[str, int], aside: bool = False
+    hooks: Sequence[Hook], compiled: Compiled, maps: Callable[[Hook], Mapping[str, int]], aside: bool = False
 ) -> Programs:
     """All of them or none, side by side: the verifier takes its time, and runs without a lock."""
     programs = Programs()
@@ -173,7 +195,9 @@ def _load_all(
     try:
         with ThreadPoolExecutor(max(processors - aside, 1)) as pool:
             list(
-                pool.map(lambda hook: programs.load(hook, compiled, maps), sorted(hooks, key=_slowest_first))
+                pool.map(
+                    lambda hook: programs.load(hook, compiled, maps(hook)), sorted(hooks, key=_slowest_first)
+                )
             )
     except BaseException:
         programs.close()
@@ -188,10 +212,10 @@ def load_shared(
     thread that is busy, to which it leaves a processor."""
     fds = {name: item.fd for name, item in maps.items()}
     hooks = [*(shared.hook for shared in programs.shared), *programs.others]
-    loaded = _load_all(hooks, compiled, fds, aside)
+    loaded = _load_all(hooks, compiled, lambda _: fds, aside)
     try:
         for shared in programs.shared:
-            fd = loaded.fds[shared.hook.function]
+            fd = loaded.fds[shared.hook.label]
             maps[shared.array][struct.pack("=I", shared.place)] = struct.pack("=I", fd)
     except BaseException:
         loaded.close()
@@ -200,8 +224,14 @@ def load_shared(
 
 
 def load_attached(
-    hooks: Sequence[Hook], compiled: Compiled, maps: Mapping[str, Map], myself: Map
+    hooks: Sequence[Hook], compiled: Compiled, maps: Mapping[str, Map], number: int, flags: int
 ) -> Programs:
-    """Loads what is attached for one scope. `myself` tells these programs where they are."""
-    fds = {name: item.fd for name, item in maps.items()} | {"scope_self": myself.fd}
-    return _load_all(hooks, compiled, fds)
+    """Loads what is attached for one scope. `number` and `flags` tell these programs where they are, as in
+    place_map()."""
+    fds = {name: item.fd for name, item in maps.items()}
+    with contextlib.ExitStack() as stack:
+        places = {
+            of_hook: stack.enter_context(contextlib.closing(place_map(number, flags | of_hook))).fd
+            for of_hook in {hook.flags for hook in hooks}
+        }
+        return _load_all(hooks, compiled, lambda hook: {**fds, PLACE: places[hook.flags]})

@@ -42,7 +42,7 @@ SCOPE_MAPS: Mapping[str, MapShape] = {
 TAUGHT = ("learned", "aliases")
 """What one scope may learn for another one as well."""
 
-_PLACE = "scope_self"
+PLACE = "scope_self"
 ESTABLISHED = "established"
 DEVICE_MAPS: Mapping[str, MapShape] = {
     ESTABLISHED: _structures(abi.Flow, abi.Connection, 8192),
@@ -154,7 +154,7 @@ def _side_by_side(call: Callable[[str], None], names: Collection[str]) -> None:
 
 def place_map(number: int, flags: int = 0) -> Map:
     """By which attached programs know their scope's number and, by abi.PlaceFlag, where they are."""
-    result = Map(_PLACE, MapShape(MapType.ARRAY, 4, 4, 1, 0))
+    result = Map(PLACE, MapShape(MapType.ARRAY, 4, 4, 1, 0))
     try:
         result[struct.pack("=I", 0)] = struct.pack("=I", number | flags)
     except BaseException:
@@ -167,7 +167,7 @@ def place_of(program: int) -> int | None:
     """What an attached program (by descriptor) was told by place_map(), whoever loaded it. Raises OSError."""
     for identifier in syscall.program_maps(program):
         with syscall.opened_map(identifier) as fd:
-            if syscall.map_info(fd).name == object_name(_PLACE):
+            if syscall.map_info(fd).name == object_name(PLACE):
                 value = syscall.map_lookup(fd, struct.pack("=I", 0), 4)
                 return None if value is None else int.from_bytes(value, sys.byteorder)
     return None

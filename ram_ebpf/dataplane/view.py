@@ -6,7 +6,6 @@ who is trusted, what is counted and told, and the outer maps of what each scope 
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import sys
 import time
@@ -20,7 +19,7 @@ from ram_ebpf.dataplane.groundwork import Groundwork
 from ram_ebpf.dataplane.heritage import Translation
 from ram_ebpf.dataplane.maps import Map, create_maps
 from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS, Programs
-from ram_ebpf.dataplane.scope_maps import DEVICE_MAPS, ESTABLISHED, SCOPE_MAPS, ScopeMaps, place_map
+from ram_ebpf.dataplane.scope_maps import DEVICE_MAPS, ESTABLISHED, SCOPE_MAPS, ScopeMaps
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.syscall import MapType
 from ram_ebpf.dataplane.tables import SPARE_IDENTITIES, Tables
@@ -215,10 +214,9 @@ class View:
 
     def load_for_cgroups(self, scope: ScopeMaps, depth: int) -> Programs:
         """What is attached to the cgroups of a scope that are so deep in the hierarchy."""
-        with contextlib.closing(place_map(scope.number, depth << abi.DEPTH_SHIFT)) as myself:
-            return programs.load_attached(
-                CGROUP_PROGRAMS.attached, self._common.ground.compiled, self.maps, myself
-            )
+        compiled = self._common.ground.compiled
+        place = scope.number, depth << abi.DEPTH_SHIFT
+        return programs.load_attached(CGROUP_PROGRAMS.attached, compiled, self.maps, *place)
 
     def load_for_devices(self, scope: ScopeMaps, flags: abi.PlaceFlag) -> Programs:
         """What is attached to the devices of a scope that are of one kind."""
@@ -234,14 +232,14 @@ class View:
         hooks = DEVICE_PROGRAMS.holding if hold else DEVICE_PROGRAMS.attached
         # What this host itself sends passes no bridge behind the device.
         mark = 0 if flags & abi.PlaceFlag.OWN_TRAFFIC else self._common.mark
-        with contextlib.closing(place_map(scope.number, flags | mark << abi.MARK_SHIFT)) as myself:
-            return programs.load_attached(hooks, side.compiled, side.maps, myself)
+        place = scope.number, flags | mark << abi.MARK_SHIFT
+        return programs.load_attached(hooks, side.compiled, side.maps, *place)
 
     def load_for_known(self) -> Programs:
         """What is attached to ports that are known and not governed."""
         side = self.device_side
-        with contextlib.closing(place_map(0, self._common.mark << abi.MARK_SHIFT)) as myself:
-            return programs.load_attached(DEVICE_PROGRAMS.known, side.compiled, side.maps, myself)
+        place = 0, self._common.mark << abi.MARK_SHIFT
+        return programs.load_attached(DEVICE_PROGRAMS.known, side.compiled, side.maps, *place)
 
     def arrays(self) -> dict[str, Map]:
         """The arrays of programs, by names to pin them under."""

@@ -78,7 +78,7 @@ def _attach(parent: Path) -> Iterator[Finding]:
     with contextlib.closing(Programs()) as first, contextlib.closing(Programs()) as second:
         for loaded in (first, second):
             for hook in CGROUP_HOOKS:
-                loaded.fds[hook.function] = features.load_small(hook.program_type, hook.attach_type)
+                loaded.fds[hook.label] = features.load_small(hook.program_type, hook.attach_type)
         with cgroups.throwaway(parent) as directory:
             cgroups.attach(first, directory)
             cgroups.attach(second, directory)

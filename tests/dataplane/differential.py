@@ -280,8 +280,8 @@ class Differential:
         config = abi.Config.from_buffer_copy(self.bench.map("config")[struct.pack("=I", 0)])
         self._key = (config.identity_key[0], config.identity_key[1])
         self._identities: dict[Labels, int] = {}
-        self._egress = _Sender(plane.shared.fds["ram_egress"], outgoing=True)
-        self._ingress = _Sender(plane.shared.fds["ram_ingress"], outgoing=False)
+        self._egress = _Sender(plane.shared.fds["eg"], outgoing=True)
+        self._ingress = _Sender(plane.shared.fds["ing"], outgoing=False)
         self._counters = _Counters(self.bench.map("counters"))
         self._learned = _Drain(self.bench.map("learned"), 4096)
         self._aliases = _Drain(self.bench.map("aliases"), 512)

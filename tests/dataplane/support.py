@@ -125,8 +125,9 @@ class Bench:
     def _enter(self, way: str, packet: Packet | bytes, scope: Scope | None = None, repeat: int = 1) -> bool:
         chosen = scope or self.scope
         if self.device is None:
-            return self._run(chosen.programs.fds[f"ram_scope_{way}"], packet, repeat)
-        name = {"egress": "ram_device_outgoing", "ingress": "ram_device_incoming"}[way]
+            label = {"egress": "out", "ingress": "in"}[way]
+            return self._run(chosen.programs.fds[label], packet, repeat)
+        name = {"egress": "d_out", "ingress": "d_in"}[way]
         data = packet if isinstance(packet, bytes) else frame(packet)
         program = chosen.programs_for(self.device).fds[name]
         for _ in range(repeat):  # one by one: what is refused is another packet afterwards
@@ -141,7 +142,7 @@ class Bench:
 
     def witness(self, packet: Packet | bytes) -> None:
         """What a resolver on this host sends, on its own egress."""
-        assert self._run(self.plane.shared.fds["ram_witness"], packet)
+        assert self._run(self.plane.shared.fds["wit"], packet)
 
     def _run(self, program: int, packet: Packet | bytes, repeat: int = 1) -> bool:
         data = packet if isinstance(packet, bytes) else frame(packet)

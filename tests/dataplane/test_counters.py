@@ -126,8 +126,8 @@ def be_interrupted(wire: Wire, end: float) -> tuple[int, int]:
         send_many(wire.client, QUERY, DATAGRAMS)
         queries += DATAGRAMS
         # Before about Linux 6.10 these are interrupted as well.
-        syscall.program_test_run(fds["ram_scope_egress"], query, REPEAT)
-        syscall.program_test_run(fds["ram_scope_ingress"], reply, REPEAT)
+        syscall.program_test_run(fds["out"], query, REPEAT)
+        syscall.program_test_run(fds["in"], reply, REPEAT)
         queries += REPEAT
         replies += REPEAT
     return queries, replies

@@ -51,7 +51,7 @@ def link() -> Packet:
 
 def sent(bench: Bench, packet: Packet | bytes, flags: PlaceFlag = BEHIND) -> tuple[int, bytes]:
     """What becomes of what leaves: the verdict, and the packet afterwards."""
-    program = bench.scope.programs_for(flags).fds["ram_device_outgoing"]
+    program = bench.scope.programs_for(flags).fds["d_out"]
     run = syscall.program_test_run(program, bytes(packet), room=4096)
     return run.retval, run.packet
 
@@ -413,7 +413,7 @@ def test_own_traffic_is_answered_too(bench: Bench) -> None:
 def holding(bench: Bench) -> Iterator[int]:
     """The program at a bridge. Without a mark by which it knows others' packets it would hold nobody."""
     bench.plane.prepare_bridges([])
-    yield bench.scope.programs_for(BEHIND | PlaceFlag.HOLD).fds["ram_device_outgoing"]
+    yield bench.scope.programs_for(BEHIND | PlaceFlag.HOLD).fds["d_hold"]
     bench.plane.release_bridges()
 
 

@@ -118,7 +118,7 @@ def test_what_refuses_at_a_device_goes_first(
     incoming, outgoing = device.ways()
     for order in ((incoming, outgoing), (outgoing, incoming)):
         detached.clear()
-        program = syscall.program_info(bench.plane.open_scope().programs.fds["ram_connect4"]).id
+        program = syscall.program_info(bench.plane.open_scope().programs.fds["con4"]).id
         devices.detach(device, [Attachment(way, program) for way in order])
         assert detached == [outgoing, incoming]
 
