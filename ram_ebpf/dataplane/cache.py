@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ram_ebpf.dataplane.bytecode import Bytecode, BytecodeError
 from ram_ebpf.dataplane.cache_directory import DEFAULT_DIRECTORY as DEFAULT_DIRECTORY
-from ram_ebpf.dataplane.compiler import ALWAYS, bcc_version, compile_source
+from ram_ebpf.dataplane.compiler import ALWAYS, Compilation, bcc_version
 from ram_ebpf.dataplane.source import flatten
 
 _log = logging.getLogger(__name__)
@@ -89,17 +89,18 @@ def read_cached(name: str, flags: Sequence[str], directory: Path = DEFAULT_DIREC
 def compile_ahead(name: str, flags: Sequence[str], directory: Path = DEFAULT_DIRECTORY) -> None:
     """Begins what load_or_compile() would have to wait for, while the caller does something else.
 
-    Nothing where it is kept already. It is that call which raises what goes wrong. A process that ends does
-    not wait for it.
+    Nothing where it is kept already. It is that call which raises what goes wrong, but for an OSError where
+    nothing can begin. A process that ends, or a thread that calls this, does not wait for it, and ends it.
     """
     place = _place(name, flags, directory)
     if place in _under_way or os.path.lexists(place):
         return
     done: Future[Bytecode] = Future()
+    compilation = Compilation(name, flags)
 
     def work() -> None:
         try:
-            done.set_result(compile_source(name, flags))
+            done.set_result(compilation.result())
         except BaseException as error:
             done.set_exception(error)
 
@@ -110,7 +111,7 @@ def compile_ahead(name: str, flags: Sequence[str], directory: Path = DEFAULT_DIR
 def load_or_compile(
     name: str, flags: Sequence[str], directory: Path = DEFAULT_DIRECTORY
 ) -> tuple[Bytecode, bool]:
-    """Returns the bytecode of bpf/`name`, and whether it came from the cache. Raises CompileError."""
+    """The bytecode of bpf/`name`, and whether it came from the cache. Raises CompileError or OSError."""
     place = _place(name, flags, directory)
     ahead = _under_way.pop(place, None)
     if ahead is not None:
@@ -119,6 +120,6 @@ def load_or_compile(
         cached = _read(place)
         if cached is not None:
             return cached, True
-        bytecode = compile_source(name, flags)
+        bytecode = Compilation(name, flags).result()
     _write(place, bytecode)
     return bytecode, False

@@ -1,9 +1,9 @@
 """Compiles the C sources with bcc: the only module that imports it, and only in a child process.
 
-bcc keeps an LLVM of more than 100 MB in the process, so `compile_source` starts this module as a program;
-the child writes bytecode to its standard output and ends. It has no network and few capabilities, ends with
-its parent at the latest, and is not waited for for ever. There may be two of it, each with half of the
-programs.
+bcc keeps an LLVM of more than 100 MB in the process, so `Compilation` starts this module as a program; the
+child writes bytecode to its standard output and ends. It has no network and few capabilities, ends with its
+parent at the latest, and is not waited for for ever. Where there are processors for it, a copy of it makes
+half of the programs.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import io
 import os
 import platform
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ram_ebpf import own_process
@@ -85,40 +85,47 @@ def bcc_version() -> str:
     return written[1] if written else text
 
 
-def compile_source(name: str, flags: Sequence[str]) -> Bytecode:
-    """Compiles bpf/`name` in child processes, for PATIENCE seconds at most. Raises CompileError.
+class Compilation:
+    """Of bpf/`name`, in a child process of the thread that makes this; the child ends when that does.
 
-    In two halves (bpf/lib/halves.h) where there is more than one processor.
+    It shares the work with a second one where there is more than one processor (bpf/lib/halves.h).
     """
-    halves = [()] if len(os.sched_getaffinity(0)) < 2 else [("-DRAM_HALF=1",), ("-DRAM_HALF=2",)]
-    with ThreadPoolExecutor(len(halves)) as pool:
-        made = list(pool.map(lambda half: _compile_in_child(name, (*flags, *half)), halves))
-    return Bytecode(
-        {function: program for one in made for function, program in one.programs.items()},
-        {table: shape for one in made for table, shape in one.maps.items()},
-    )
 
-
-def _compile_in_child(name: str, flags: Sequence[str]) -> Bytecode:
-    try:
-        result = subprocess.run(
-            own_process.command("ram_ebpf.dataplane.compiler", name, *(f"--flag={flag}" for flag in flags)),
+    def __init__(self, name: str, flags: Sequence[str]) -> None:
+        """Begins. Raises OSError."""
+        self._name = name
+        words = [name, *(f"--flag={flag}" for flag in flags)]
+        if len(os.sched_getaffinity(0)) > 1:
+            words.append("--halves")
+        self._child = subprocess.Popen(
+            own_process.command("ram_ebpf.dataplane.compiler", *words),
             cwd=own_process.DIRECTORY,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             env=own_process.environment(),
-            check=False,
-            timeout=PATIENCE,
         )
-    except subprocess.TimeoutExpired as error:
-        raise CompileError(
-            f"the compiler of bpf/{name} did not end within {PATIENCE:.0f} seconds and was killed: "
-            "start again when this machine is less busy; if that does not help, install python3-bpfcc anew"
-        ) from error
-    if result.returncode != 0:
-        raise CompileError(result.stderr.strip() or f"the compiler ended with status {result.returncode}")
-    return Bytecode.from_json(result.stdout)
+
+    def result(self) -> Bytecode:
+        """Waits, for PATIENCE seconds at most. Raises CompileError."""
+        try:
+            with self._child:
+                try:
+                    out, said = self._child.communicate(timeout=PATIENCE)
+                except BaseException:
+                    self._child.kill()
+                    raise
+        except subprocess.TimeoutExpired as error:
+            raise CompileError(
+                f"the compiler of bpf/{self._name} did not end within {PATIENCE:.0f} seconds and was killed: "
+                "start again when this machine is less busy; if that does not help, install python3-bpfcc "
+                "anew"
+            ) from error
+        status = self._child.returncode
+        if status != 0:
+            raise CompileError(said.strip() or f"the compiler ended with status {status}")
+        return Bytecode.from_json(out)
 
 
 def _give_up_rights() -> None:
@@ -135,16 +142,21 @@ def _give_up_rights() -> None:
     keep_only(_KEPT)
 
 
-def _compile_here(name: str, flags: Sequence[str]) -> Bytecode:
+def _load_binding() -> None:
     try:
         # bcc reads this when it is loaded: our header tree stands in for the kernel's.
         os.environ["BCC_KERNEL_SOURCE"] = str(source_directory())
-        from bcc import BPF, lib
+        from bcc import lib
     except ImportError as error:
         raise CompileError(f"{_MISSING_BCC} ({error})") from error
     # The bindings declare no result type for this one in any version.
     lib.bpf_table_name.restype = ctypes.c_char_p
     lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_ulonglong]
+
+
+def _compile_here(name: str, flags: Sequence[str]) -> Bytecode:
+    from bcc import BPF, lib
+
     module = BPF(text=flatten(name).encode(), cflags=[*_system_includes(), *flags, *ALWAYS])
     name_of_fd: dict[int, str] = {}
     maps: dict[str, MapShape] = {}
@@ -161,17 +173,13 @@ def _compile_here(name: str, flags: Sequence[str]) -> Bytecode:
     return Bytecode(programs, maps)
 
 
-def _main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m ram_ebpf.dataplane.compiler")
-    parser.add_argument("name")
-    parser.add_argument("--flag", action="append", default=[])
-    arguments = parser.parse_args()
+def _print(name: str, flags: Sequence[str]) -> int:
+    """What _compile_here() comes to; the exit status."""
     # Whatever bcc prints must not end up in the bytecode.
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            _give_up_rights()
-            bytecode = _compile_here(arguments.name, arguments.flag)
-        except (CompileError, OSError) as error:
+            bytecode = _compile_here(name, flags)
+        except OSError as error:
             print(error, file=sys.stderr)
             return 1
         except Exception as error:  # bcc raises nothing more exact
@@ -181,5 +189,72 @@ def _main() -> int:
     return 0
 
 
+class _OtherHalf:
+    """A copy of this process, which has loaded the binding already, that makes one half."""
+
+    def __init__(self, name: str, flags: Sequence[str]) -> None:
+        self._out, self._said = os.memfd_create("bytecode"), os.memfd_create("said")
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            status = 1
+            try:
+                own_process.end_with_parent()
+                os.dup2(self._out, 1)
+                os.dup2(self._said, 2)
+                status = _print(name, flags) if os.getppid() == parent else 1
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)
+
+    def finish(self) -> tuple[int, str, str]:
+        """Waits: the exit status, the bytecode, and what was said."""
+        _, ended = os.waitpid(self._pid, 0)
+        texts = []
+        for fd in (self._out, self._said):
+            with open(fd, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - a descriptor
+                file.seek(0)
+                texts.append(file.read())
+        return os.waitstatus_to_exitcode(ended), texts[0], texts[1]
+
+
+def _print_halves(name: str, flags: Sequence[str]) -> int:
+    other = _OtherHalf(name, [*flags, "-DRAM_HALF=2"])
+    with contextlib.redirect_stdout(io.StringIO()) as mine:
+        status = _print(name, [*flags, "-DRAM_HALF=1"])
+    other_status, out, said = other.finish()
+    if status != 0:
+        return status  # the other one will have said the same
+    if other_status != 0:
+        print(said.strip() or f"half of the compiler ended with status {other_status}", file=sys.stderr)
+        return 1
+    halves = [Bytecode.from_json(text) for text in (mine.getvalue(), out)]
+    whole = Bytecode(
+        {function: program for half in halves for function, program in half.programs.items()},
+        {table: shape for half in halves for table, shape in half.maps.items()},
+    )
+    sys.stdout.write(whole.to_json())
+    return 0
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m ram_ebpf.dataplane.compiler")
+    parser.add_argument("name")
+    parser.add_argument("--flag", action="append", default=[])
+    parser.add_argument("--halves", action="store_true", help="by two processes")
+    arguments = parser.parse_args()
+    try:
+        _give_up_rights()
+        _load_binding()
+    except (CompileError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return (_print_halves if arguments.halves else _print)(arguments.name, arguments.flag)
+
+
 if __name__ == "__main__":
-    raise SystemExit(_main())
+    ended = _main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ended)  # to give back all that a compiler has taken, piece by piece, takes longer than to end

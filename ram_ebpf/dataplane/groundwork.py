@@ -147,8 +147,11 @@ class Ahead:
         load: Callable[[], Groundwork] | None = None
         raise_memlock_limit()
         try:
-            if cache.is_kept(CGROUP_PROGRAMS.source, features.compiler_flags(), cache_directory):
+            source, flags = CGROUP_PROGRAMS.source, features.compiler_flags()
+            if cache.is_kept(source, flags, cache_directory):
                 load = _begin_to_load(cache_directory)
+            else:
+                cache.compile_ahead(source, flags, cache_directory)
         except Exception as error:
             self._done.set_exception(error)
             return

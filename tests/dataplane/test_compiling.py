@@ -15,7 +15,7 @@ import pytest
 
 from ram_ebpf.dataplane import compiler, features
 from ram_ebpf.dataplane.bytecode import Bytecode
-from ram_ebpf.dataplane.compiler import CompileError, compile_source
+from ram_ebpf.dataplane.compiler import Compilation, CompileError
 from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS
 
 SOURCE = CGROUP_PROGRAMS.source
@@ -28,7 +28,11 @@ MAPS = Path("/proc/self/maps")
 pytestmark = pytest.mark.heavy
 
 
-class Compilation:
+def compile_source(flags: Sequence[str]) -> Bytecode:
+    return Compilation(SOURCE, flags).result()
+
+
+class Watched:
     """One in a thread of its own, and what is seen of its child meanwhile."""
 
     def __init__(self, flags: Sequence[str] = ()) -> None:
@@ -39,7 +43,7 @@ class Compilation:
 
     def _run(self) -> None:
         try:
-            self.result = compile_source(SOURCE, (*features.compiler_flags(), *self._flags))
+            self.result = compile_source((*features.compiler_flags(), *self._flags))
         except CompileError as error:
             self.result = error
 
@@ -59,14 +63,26 @@ class Compilation:
         return self.result
 
 
+def descendants(process: Path, count: int) -> list[Path]:
+    """The process, its child, the child of that and so on, as soon as there are so many."""
+    deadline = time.monotonic() + 20
+    found = [process]
+    while len(found) < count:
+        assert time.monotonic() < deadline
+        found = [process]
+        while pids := " ".join(path.read_text() for path in found[-1].glob("task/*/children")).split():
+            found.append(Path("/proc", pids[0]))
+    return found
+
+
 @pytest.fixture
-def compilation() -> Iterator[Compilation]:
-    made = Compilation()
+def compilation() -> Iterator[Watched]:
+    made = Watched()
     yield made
     made.wait()
 
 
-def test_child_has_no_network_and_nothing_of_it_stays(compilation: Compilation) -> None:
+def test_child_has_no_network_and_nothing_of_it_stays(compilation: Watched) -> None:
     child = compilation.child()
     own = OWN.stat().st_ino
     namespaces: set[int] = set()
@@ -91,7 +107,7 @@ def test_child_has_no_network_and_nothing_of_it_stays(compilation: Compilation) 
     assert [name for name in mapped if "bcc" in name or "LLVM" in name] == []
 
 
-def test_child_has_few_capabilities(compilation: Compilation) -> None:
+def test_child_has_few_capabilities(compilation: Watched) -> None:
     status = compilation.child() / "status"
     effective = []
     while True:
@@ -108,11 +124,21 @@ def test_compiler_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "PATIENCE", 0.05)
     started = time.monotonic()
     with pytest.raises(CompileError, match=r"^the compiler of bpf/cgroup\.c did not end within 0 seconds"):
-        compile_source(SOURCE, features.compiler_flags())
+        compile_source(features.compiler_flags())
     assert time.monotonic() - started < 5
 
 
-def test_child_that_is_killed(compilation: Compilation) -> None:
+@pytest.mark.skipif(HALVES < 2, reason="there is no other half on one processor")
+def test_half_that_is_killed(compilation: Watched) -> None:
+    child = compilation.child()
+    (copy,) = descendants(child, 2)[1:]
+    os.kill(int(copy.name), 9)
+    result = compilation.wait()
+    assert isinstance(result, CompileError)
+    assert str(result) == "half of the compiler ended with status -9"
+
+
+def test_child_that_is_killed(compilation: Watched) -> None:
     os.kill(int(compilation.child().name), 9)
     result = compilation.wait()
     assert isinstance(result, CompileError)
@@ -121,7 +147,7 @@ def test_child_that_is_killed(compilation: Compilation) -> None:
 
 def test_what_the_compiler_says_arrives() -> None:
     with pytest.raises(CompileError) as caught:
-        compile_source(SOURCE, [*features.compiler_flags(), "-Dram_reason_for=+"])
+        compile_source([*features.compiler_flags(), "-Dram_reason_for=+"])
     said = str(caught.value)
     assert "error: " in said
     assert "bpf/lib/verdict.h:" in said  # the file and line that it is in
@@ -152,19 +178,15 @@ def test_modules_of_the_working_directory_are_not_run(
     (package / "__init__.py").write_text("raise SystemExit('not ours')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(ROOT), *(path for path in sys.path if path)])
-    assert isinstance(compile_source(SOURCE, features.compiler_flags()), Bytecode)
+    assert isinstance(compile_source(features.compiler_flags()), Bytecode)
 
 
 def test_ends_with_whoever_waits_for_it(tmp_path: Path) -> None:
     """A daemon that is killed while it starts leaves no compiler behind."""
-    script = f"from ram_ebpf.dataplane.compiler import compile_source; compile_source({SOURCE!r}, ())"
+    script = f"from ram_ebpf.dataplane.compiler import Compilation; Compilation({SOURCE!r}, ()).result()"
     parent = subprocess.Popen([sys.executable, "-c", script])
     deadline = time.monotonic() + 20
-    children: list[Path] = []
-    while len(children) < HALVES:
-        assert time.monotonic() < deadline
-        found = " ".join(path.read_text() for path in Path(f"/proc/{parent.pid}/task").glob("*/children"))
-        children = [Path("/proc", pid) for pid in found.split()]
+    children = descendants(Path("/proc", str(parent.pid)), 1 + HALVES)[1:]
     for child in children:
         while (child / "ns/net").stat().st_ino == OWN.stat().st_ino:
             assert time.monotonic() < deadline
@@ -178,7 +200,7 @@ def test_ends_with_whoever_waits_for_it(tmp_path: Path) -> None:
 def test_halves_make_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two compilers come to what one comes to, where there is but one processor."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    halves = compile_source(SOURCE, features.compiler_flags())
+    halves = compile_source(features.compiler_flags())
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1})
-    whole = compile_source(SOURCE, features.compiler_flags())
+    whole = compile_source(features.compiler_flags())
     assert halves == whole

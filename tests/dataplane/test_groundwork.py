@@ -125,11 +125,15 @@ def test_compiler_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     """It is waited for where it is taken, and not before."""
     is_begun = threading.Event()
 
-    def fail(*_: object) -> None:
-        is_begun.wait(20)
-        raise CompileError("no")
+    class Failing:
+        def __init__(self, *_: object) -> None:
+            pass
 
-    monkeypatch.setattr(cache, "compile_source", fail)
+        def result(self) -> None:
+            is_begun.wait(20)
+            raise CompileError("no")
+
+    monkeypatch.setattr(cache, "Compilation", Failing)
     ahead = Ahead(tmp_path)
     is_begun.set()
     with pytest.raises(CompileError, match="no"):

@@ -26,15 +26,18 @@ class Compiler:
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[str, ...]]] = []
 
-    def __call__(self, name: str, flags: tuple[str, ...]) -> Bytecode:
+    def __call__(self, name: str, flags: tuple[str, ...]) -> Compiler:
         self.calls.append((name, flags))
+        return self
+
+    def result(self) -> Bytecode:
         return BYTECODE
 
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     compiler = Compiler()
-    monkeypatch.setattr(cache, "compile_source", compiler)
+    monkeypatch.setattr(cache, "Compilation", compiler)
     return compiler
 
 
@@ -207,18 +210,18 @@ class SlowCompiler(Compiler):
         self.begun, self.may_end = threading.Event(), threading.Event()
         self.error: CompileError | None = None
 
-    def __call__(self, name: str, flags: tuple[str, ...]) -> Bytecode:
+    def result(self) -> Bytecode:
         self.begun.set()
         assert self.may_end.wait(30)
         if self.error is not None:
             raise self.error
-        return super().__call__(name, flags)
+        return super().result()
 
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> SlowCompiler:
     compiler = SlowCompiler()
-    monkeypatch.setattr(cache, "compile_source", compiler)
+    monkeypatch.setattr(cache, "Compilation", compiler)
     return compiler
 
 
