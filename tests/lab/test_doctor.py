@@ -460,6 +460,7 @@ def test_killed(doctor: Doctor, lab: Lab, root: Path) -> None:
 _AS_NOBODY = """\
 import os, sys
 import dns._asyncio_backend
+from ram_ebpf.cli import doctor
 from ram_ebpf.cli.main import main
 from ram_ebpf.dns.encrypted import load_encrypted_resolvers
 from ram_ebpf.doctor import examination
