@@ -25,6 +25,7 @@ from benchmarks import report
 from benchmarks.measure import Rounds, estimate, middle, ratios, take_turns
 from benchmarks.report import Aim, Figure, Part
 from benchmarks.rules_scale import policy_text
+from ram_ebpf import own_process
 from tests.lab.lab import Lab
 from tests.lab.processes import stop
 
@@ -69,6 +70,12 @@ class Started:
 _numbers = itertools.count(1)
 
 
+def _environment() -> dict[str, str]:
+    """Of the unit, and by which modules are found without `site`, as the installed program finds them
+    (packaging/programs.py)."""
+    return {**_UNIT, "PYTHONPATH": own_process.environment()["PYTHONPATH"]}
+
+
 @contextlib.contextmanager
 def started(lab: Lab, policy: str, cache: Path) -> Iterator[Started]:
     """`ram-ebpf run`, until the block ends. Its log goes to a file, as to a journal.
@@ -80,11 +87,13 @@ def started(lab: Lab, policy: str, cache: Path) -> Iterator[Started]:
     if not file.exists() or file.read_text(encoding="utf-8") != policy:
         file.write_text(policy, encoding="utf-8")
     cgroup = lab.new_cgroup(cache.name)
-    argv = [sys.executable, "-m", "ram_ebpf", "run", "--policy", str(file), "--log-format", "json"]
+    argv = own_process.command("ram_ebpf", "run", "--policy", str(file), "--log-format", "json")
     argv += ["--scope", f"cgroup:{cgroup}", "--cache", str(cache)]
     begun = time.perf_counter()
     with log.open("w", encoding="utf-8") as stream:
-        process = lab.client.popen(argv, env=_UNIT, cwd=_ROOT, stdout=stream, stderr=subprocess.STDOUT)
+        process = lab.client.popen(
+            argv, env=_environment(), cwd=_ROOT, stdout=stream, stderr=subprocess.STDOUT
+        )
     try:
         while '"event": "ready"' not in (said := log.read_text(encoding="utf-8")):
             if process.poll() is not None or time.perf_counter() - begun > _PATIENCE:
@@ -128,7 +137,7 @@ def _lines(log: Path) -> Iterator[dict[str, object]]:
 def _python(lab: Lab) -> float:
     """Seconds in which Python starts and ends, in the same place and by the same way."""
     begun = time.perf_counter()
-    process = lab.client.popen([sys.executable, "-c", "pass"], cwd=_ROOT)
+    process = lab.client.popen([sys.executable, "-S", "-c", "pass"], env=_environment(), cwd=_ROOT)
     process.wait()
     seconds = time.perf_counter() - begun
     lab.client.children.remove(process)

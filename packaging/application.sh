@@ -19,10 +19,7 @@ rm -rf "$directory"
 
 # Of all programs in there the two of ours, and the interpreter by which their processes find all the rest.
 find "$directory/bin" -mindepth 1 ! -name 'python*' ! -name ram-ebpf ! -name docker-ram -delete
-for program in ram-ebpf docker-ram; do
-	# -I: neither the environment nor the working directory of who calls it says what is run.
-	sed -i "1s|.*|#!$final/bin/python -I|" "$directory/bin/$program"
-done
+"$directory/bin/python" -I "$source/packaging/programs.py" "$directory" "$final"
 # Where all this was built is nobody's business, and would be wrong.
 sed -i '/^command = /d' "$directory/pyvenv.cfg"
 find "$directory" -name direct_url.json -delete

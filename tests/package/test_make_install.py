@@ -52,7 +52,7 @@ def test_into_a_directory(tmp_path: Path) -> None:
         stage = layer.root / "stage"
         assert sorted(path.name for path in stage.iterdir()) == ["etc", "opt"]
         program = (stage / "opt/acme/lib/ram-ebpf/bin/ram-ebpf").read_text(encoding="utf-8")
-        assert program.startswith("#!/opt/acme/lib/ram-ebpf/bin/python -I\n")
+        assert program.startswith("#!/opt/acme/lib/ram-ebpf/bin/python -IS\n")
         assert not [path for path in stage.rglob("*") if b"/stage" in _content(path)]
 
 
