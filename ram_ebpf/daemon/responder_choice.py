@@ -35,9 +35,15 @@ class ResponderChoice:
         self._plane, self._history, self._served = plane, history, served
         self._say = say
         self._stay = stay
-        self._unanswered = ResponderState(Answered.OFF)
+        self._unanswered = ResponderState(Answered.WAITING)
+        self._policy = policy
         self._depends_on = self._what_it_is_told(policy)
-        self._responder = self._make(policy)
+        self._responder: Responder | None = None
+
+    def begin(self) -> None:
+        """To be called once, when what is governed is: to load what it needs takes a while."""
+        self._responder = self._make(self._policy)
+        self.follow()
 
     @property
     def state(self) -> ResponderState:
