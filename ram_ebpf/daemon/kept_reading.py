@@ -16,13 +16,16 @@ import stat
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ram_ebpf.daemon import kept_files, upgrade
 from ram_ebpf.daemon.kept_files import DIRECTORY
 from ram_ebpf.daemon.reading import PolicyReader, Read, ReaderError, Wanted
 from ram_ebpf.policy.encoding import MAX_POLICY_BYTES
-from ram_ebpf.policy.ruleset import RuleSet
-from ram_ebpf.policy.terms import Terms
+
+if TYPE_CHECKING:
+    from ram_ebpf.policy.ruleset import RuleSet
+    from ram_ebpf.policy.terms import Terms
 
 _log = logging.getLogger(__name__)
 
@@ -84,28 +87,39 @@ def keep(wanted: Wanted, read: Read, rules: Mapping[Terms, RuleSet], directory: 
 
 
 class KeptReading:
-    """As PolicyReader, of what was kept."""
+    """As PolicyReader, of what was kept. It is not unpacked before it is asked for, which takes a while."""
 
-    def __init__(self, wanted: Wanted, read: Read, rules: Mapping[Terms, RuleSet]) -> None:
-        self._wanted, self._read, self._rules = wanted, read, rules
+    def __init__(self, wanted: Wanted, data: memoryview) -> None:
+        """`data`: of somebody who is trusted."""
+        self._wanted = wanted
+        self._data: memoryview | None = data
+        self._unpacked: tuple[Read, Mapping[Terms, RuleSet]] | None = None
+
+    def _unpack(self) -> tuple[Read, Mapping[Terms, RuleSet]]:
+        if self._unpacked is None:
+            assert self._data is not None
+            self._unpacked = pickle.loads(self._data)  # noqa: S301 - root's, and whole
+            self._data = None
+        return self._unpacked
 
     def read(self) -> Read:
         """The policy."""
-        return self._read
+        return self._unpack()[0]
 
     def rules(self, terms: Iterable[Terms]) -> dict[Terms, RuleSet]:
         """The rules that hold under these. Raises PolicyErrors or ReaderError."""
+        read, rules = self._unpack()
         wanted = list(dict.fromkeys(terms))
-        if all(each in self._rules for each in wanted):
-            return {each: self._rules[each] for each in wanted}
+        if all(each in rules for each in wanted):
+            return {each: rules[each] for each in wanted}
         with PolicyReader(self._wanted) as reader:
-            if reader.read().policy.source.digest != self._read.policy.source.digest:
+            if reader.read().policy.source.digest != read.policy.source.digest:
                 raise ReaderError(f"{self._wanted.file} has changed during the start: start ram-ebpf again")
             return reader.rules(wanted)
 
     def close(self) -> None:
         """Lets go of it."""
-        self._rules = {}
+        self._data = self._unpacked = None
 
 
 def find(wanted: Wanted, directory: Path = DIRECTORY) -> KeptReading | None:
@@ -126,8 +140,7 @@ def find(wanted: Wanted, directory: Path = DIRECTORY) -> KeptReading | None:
             return None
     except OSError:
         return None
-    read, rules = pickle.loads(data)  # noqa: S301 - root's, and whole
-    return KeptReading(wanted, read, rules)
+    return KeptReading(wanted, data)
 
 
 def _hash_of(file: str) -> str | None:

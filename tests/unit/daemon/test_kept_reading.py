@@ -201,7 +201,7 @@ def test_other_terms(state: Path, file: Path) -> None:
     with closing(found(wanted, state)) as kept:
         assert set(kept.rules([STRICT, other])) == {STRICT, other}
     with closing(found(wanted, state)) as kept:
-        assert set(kept._rules) == {STRICT, other}
+        assert set(kept._unpack()[1]) == {STRICT, other}
 
 
 def test_other_terms_of_a_file_that_has_changed(state: Path, file: Path) -> None:
