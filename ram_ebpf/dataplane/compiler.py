@@ -220,7 +220,10 @@ class _OtherHalf:
 
 
 def _print_halves(name: str, flags: Sequence[str]) -> int:
-    other = _OtherHalf(name, [*flags, "-DRAM_HALF=2"])
+    try:
+        other = _OtherHalf(name, [*flags, "-DRAM_HALF=2"])
+    except OSError:  # no process more can be started
+        return _print(name, flags)
     with contextlib.redirect_stdout(io.StringIO()) as mine:
         status = _print(name, [*flags, "-DRAM_HALF=1"])
     other_status, out, said = other.finish()

@@ -204,3 +204,18 @@ def test_halves_make_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1})
     whole = compile_source(features.compiler_flags())
     assert halves == whole
+
+
+def test_no_second_process_can_be_started() -> None:
+    script = f"""\
+import errno, sys
+from ram_ebpf.dataplane import compiler, features
+def fork():
+    raise OSError(errno.EAGAIN, "no more")
+flags = features.compiler_flags()
+compiler._load_binding()
+compiler.os.fork = fork
+sys.exit(compiler._print_halves({SOURCE!r}, flags))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert Bytecode.from_json(done.stdout) == compile_source(features.compiler_flags())
