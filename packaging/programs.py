@@ -31,7 +31,7 @@ def places(directory: Path, final: Path) -> list[str]:
     """Where packages are, which Python knows by itself only without -S."""
     command = [sys.executable, "-IS", "-c", "import sys; print(*sys.path, sep='\\n')"]
     bare = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    found = [Path(place) for place in sys.path if place not in bare and place != str(Path(__file__).parent)]
+    found = [Path(place) for place in sys.path if place not in bare]
     return [
         str(final / place.relative_to(directory)) if place.is_relative_to(directory) else str(place)
         for place in found

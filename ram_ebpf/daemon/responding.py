@@ -46,8 +46,7 @@ _NOT_HTTP = frozenset({53, 853})
 _PATIENCE = 4.0  # seconds without a word, after which the process is taken for dead
 _START_PATIENCE = 60.0  # until its first word; a guest without acceleration is slow
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts
-_LOOK_PERIOD = 1.0  # seconds between looks for network namespaces, or so many times what one takes
-_LOOK_SHARE = 200
+_LOOK_PERIOD = 1.0  # seconds between looks for network namespaces
 _MOST_SIGNED = 256  # certificates that are kept
 _REUSED = 120.0  # seconds for which one is shown again
 _SIGNATURES = 20.0  # a second, over the long run; who asks for more gets the message alone
@@ -350,12 +349,11 @@ class Responder:
                         end.send(self._answers.reply(channel.Question.unpack(packet)).pack())
                 except channel.ChannelError as error:
                     return f"its process has sent nonsense: {error}"
-            if (began := time.monotonic()) >= next_look:
+            if time.monotonic() >= next_look:
                 if (problem := namespaces.follow(self._cgroups)) is not None:
                     self._notes.put(("no-responder", f"refused connections get EPERM in {problem}"))
                 self._note_places(listeners, namespaces)
-                ended = time.monotonic()
-                next_look = ended + max(_LOOK_PERIOD, (ended - began) * _LOOK_SHARE)
+                next_look = time.monotonic() + _LOOK_PERIOD
 
     def _count(self, served: channel.Served) -> None:
         """Those of a process that has ended stay counted."""

@@ -62,6 +62,7 @@ class Neighbours:
         self._own, self._mount, self._proc, self._clock = own, mount, proc, clock
         self._cgroups: tuple[Path, ...] = ()
         self._seen: dict[int, float] = {}  # when each process was first seen
+        self._due: set[int] = set()  # who is to be looked at, whether new or not
         self._others: dict[int, Identity] = {}  # of processes in the cgroups
         self._newest = ""
         self._youngest = self._looked_at_all = float("-inf")
@@ -74,7 +75,7 @@ class Neighbours:
             return {which: path for which, path in namespaces_of(wanted).items() if which != self._own}
         everybody = wanted != self._cgroups or now - self._looked_at_all >= _EVERYBODY
         newest = self._newest_process()
-        if everybody or newest != self._newest or now - self._youngest <= _SETTLING:
+        if everybody or self._due or newest != self._newest or now - self._youngest <= _SETTLING:
             self._cgroups, self._newest = wanted, newest
             self._look_around(now, everybody)
         else:
@@ -95,10 +96,12 @@ class Neighbours:
             self._youngest = max(self._seen.values(), default=now)
             self._others = {pid: of for pid, of in self._others.items() if pid in there}
         if everybody:
-            self._looked_at_all = now
-        due = sorted(pid for pid, since in self._seen.items() if everybody or now - since <= _SETTLING)
-        for pid in due[-_MOST:]:
+            self._looked_at_all, self._due = now, there
+        wanted = self._due | {pid for pid, since in self._seen.items() if now - since <= _SETTLING}
+        looked_at = sorted(wanted & there)[-_MOST:]
+        for pid in looked_at:
             self._look_at(pid)
+        self._due = (self._due & there).difference(looked_at)
 
     def _look_at(self, pid: int) -> None:
         identity = self._identity(pid)

@@ -148,11 +148,14 @@ def test_nobody_is_looked_at_when_nobody_begins(host: Host) -> None:
 
 
 def test_too_many_processes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest ones are looked at."""
+    """The newest ones are looked at, and when these have settled all others."""
     monkeypatch.setattr(neighbours, "_MOST", 3)
     for pid in range(10, 20):
         host.begin(pid, f"n{pid}", "docker/a")
     assert host.found("docker") == ["n17", "n18", "n19"]
+    assert host.found("docker", seconds=11) == [f"n{pid}" for pid in range(14, 20)]
+    host.found("docker")
+    assert host.found("docker") == [f"n{pid}" for pid in range(10, 20)]
 
 
 def test_control_group_by_another_mount(tmp_path: Path, host: Host) -> None:
