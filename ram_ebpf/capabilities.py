@@ -18,6 +18,8 @@ class Capability(enum.IntEnum):
     """Those that are named here; include/uapi/linux/capability.h has all."""
 
     DAC_READ_SEARCH = 2
+    NET_ADMIN = 12
+    SYS_PTRACE = 19
     SYS_ADMIN = 21
     SYS_RESOURCE = 24
     BPF = 39

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ram_ebpf.capabilities import Capability
 from ram_ebpf.doctor.case import Case
 from ram_ebpf.doctor.finding import AS_ROOT, Check, Finding, failure, warning, well
 from ram_ebpf.policy.words import plural
 
-# include/uapi/linux/capability.h, and what each is needed for
+# What each is needed for.
 _NEEDED = {
-    12: ("CAP_NET_ADMIN", "attaches programs"),
-    21: ("CAP_SYS_ADMIN", "loads programs and enters network namespaces"),
-    19: ("CAP_SYS_PTRACE", "finds the namespaces of other users' processes"),
+    Capability.NET_ADMIN: "attaches programs",
+    Capability.SYS_ADMIN: "loads programs and enters network namespaces",
+    Capability.SYS_PTRACE: "finds the namespaces of other users' processes",
 }
 # Of the first namespace of each kind (include/linux/proc_ns.h).
 _FIRST = {"cgroup": 0xEFFFFFFB, "pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}
@@ -39,7 +40,7 @@ def effective_capabilities(status: Path = Path("/proc/self/status")) -> int:
 
 def of_capabilities(effective: int) -> Finding:
     """Whether all that is needed is there."""
-    missing = [f"{name} ({why})" for bit, (name, why) in _NEEDED.items() if not effective >> bit & 1]
+    missing = [f"CAP_{each.name} ({why})" for each, why in _NEEDED.items() if not effective >> each & 1]
     if not missing:
         return well(Check.RIGHTS, "root, with all capabilities that are needed")
     return failure(
