@@ -65,7 +65,7 @@ struct ram_walk {
  * Walks that go on in another run of their program: each has a limit to the steps that the verifier accepts.
  * Not per CPU: another packet may come in between, on the same CPU.
  */
-BPF_F_TABLE("lru_hash", u32, struct ram_walk, walks, 512, 0);
+RAM_MAP("lru_hash", u32, struct ram_walk, walks, 512, 0);
 
 enum ram_outcome {
 	RAM_OUTCOME_FAILED = RAM_OPEN_FAILED,
@@ -260,8 +260,7 @@ static __always_inline int ram_take_address(const struct ram_reading *r, u32 at,
 }
 
 /* Reads a record behind its owner name. */
-static __always_inline u32 ram_step_record(const struct ram_reading *r, struct ram_walk *w, u32 ours,
-					   bool hints)
+static __always_inline u32 ram_step_record(const struct ram_reading *r, struct ram_walk *w, u32 ours)
 {
 	struct ram_config *cfg = r->cfg;
 	u32 type, class, length, data;
@@ -288,7 +287,8 @@ static __always_inline u32 ram_step_record(const struct ram_reading *r, struct r
 		ram_turn_to_name(cfg, w, RAM_PART_TARGET, data);
 		return RAM_STEP_ON;
 	}
-	if (hints) {
+	/* Only who asks for such records makes use of them. */
+	if (ram_wants_hints(r->skb)) {
 		if ((type == RAM_DNS_TYPE_HTTPS || type == RAM_DNS_TYPE_SVCB) && ours) {
 			if (length < 3)
 				return RAM_STEP_BROKEN;
@@ -352,15 +352,14 @@ static __always_inline u32 ram_step_params(const struct ram_reading *r, struct r
 }
 
 /* What to do with a name that has ended. */
-static __always_inline u32 ram_step_named(const struct ram_reading *r, struct ram_walk *w, u32 same,
-					  bool hints)
+static __always_inline u32 ram_step_named(const struct ram_reading *r, struct ram_walk *w, u32 same)
 {
 	struct ram_config *cfg = r->cfg;
 	u64 identity = ram_forget64(cfg, ram_sip_end(&w->sip));
 	u32 behind = w->behind;
 
 	if (w->part == RAM_PART_OWNER)
-		return ram_step_record(r, w, ram_forget(cfg, same | (identity == w->current)), hints);
+		return ram_step_record(r, w, ram_forget(cfg, same | (identity == w->current)));
 	/* Known by its place, it was not read; its identity is that of the name there. */
 	if (same)
 		identity = w->current;
@@ -373,7 +372,7 @@ static __always_inline u32 ram_step_named(const struct ram_reading *r, struct ra
 		ram_end_record(r, w);
 		return RAM_STEP_ON;
 	}
-	if (hints && w->part == RAM_PART_SERVICE) {
+	if (w->part == RAM_PART_SERVICE) {
 		if (behind > w->record_end)
 			return RAM_STEP_BROKEN;
 		/* "." stands for the owner, and some servers write the owner out. */
@@ -419,9 +418,9 @@ static __always_inline int ram_suspend_walk(struct __sk_buff *skb, struct ram_wa
 
 /*
  * Reads all answers, or as many as the steps of this run allow: then it returns RAM_REASON_NONE, and another
- * run is to go on. `hints`: of a reply to an HTTPS or SVCB query.
+ * run is to go on.
  */
-static __always_inline u32 ram_read_answers(const struct ram_reading *r, bool hints)
+static __always_inline u32 ram_read_answers(const struct ram_reading *r)
 {
 	struct ram_config *cfg = r->cfg;
 	struct ram_walk w = {};
@@ -451,12 +450,12 @@ static __always_inline u32 ram_read_answers(const struct ram_reading *r, bool hi
 
 			if (w.seen >= r->answers)
 				goto complete;
-			if (hints && w.part >= RAM_PART_PARAMS) {
+			if (w.part >= RAM_PART_PARAMS) {
 				found = ram_step_params(r, &w);
 			} else {
 				found = ram_step_name(r, &w, &same);
 				if (found == RAM_STEP_NAMED)
-					found = ram_step_named(r, &w, same, hints);
+					found = ram_step_named(r, &w, same);
 			}
 			if (found == RAM_STEP_BROKEN)
 				return RAM_REASON_DNS_MALFORMED;

@@ -37,8 +37,8 @@ enum ram_read {
 	RAM_READ_PAUSE,	  /* the same, and if anything follows, it may be another ClientHello */
 };
 
-BPF_F_TABLE("lru_hash", u32, struct ram_beginning, drafts, 256, 0);
-BPF_ARRAY(blank, struct ram_beginning, 1); /* of which a draft is made: it does not fit on a stack */
+RAM_MAP("lru_hash", u32, struct ram_beginning, drafts, 256, 0);
+RAM_ARRAY(struct ram_beginning, blank, 1); /* of which a draft is made: it does not fit on a stack */
 
 /* What is to be done with a packet of a connection that is known. */
 enum ram_passage {

@@ -18,23 +18,24 @@ struct ram_sip {
 	u64 v0, v1, v2, v3;
 };
 
-static __always_inline u64 ram_rotate(u64 word, u32 bits)
-{
-	return word << bits | word >> (64 - bits);
-}
-
 static __always_inline void ram_sip_round(struct ram_sip *s)
 {
-	s->v0 += s->v1;
-	s->v1 = ram_rotate(s->v1, 13) ^ s->v0;
-	s->v0 = ram_rotate(s->v0, 32);
-	s->v2 += s->v3;
-	s->v3 = ram_rotate(s->v3, 16) ^ s->v2;
-	s->v0 += s->v3;
-	s->v3 = ram_rotate(s->v3, 21) ^ s->v0;
-	s->v2 += s->v1;
-	s->v1 = ram_rotate(s->v1, 17) ^ s->v2;
-	s->v2 = ram_rotate(s->v2, 32);
+	u64 v0 = s->v0, v1 = s->v1, v2 = s->v2, v3 = s->v3;
+
+	v0 += v1;
+	v1 = __builtin_rotateleft64(v1, 13) ^ v0;
+	v0 = __builtin_rotateleft64(v0, 32);
+	v2 += v3;
+	v3 = __builtin_rotateleft64(v3, 16) ^ v2;
+	v0 += v3;
+	v3 = __builtin_rotateleft64(v3, 21) ^ v0;
+	v2 += v1;
+	v1 = __builtin_rotateleft64(v1, 17) ^ v2;
+	v2 = __builtin_rotateleft64(v2, 32);
+	s->v0 = v0;
+	s->v1 = v1;
+	s->v2 = v2;
+	s->v3 = v3;
 }
 
 static __always_inline void ram_sip_start(struct ram_sip *s, struct ram_config *cfg)

@@ -89,12 +89,11 @@ RAM_FIRST_HALF int ram_ingress(struct __sk_buff *skb)
 		skb->cb[RAM_CB_MESSAGE] = p.end << 16 | (p.payload_offset & 0xffff);
 		skb->cb[RAM_CB_TICKET] = 0;
 		ram_pass_depth(skb, reply.depth);
+		if (reply.qtype != RAM_DNS_TYPE_A && reply.qtype != RAM_DNS_TYPE_AAAA)
+			ram_want_hints(skb);
 		skb->cb[RAM_CB_RULE] = reply.rule ? reply.rule : reply.alias;
 		skb->cb[RAM_CB_ALIAS] = reply.rule ? reply.alias : 0;
-		if (reply.qtype == RAM_DNS_TYPE_A || reply.qtype == RAM_DNS_TYPE_AAAA)
-			ingress_programs.call(skb, RAM_INGRESS_PROGRAM_ANSWERS);
-		else
-			ingress_programs.call(skb, RAM_INGRESS_PROGRAM_HINTS);
+		ingress_programs.call(skb, RAM_INGRESS_PROGRAM_ANSWERS);
 		/* A call that succeeds does not return. */
 		reason = RAM_REASON_DNS_TOO_MANY;
 	}
@@ -108,7 +107,7 @@ static __always_inline bool ram_is_refused_rule(u32 number)
 	return rule && (rule->flags & RAM_RULE_DENY);
 }
 
-static __always_inline int ram_learn_reply(struct __sk_buff *skb, bool hints)
+RAM_FIRST_HALF int ram_answers(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	u32 scope = ram_scope_of(skb);
@@ -126,29 +125,18 @@ static __always_inline int ram_learn_reply(struct __sk_buff *skb, bool hints)
 	r.learned_here = learned.lookup(&scope);
 	if (r.learned_here && !ram_dns_header(skb, ram_message_offset(skb), ram_message_end(skb), &header)) {
 		r.answers = header.answers;
-		reason = ram_read_answers(&r, hints);
+		reason = ram_read_answers(&r);
 		if (reason == RAM_REASON_DNS_LEARNED && ram_is_refused_rule(skb->cb[RAM_CB_RULE]))
 			reason = RAM_REASON_DNS_RECOGNISED;
 		/* Some clients use what is in a truncated reply, so it is learned; the rest is asked for. */
 		if (reason != RAM_REASON_NONE && (header.flags[0] & RAM_DNS_TC))
 			reason = RAM_REASON_DNS_TRUNCATED;
 		if (reason == RAM_REASON_NONE) {
-			ingress_programs.call(skb, hints ? RAM_INGRESS_PROGRAM_HINTS
-							 : RAM_INGRESS_PROGRAM_ANSWERS);
+			ingress_programs.call(skb, RAM_INGRESS_PROGRAM_ANSWERS);
 			reason = RAM_REASON_DNS_TOO_MANY;
 		}
 	}
 	return ram_conclude(skb, reason, skb->cb[RAM_CB_RULE]);
-}
-
-RAM_FIRST_HALF int ram_answers(struct __sk_buff *skb)
-{
-	return ram_learn_reply(skb, false);
-}
-
-RAM_FIRST_HALF int ram_hints(struct __sk_buff *skb)
-{
-	return ram_learn_reply(skb, true);
 }
 
 #endif

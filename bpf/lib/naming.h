@@ -173,7 +173,7 @@ static __always_inline int ram_read_on(struct __sk_buff *skb, struct ram_beginni
 	return RAM_DROP;
 }
 
-RAM_SECOND_HALF int ram_hello(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_hello(struct __sk_buff *skb)
 {
 	struct ram_beginning *draft = ram_take_draft(skb);
 	struct ram_config *cfg = ram_config();
@@ -194,7 +194,7 @@ RAM_SECOND_HALF int ram_hello(struct __sk_buff *skb)
 	return ram_read_on(skb, draft);
 }
 
-RAM_SECOND_HALF int ram_request(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_request(struct __sk_buff *skb)
 {
 	struct ram_beginning *draft = ram_take_draft(skb);
 	struct ram_config *cfg = ram_config();

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ram_ebpf import __version__
+from ram_ebpf.collection import building_for_good
 
 _VERBS = (
     "run",
@@ -37,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     words = sys.argv[1:] if argv is None else argv
     # Only the one that is wanted is imported: a daemon would keep all that the others need.
-    for verb in words[:1] if words and words[0] in _VERBS else _VERBS:
-        importlib.import_module(f"ram_ebpf.cli.{verb.replace('-', '_')}").add_parser(subparsers)
+    with building_for_good():
+        for verb in words[:1] if words and words[0] in _VERBS else _VERBS:
+            importlib.import_module(f"ram_ebpf.cli.{verb.replace('-', '_')}").add_parser(subparsers)
     arguments = parser.parse_args(argv)
     status: int = arguments.run(arguments)
     return status

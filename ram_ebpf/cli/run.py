@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ram_ebpf.collection import building_for_good
 from ram_ebpf.daemon.file_mark import FileMark, mark_of
@@ -122,19 +122,33 @@ def start(args: argparse.Namespace, leave: bool = False) -> int:
             f"no process can be started that reads the policy: {error}; see whether there is enough memory, "
             "and what limits there are (ulimit -a; of a service LimitNOFILE, TasksMax, MemoryMax)",
         )
-    with contextlib.closing(reader):
+    with contextlib.closing(reader), contextlib.ExitStack() as stack:
+        building = stack.enter_context(contextlib.ExitStack())
+        building.enter_context(building_for_good())
         # Meanwhile, as these take as long as reading a policy does.
         if os.geteuid() != 0:
-            return _enforce(args, reader, None, None, mark, leave)
+            return _enforce(args, _Begun(reader, None, None, mark, building), leave)
         from ram_ebpf.dataplane.groundwork import Ahead
 
-        with contextlib.ExitStack() as stack:
-            matching = _begin_to_match(args)  # before there are threads
-            if matching is not None:
-                stack.callback(matching.close)
-            ground = stack.enter_context(contextlib.closing(Ahead(args.cache)))
-            importlib.import_module("ram_ebpf.daemon.controller")
-            return _enforce(args, reader, ground, matching, mark, leave)
+        matching = _begin_to_match(args)  # before there are threads
+        if matching is not None:
+            stack.callback(matching.close)
+        ground = stack.enter_context(contextlib.closing(Ahead(args.cache)))
+        importlib.import_module("ram_ebpf.daemon.controller")
+        return _enforce(args, _Begun(reader, ground, matching, mark, building), leave)
+
+
+class _Begun(NamedTuple):
+    """What is under way when the policy is read. `ground` and `matching`: None where they cannot be.
+
+    `building`: to be closed when everything is made that stays.
+    """
+
+    reader: PolicyReader | KeptReading
+    ground: Ahead | None
+    matching: Attempt | None
+    mark: FileMark
+    building: contextlib.ExitStack
 
 
 def _begin_to_match(args: argparse.Namespace) -> Attempt | None:
@@ -171,14 +185,8 @@ def _wanted(args: argparse.Namespace, or_last_good: bool = False, last_good_firs
     return Wanted(args.policy, tuple(args.scope), posture, or_last_good, last_good_first, keep=True)
 
 
-def _enforce(
-    args: argparse.Namespace,
-    reader: PolicyReader | KeptReading,
-    ground: Ahead | None,
-    matching: Attempt | None,
-    mark: FileMark,
-    leave: bool,
-) -> int:
+def _enforce(args: argparse.Namespace, begun: _Begun, leave: bool) -> int:
+    reader = begun.reader
     try:
         read = reader.read()
     except PolicyErrors as errors:
@@ -211,7 +219,7 @@ def _enforce(
     try:
         if read.problem is not None:
             raise read.problem
-        policy, selection = _place(args, read.policy, matching)
+        policy, selection = _place(args, read.policy, begun.matching)
     except ScopeError as error:
         return _fail(os.EX_CONFIG, str(error))
     for note in selection.notes:
@@ -223,24 +231,24 @@ def _enforce(
             _compile_for_devices(args.cache)
         rules, judged = _rules_for(selection, reader), _judged_by(policy, reader)
         reader.close()
-        with building_for_good():
-            controller = Controller(
-                policy,
-                rules,
-                RecordWriter(args.log_format == "json", journal=journal_of(sys.stdout)),
-                Options(
-                    log_dns=not leave and args.log_dns,
-                    cache_directory=args.cache,
-                    policy_file=None if args.policy is None else Path(args.policy),
-                    policy_mark=mark,
-                    stay=not leave,
-                ),
-                None if args.policy is None or leave else partial(_load_again, args, [selection]),
-                manager,
-                read.encrypted,
-                judged,
-                ground,
-            )
+        controller = Controller(
+            policy,
+            rules,
+            RecordWriter(args.log_format == "json", journal=journal_of(sys.stdout)),
+            Options(
+                log_dns=not leave and args.log_dns,
+                cache_directory=args.cache,
+                policy_file=None if args.policy is None else Path(args.policy),
+                policy_mark=begun.mark,
+                stay=not leave,
+            ),
+            None if args.policy is None or leave else partial(_load_again, args, [selection]),
+            manager,
+            read.encrypted,
+            judged,
+            begun.ground,
+        )
+        begun.building.close()
         if leave:
             for directory in make_ahead(selection.targets, selection.cgroup_root or find_cgroup2_mount()):
                 print(f"ram-ebpf: made {directory}, for what systemd is going to start", file=sys.stderr)

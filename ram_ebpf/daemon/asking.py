@@ -224,14 +224,10 @@ class Asker:
                 # Some may have been given for another name meanwhile, of which this says nothing.
                 subject.addresses = {a for a in subject.addresses if self._name_of(a) == name}
                 self._act_on(key, subject, subject.addresses)
-            if found:
-                becomes = "it would be refused" if self._audits() else "it is refused from now on"
-                self._news.put(
-                    (
-                        name,
-                        f"a registry answers at {name}:{port}, and the policy does not allow it: {becomes}",
-                    )
-                )
+                if found:
+                    becomes = "it would be refused" if self._audits() else "it is refused from now on"
+                    explanation = f"a registry answers at {name}:{port}, and the policy does not allow it"
+                    self._news.put((name, f"{explanation}: {becomes}"))
 
     def _prepare(self, item: socket.socket) -> None:
         """Our own connections pass, whatever is known. No cookie is given twice."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ram_ebpf.collection import give_back
-from ram_ebpf.daemon import last_good, readings
+from ram_ebpf.daemon import last_good
 from ram_ebpf.daemon.control import ControlSocket
 from ram_ebpf.daemon.decisions import Decisions
 from ram_ebpf.daemon.ending import CAUSES, Ending
@@ -35,8 +35,6 @@ from ram_ebpf.daemon.reloading import Loaded, Prepared, Reloading
 from ram_ebpf.daemon.responder_choice import ResponderChoice
 from ram_ebpf.daemon.responder_state import SERVED
 from ram_ebpf.daemon.signals import Signals
-from ram_ebpf.daemon.state import State
-from ram_ebpf.daemon.summing import Summing
 from ram_ebpf.daemon.telling import Telling
 from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.daemon.waiting import Waiting
@@ -49,8 +47,7 @@ from ram_ebpf.dns.encrypted_names import EncryptedNames
 from ram_ebpf.dns.resolvers import resolvers_of
 from ram_ebpf.dns.seeding import RESULTS
 from ram_ebpf.endpoint import endpoint_text
-from ram_ebpf.metrics.catalogue import Sample
-from ram_ebpf.metrics.scraping import Snapshot
+from ram_ebpf.metrics.sample import Sample
 from ram_ebpf.policy.choices import Posture, Unknown
 from ram_ebpf.policy.enforced import PolicyLike
 from ram_ebpf.policy.ruleset import RuleSet
@@ -61,6 +58,9 @@ from ram_ebpf.tally import Tally
 
 if TYPE_CHECKING:
     from ram_ebpf.daemon.authorizing import Authorizing
+    from ram_ebpf.daemon.state import State
+    from ram_ebpf.daemon.summing import Summing
+    from ram_ebpf.metrics.scraping import Snapshot
 
 _log = logging.getLogger(__name__)
 
@@ -256,24 +256,6 @@ class Controller:
 
         self._writer.note = note
         self._exports.use(self._policy.export)
-        state = State(
-            self._policy,
-            self._plane,
-            following,
-            find_cgroup2_mount(),
-            lambda: self._responder.state,
-            self._request_counters,
-            refusals,
-            self._history,
-            self._warnings,
-            lambda: [endpoint_text(each.address, each.port) for each in self._trust.resolvers],
-        )
-        state.reload = self._reload_on_request
-        file = self._options.policy_file
-        self._summing = state.summing = summing = Summing(None if file is None else str(file), self._say)
-        self._telling.sum_up = summing.note
-        state.log_counters = self._telling.counters
-        self._state = state
         with self._signals.handled() as wake:
             try:
                 self._trust.apply(self._plane)
@@ -299,8 +281,9 @@ class Controller:
                     self._responder.begin()
                     self._keep_policy()
                     self._measuring.use(self._policy.metrics)
-                    give_back()
                     self._is_left = True  # whatever goes wrong from now on
+                    self._state = state = self._open_state(following, refusals)
+                    give_back()
                     self._serve(wake, following, control, state)
                 self._is_left = self._signals.is_to_leave
             finally:
@@ -312,10 +295,35 @@ class Controller:
                     self._authorizing.close()
                 self._responder.stop()
                 self._end()
-                summing.close()
+                if self._summing is not None:
+                    self._summing.close()
                 self._exports.close()
                 self._exports.tell(self._losses)
                 self._telling.report(at_once=True)
+
+    def _open_state(self, following: Following, refusals: LastRefusals) -> State:
+        """What is told to those who ask. Loaded and made behind the start: nobody is answered before."""
+        from ram_ebpf.daemon.state import State
+        from ram_ebpf.daemon.summing import Summing
+
+        state = State(
+            self._policy,
+            self._plane,
+            following,
+            find_cgroup2_mount(),
+            lambda: self._responder.state,
+            self._request_counters,
+            refusals,
+            self._history,
+            self._warnings,
+            lambda: [endpoint_text(each.address, each.port) for each in self._trust.resolvers],
+        )
+        state.reload = self._reload_on_request
+        file = self._options.policy_file
+        self._summing = state.summing = Summing(None if file is None else str(file), self._say)
+        self._telling.sum_up = self._summing.note
+        state.log_counters = self._telling.counters
+        return state
 
     def _open_authorizing(self, following: Following) -> Authorizing | None:
         if not self._policy.docker.authorization:
@@ -457,7 +465,8 @@ class Controller:
             following.follow(hurry=True)  # what came before anybody watched
             while not self._stop.is_set():
                 watched = tuple(self._watches)
-                waiting.on(*descriptors, links, control, self._measuring, self._authorizing, *watched)
+                scraping = self._measuring.scraping
+                waiting.on(*descriptors, links, control, scraping, self._authorizing, *watched)
                 # In a turn without any news as little as possible is done: that is what an idle daemon costs.
                 ready = waiting.wait(self._pause(following))
                 if wake in ready:
@@ -651,6 +660,9 @@ class Controller:
 
     def _snapshot(self, following: Following) -> Snapshot:
         """For whoever asks for metrics."""
+        from ram_ebpf.daemon import readings
+        from ram_ebpf.metrics.scraping import Snapshot
+
         plane, log = self._plane, self._telling.counters()
         snapshot = Snapshot(rules=[view.tables.rules for view in plane.views])
         snapshot.samples += [

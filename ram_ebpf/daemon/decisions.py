@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from ram_ebpf.dataplane.abi import Mode, Reason, Verdict
-from ram_ebpf.metrics.catalogue import Sample
+from ram_ebpf.metrics.sample import Sample
 
 
 def verdict_of(reason: Reason, mode: Mode) -> Verdict:

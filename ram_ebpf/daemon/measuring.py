@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ram_ebpf.metrics.scraping import Scraping, Snapshot
 from ram_ebpf.policy.enforced import MetricsLike
 
 if TYPE_CHECKING:
+    from ram_ebpf.metrics.scraping import Scraping, Snapshot
     from ram_ebpf.metrics.server import MetricsServer
 
 _RETRY_PERIOD = 10.0  # seconds until it is tried again where it could not be served
@@ -20,19 +20,19 @@ Say = Callable[[str, str], None]
 
 
 class Measuring:
-    """Metrics, where a policy wants them. One thread calls all of this, and none of it raises."""
+    """Metrics, where a policy wants them. One thread calls all of this, and none of it raises.
+
+    What serves them is not loaded before they are wanted: it takes some time and memory.
+    """
 
     def __init__(self, say: Say) -> None:
         self._say = say
         self._wanted: MetricsLike | None = None
         self._server: MetricsServer | None = None
-        self._scraping = Scraping()
+        self.scraping: Scraping | None = None
+        """Readable when somebody asks; None: nobody can."""
         self._due = float("inf")
         self._said = ""
-
-    def fileno(self) -> int:
-        """Readable when somebody asks."""
-        return self._scraping.fileno()
 
     def use(self, wanted: MetricsLike | None) -> None:
         """From now on they are served there; None: nowhere."""
@@ -48,8 +48,8 @@ class Measuring:
 
     def follow(self, read: Callable[[], Snapshot]) -> None:
         """Answers those who ask, and tries again what could not be served."""
-        if self._scraping.has_news():
-            self._scraping.answer_with(read)
+        if self.scraping is not None and self.scraping.has_news():
+            self.scraping.answer_with(read)
         if time.monotonic() >= self._due:
             self._try()
 
@@ -57,11 +57,12 @@ class Measuring:
         assert self._wanted is not None
         self._due = time.monotonic() + _RETRY_PERIOD
         try:
-            # Not before it is wanted: it takes some memory.
             from ram_ebpf.metrics.exposition import expose
+            from ram_ebpf.metrics.scraping import Scraping
             from ram_ebpf.metrics.server import MetricsServer
 
-            self._server = MetricsServer(self._wanted, lambda accept: expose(self._scraping.scrape(), accept))
+            scraping = self.scraping = self.scraping or Scraping()
+            self._server = MetricsServer(self._wanted, lambda accept: expose(scraping.scrape(), accept))
         except Exception as error:  # of a library that nothing else needs, or of the operating system
             if not isinstance(error, OSError):
                 _log.exception("metrics cannot be served")

@@ -9,6 +9,10 @@ the lists of their rules, or an exception in the place of either. It ends with i
 from __future__ import annotations
 
 import gc
+
+if __name__ == "__main__":
+    gc.disable()  # it makes much, most of it in the lines that follow, and ends soon
+
 import os
 import pickle
 import sys
@@ -135,7 +139,6 @@ def main() -> None:
     """Answers until its input ends, or whoever has started it does."""
     own_process.end_with_parent()
     upgrade.remember_start()
-    gc.disable()  # it makes much, and ends soon
     for answer in answers(_requests(sys.stdin.buffer)):
         pickle.dump(answer, sys.stdout.buffer, pickle.HIGHEST_PROTOCOL)
         sys.stdout.buffer.flush()

@@ -11,8 +11,8 @@ from ram_ebpf.daemon.responder_state import Answered, ResponderState
 from ram_ebpf.daemon.trust import Trust
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.plane import Plane
-from ram_ebpf.metrics.catalogue import Sample
 from ram_ebpf.metrics.census import Counted
+from ram_ebpf.metrics.sample import Sample
 from ram_ebpf.policy.enforced import PolicyLike
 
 # Of those that all scopes share, the ones that traffic or lookups fill.

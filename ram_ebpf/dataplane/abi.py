@@ -216,8 +216,7 @@ class IngressProgram(IntEnum):
 
     MAIN = 0
     ANSWERS = 1
-    HINTS = 2
-    TELL = 3
+    TELL = 2
 
 
 class EgressProgram(IntEnum):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import platform
 import stat
 import tempfile
 import threading
@@ -32,7 +31,7 @@ _under_way: dict[Path, Future[Bytecode]] = {}
 def cache_key(name: str, flags: Sequence[str]) -> str:
     """SHA-256 over the source and all that compiles it, in hexadecimal."""
     digest = hashlib.sha256()
-    for part in (flatten(name), *flags, *ALWAYS, bcc_version(), platform.machine()):
+    for part in (flatten(name), *flags, *ALWAYS, bcc_version(), os.uname().machine):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 

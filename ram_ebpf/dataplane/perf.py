@@ -7,7 +7,6 @@ import ctypes
 import errno
 import mmap
 import os
-import platform
 import struct
 from collections.abc import Callable, Iterator
 
@@ -48,7 +47,7 @@ def _open_event_as(cpu: int, watermark: int, read_format: int) -> int:
         "=IIQQQQQI", _TYPE_SOFTWARE, 112, _COUNT_SW_BPF_OUTPUT, 0, _SAMPLE_RAW, read_format, flags, wakeup
     ).ljust(112, b"\0")
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    number = _SYSCALL[platform.machine()]
+    number = _SYSCALL[os.uname().machine]
     fd: int = _libc.syscall(number, buffer, -1, cpu, -1, ctypes.c_ulong(_FLAG_FD_CLOEXEC))
     if fd < 0:
         error = ctypes.get_errno()

@@ -121,7 +121,6 @@ class ProgramSet:
 _SHARED = (
     _on_ingress("ram_ingress", "ing", abi.IngressProgram.MAIN),
     _on_ingress("ram_answers", "ans", abi.IngressProgram.ANSWERS),
-    _on_ingress("ram_hints", "hint", abi.IngressProgram.HINTS),
     _on_ingress("ram_tell", "tell", abi.IngressProgram.TELL),
     _on_egress("ram_egress", "eg", abi.EgressProgram.MAIN),
     _on_egress("ram_query", "qry", abi.EgressProgram.QUERY),
@@ -157,7 +156,7 @@ PROGRAM_SETS = (CGROUP_PROGRAMS, DEVICE_PROGRAMS)
 
 # What takes the verifier longest, as measured with Linux 6.18: with may_goto the first three, without all
 # others. Last, one processor would verify it alone.
-_SLOWEST = ("ram_hints", "ram_answers", "ram_egress", "ram_name", "ram_query_rule", "ram_request")
+_SLOWEST = ("ram_answers", "ram_egress", "ram_name", "ram_query_rule", "ram_request")
 
 
 def _slowest_first(hook: Hook) -> int:

@@ -11,6 +11,9 @@ import re
 from pathlib import Path
 
 _INCLUDE = re.compile(r'^\s*#include\s+"([^"]+)"')
+_COMMENT = re.compile(
+    r"""(?P<literal>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|//[^\n]*|/\*.*?\*/""", re.DOTALL
+)
 
 
 def source_directory() -> Path:
@@ -42,3 +45,15 @@ def flatten(name: str, directory: Path | None = None) -> str:
         return lines
 
     return "\n".join(expand(name)) + "\n"
+
+
+def without_comments(text: str) -> str:
+    """C without its comments (C17 6.4.9), each line where it was.
+
+    bcc goes through all of the text, character by character, whenever it rewrites an access to a map.
+    """
+
+    def instead(found: re.Match[str]) -> str:
+        return found["literal"] or " " + "\n" * found[0].count("\n")
+
+    return _COMMENT.sub(instead, text)

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import platform
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ _ATTRIBUTES_ROOM = 512
 
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _libc = ctypes.CDLL(None, use_errno=True)
-_SYSCALL_NUMBER = _NUMBERS.get(platform.machine())
+_SYSCALL_NUMBER = _NUMBERS.get(os.uname().machine)
 
 
 class VerifierError(OSError):
@@ -156,7 +155,7 @@ def _bpf_with_answer(command: Command, attributes: bytes) -> tuple[int, bytes]:
 def _call(command: Command, attributes: bytes) -> tuple[int, int, bytes]:
     """The result, the error's number, and the attributes."""
     if _SYSCALL_NUMBER is None:
-        raise OSError(f"bpf(2) on {platform.machine()} is not known to ram-ebpf")
+        raise OSError(f"bpf(2) on {os.uname().machine} is not known to ram-ebpf")
     # The kernel answers some commands behind what it was told the size of, such as the revision of a query of
     # tcx (bpf_mprog_query in kernel/bpf/mprog.c): there must be room for the whole of union bpf_attr.
     buffer = ctypes.create_string_buffer(attributes, max(len(attributes), _ATTRIBUTES_ROOM))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 
 class Kind(str, Enum):
@@ -26,14 +25,6 @@ class Metric:
     name: str
     kind: Kind
     help: str
-    labels: tuple[str, ...] = ()
-
-
-class Sample(NamedTuple):
-    """A value of the metric of a name. `labels`: their values, in the order of the metric."""
-
-    name: str
-    value: float
     labels: tuple[str, ...] = ()
 
 

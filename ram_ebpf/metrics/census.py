@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ram_ebpf.dataplane import abi, clock
 from ram_ebpf.dataplane.maps import Map
-from ram_ebpf.metrics.catalogue import Sample
+from ram_ebpf.metrics.sample import Sample
 
 _SECONDS = 0.5
 # abi.OpeningKey and abi.Opening, which take ten times as long to read one by one.

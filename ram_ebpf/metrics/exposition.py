@@ -14,7 +14,8 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from ram_ebpf.metrics.catalogue import BY_NAME, METRICS, Kind, Metric, Sample
+from ram_ebpf.metrics.catalogue import BY_NAME, METRICS, Kind, Metric
+from ram_ebpf.metrics.sample import Sample
 
 _process = ProcessCollector(registry=None)
 

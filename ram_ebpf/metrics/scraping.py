@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ram_ebpf.metrics.catalogue import Sample
 from ram_ebpf.metrics.census import Census, Counted
+from ram_ebpf.metrics.sample import Sample
 from ram_ebpf.policy.ruleset import RuleSet
 from ram_ebpf.scopes.news import News
 

@@ -1,7 +1,7 @@
 """What is left of a policy once its rules are made: what whoever enforces them has to know.
 
 Plain data, which goes from the process that reads policies to the daemon. The names are those of model.py, so
-that either can stand for the other.
+that either can stand for the other. Named tuples, as a dozen data classes would take a fiftieth of a start.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
 from ram_ebpf.policy.choices import Earlier, IPAddress, Mode, OnRemoval, Posture, Switch, Unknown
 from ram_ebpf.policy.fail import Fail
@@ -31,16 +31,14 @@ ExportLike: TypeAlias = "ExportOptions | EnforcedExport"
 ScopeLike: TypeAlias = "Scope | EnforcedScope"
 
 
-@dataclass(frozen=True)
-class EnforcedResolver:
+class EnforcedResolver(NamedTuple):
     """As Resolver."""
 
     address: IPAddress
     port: int
 
 
-@dataclass(frozen=True)
-class EnforcedDns:
+class EnforcedDns(NamedTuple):
     """As DnsOptions."""
 
     grace_seconds: int
@@ -49,8 +47,7 @@ class EnforcedDns:
     allowed_names_only: bool
 
 
-@dataclass(frozen=True)
-class EnforcedConnections:
+class EnforcedConnections(NamedTuple):
     """As Connections."""
 
     read_names: bool
@@ -58,8 +55,7 @@ class EnforcedConnections:
     on_removal: OnRemoval
 
 
-@dataclass(frozen=True)
-class EnforcedRecognition:
+class EnforcedRecognition(NamedTuple):
     """As Recognition."""
 
     unknown: Unknown
@@ -67,29 +63,25 @@ class EnforcedRecognition:
     unknown_ports: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class EnforcedDocker:
+class EnforcedDocker(NamedTuple):
     """As DockerOptions."""
 
     authorization: bool
 
 
-@dataclass(frozen=True)
-class EnforcedRefusals:
+class EnforcedRefusals(NamedTuple):
     """As Refusals."""
 
     responder: Switch
 
 
-@dataclass(frozen=True)
-class EnforcedControl:
+class EnforcedControl(NamedTuple):
     """As ControlOptions."""
 
     group: str | None
 
 
-@dataclass(frozen=True)
-class EnforcedLog:
+class EnforcedLog(NamedTuple):
     """As LogOptions."""
 
     limit: Switch
@@ -98,8 +90,7 @@ class EnforcedLog:
     report_seconds: int
 
 
-@dataclass(frozen=True)
-class EnforcedMetrics:
+class EnforcedMetrics(NamedTuple):
     """As Metrics."""
 
     address: IPAddress
@@ -136,8 +127,7 @@ class EnforcedOtlp:
         return self.label
 
 
-@dataclass(frozen=True)
-class EnforcedExport:
+class EnforcedExport(NamedTuple):
     """As ExportOptions."""
 
     all: tuple[EnforcedSyslog | EnforcedOtlp, ...]
@@ -154,8 +144,7 @@ class EnforcedExport:
         return cls(tuple(found))
 
 
-@dataclass(frozen=True)
-class EnforcedScope:
+class EnforcedScope(NamedTuple):
     """As any scope. `registries`: a mark of each, see mark_of(); `runs`: as of an engine's."""
 
     kind: str

@@ -14,8 +14,8 @@ from ram_ebpf.dataplane.bytecode import MapShape
 from ram_ebpf.dataplane.maps import Map, raise_memlock_limit
 from ram_ebpf.dataplane.scope_maps import SCOPE_MAPS
 from ram_ebpf.dataplane.syscall import MapType
-from ram_ebpf.metrics.catalogue import Sample
 from ram_ebpf.metrics.census import Census, Counted
+from ram_ebpf.metrics.sample import Sample
 
 
 @pytest.fixture(params=["batches", "one by one"])

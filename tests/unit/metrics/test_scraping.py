@@ -11,9 +11,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from ram_ebpf.dataplane.maps import Map
-from ram_ebpf.metrics.catalogue import METRICS, Sample
+from ram_ebpf.metrics.catalogue import METRICS
 from ram_ebpf.metrics.census import Counted
 from ram_ebpf.metrics.exposition import expose
+from ram_ebpf.metrics.sample import Sample
 from ram_ebpf.metrics.scraping import BusyError, Scraping, Snapshot, count_rules
 from ram_ebpf.policy.catalogue import load_catalogue
 from ram_ebpf.policy.loader import parse_policy
