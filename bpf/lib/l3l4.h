@@ -83,9 +83,11 @@ static __always_inline u32 ram_acknowledged(struct __sk_buff *skb, const struct 
 	return (u32)raw[0] << 24 | (u32)raw[1] << 16 | (u32)raw[2] << 8 | raw[3];
 }
 
-static __always_inline int ram_parse_ports(struct __sk_buff *skb, u32 offset, u32 end, struct ram_packet *p)
+/* Reads on behind the IP header. `end`: of the packet. */
+static __always_inline int ram_parse_ports(struct __sk_buff *skb, u32 end, struct ram_packet *p)
 {
-	p->transport = offset;
+	u32 offset = p->transport;
+
 	if (p->protocol == IPPROTO_TCP) {
 		u8 tcp[20];
 
@@ -118,7 +120,8 @@ static __always_inline int ram_parse_ports(struct __sk_buff *skb, u32 offset, u3
 	return RAM_PARSED_OTHER;
 }
 
-static __always_inline int ram_parse_ipv4(struct __sk_buff *skb, struct ram_packet *p)
+/* Returns RAM_PARSED_PORTS when what is behind the header may have some. */
+static __always_inline int ram_parse_ipv4(struct __sk_buff *skb, struct ram_packet *p, u32 *end)
 {
 	u32 network = p->network;
 	u8 ip[20];
@@ -143,12 +146,15 @@ static __always_inline int ram_parse_ipv4(struct __sk_buff *skb, struct ram_pack
 	 */
 	if (header > sizeof(ip) && (p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP))
 		return RAM_PARSED_SOURCE_ROUTE;
-	return ram_parse_ports(skb, network + header, ram_packet_end(skb, network, 0, &ip[2]), p);
+	p->transport = network + header;
+	*end = ram_packet_end(skb, network, 0, &ip[2]);
+	return RAM_PARSED_PORTS;
 }
 
-static __always_inline int ram_parse_ipv6(struct __sk_buff *skb, struct ram_packet *p)
+/* The same, behind all headers. */
+static __always_inline int ram_parse_ipv6(struct __sk_buff *skb, struct ram_packet *p, u32 *end)
 {
-	u32 network = p->network, offset = network + 40, end;
+	u32 network = p->network, offset = network + 40;
 	u8 start[8], next;
 	int i;
 
@@ -156,7 +162,7 @@ static __always_inline int ram_parse_ipv6(struct __sk_buff *skb, struct ram_pack
 	    bpf_skb_load_bytes(skb, network + 8, p->source, 16) ||
 	    bpf_skb_load_bytes(skb, network + 24, p->destination, 16))
 		return RAM_PARSED_MALFORMED;
-	end = ram_packet_end(skb, network, 40, &start[4]);
+	*end = ram_packet_end(skb, network, 40, &start[4]);
 	next = start[6];
 	for (i = 0; i < RAM_IPV6_EXTENSIONS_MAX; i++) {
 		u8 extension[8];
@@ -164,7 +170,8 @@ static __always_inline int ram_parse_ipv6(struct __sk_buff *skb, struct ram_pack
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT &&
 		    next != IPPROTO_ROUTING && next != IPPROTO_AH) {
 			p->protocol = next;
-			return ram_parse_ports(skb, offset, end, p);
+			p->transport = offset;
+			return RAM_PARSED_PORTS;
 		}
 		if (bpf_skb_load_bytes(skb, offset, extension, sizeof(extension)))
 			return RAM_PARSED_MALFORMED;
@@ -190,17 +197,20 @@ static __always_inline int ram_parse(struct __sk_buff *skb, struct ram_config *c
 {
 	int parsed = RAM_PARSED_MALFORMED;
 	struct ram_link link;
+	u32 end = 0;
 
 	ram_read_link(skb, cfg, &link);
 	p->network = link.length;
 	if (link.ethertype == RAM_ETH_P_IP)
-		parsed = ram_parse_ipv4(skb, p);
+		parsed = ram_parse_ipv4(skb, p, &end);
 	else if (link.ethertype == RAM_ETH_P_IPV6)
-		parsed = ram_parse_ipv6(skb, p);
+		parsed = ram_parse_ipv6(skb, p, &end);
 #ifdef RAM_TC
 	else if (link.ethertype == RAM_ETH_P_ARP)
 		parsed = RAM_PARSED_ARP;
 #endif
+	if (parsed == RAM_PARSED_PORTS)
+		parsed = ram_parse_ports(skb, end, p);
 	if (parsed == RAM_PARSED_PORTS) {
 		/* From here on it no longer matters by which of many ways the packet was read: see
 		 * ram_forget(). */

@@ -109,10 +109,10 @@ RAM_SECOND_HALF int ram_beginning(struct __sk_buff *skb)
 	held = ram_forget(cfg, connection->named - start);
 	offset = ram_forget(cfg, p.sequence - start);
 	if (!kept && held && !ram_may_be_forgotten(connection, held, offset))
-		return ram_drop_segment(skb, cfg, &p, scope, ram_rule_of(cfg, connection));
+		goto undrafted;
 	draft = ram_draft(skb, kept);
 	if (!draft)
-		return ram_drop_segment(skb, cfg, &p, scope, ram_rule_of(cfg, connection));
+		goto undrafted;
 	draft->start = start;
 	if (kept)
 		held = ram_forget(cfg, draft->held);
@@ -138,7 +138,7 @@ RAM_SECOND_HALF int ram_beginning(struct __sk_buff *skb)
 		ram_discard_draft(skb);
 		draft = ram_draft(skb, NULL);
 		if (!draft)
-			return ram_drop_segment(skb, cfg, &p, scope, ram_rule_of(cfg, connection));
+			goto undrafted;
 		draft->start = connection->named;
 		draft->again = 1;
 		draft->tunnel_port = connection->stage == RAM_STAGE_TUNNELLED ? connection->port : 0;
@@ -149,6 +149,7 @@ RAM_SECOND_HALF int ram_beginning(struct __sk_buff *skb)
 	ram_call_reader(skb, draft);
 drop:
 	ram_discard_draft(skb);
+undrafted:
 	return ram_drop_segment(skb, cfg, &p, scope, ram_rule_of(cfg, connection));
 }
 
@@ -363,14 +364,13 @@ RAM_SECOND_HALF int ram_name(struct __sk_buff *skb)
 		draft->runs += 2;
 		if (draft->runs < RAM_BEGINNING_RUNS)
 			ram_call_reader(skb, draft);
-		ram_discard_draft(skb);
-		return ram_drop_segment(skb, cfg, &p, scope, rule);
+		goto drop;
 	}
 	draft->runs = 0;
 	if (reason == RAM_REASON_NONE) {
 		/* What goes before a name may leave: nobody can make anything of it yet. */
 		if (!ram_keep_bytes(skb, &p, scope, draft))
-			goto unkept;
+			goto drop;
 		reason = RAM_REASON_ALLOWED_ESTABLISHED;
 		connection->stage = RAM_STAGE_UNNAMED;
 	} else if (verdict == RAM_VERDICT_DENY) {
@@ -384,7 +384,7 @@ RAM_SECOND_HALF int ram_name(struct __sk_buff *skb)
 		if (draft->outcome == RAM_READ_NAME || draft->outcome == RAM_READ_END)
 			draft->held = ram_end_of_reading(draft);
 		if (!ram_keep_bytes(skb, &p, scope, draft))
-			goto unkept;
+			goto drop;
 		connection->stage = RAM_STAGE_DONE;
 		if (draft->outcome == RAM_READ_PAUSE)
 			connection->stage = draft->tunnel_port ? RAM_STAGE_TUNNELLED : RAM_STAGE_NAMED;
@@ -396,7 +396,7 @@ RAM_SECOND_HALF int ram_name(struct __sk_buff *skb)
 		ram_tell_beginning(skb, &p, draft, scope, reason, verdict, rule);
 	ram_discard_draft(skb);
 	return ram_leave(skb, verdict, reason);
-unkept:
+drop:
 	ram_discard_draft(skb);
 	return ram_drop_segment(skb, cfg, &p, scope, rule);
 }

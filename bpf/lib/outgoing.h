@@ -218,6 +218,7 @@ RAM_SECOND_HALF int ram_query(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	struct ram_asked asked = {};
+	u32 reason = RAM_REASON_ALLOWED_RESOLVER;
 	struct ram_packet p = {};
 	u32 scope = ram_scope_of(skb);
 	u32 strict;
@@ -240,11 +241,11 @@ RAM_SECOND_HALF int ram_query(struct __sk_buff *skb)
 	if (!asked.message && p.protocol == IPPROTO_UDP)
 		ram_count(RAM_REASON_DNS_NOT_A_QUERY);
 	if (!asked.message && strict)
-		return ram_conclude_query(skb, cfg, &p, scope, RAM_REASON_DENIED_NOT_A_QUERY);
+		reason = RAM_REASON_DENIED_NOT_A_QUERY;
 	/* What nothing can be learned from need not wait, unless it may be a piece of something else. */
-	if (p.protocol == IPPROTO_TCP && (!asked.message || ram_is_held(&p, scope)))
+	else if (p.protocol == IPPROTO_TCP && (!asked.message || ram_is_held(&p, scope)))
 		ram_hand_over_query(skb, &p, scope, 0);
-	return ram_conclude_query(skb, cfg, &p, scope, RAM_REASON_ALLOWED_RESOLVER);
+	return ram_conclude_query(skb, cfg, &p, scope, ram_forget(cfg, reason));
 }
 
 RAM_SECOND_HALF int ram_query_rule(struct __sk_buff *skb)
@@ -266,15 +267,15 @@ RAM_SECOND_HALF int ram_query_rule(struct __sk_buff *skb)
 	listed = ram_forget(cfg, asked.rule | asked.alias);
 	if (!listed && (cfg->flags & RAM_CONFIG_ALLOWED_NAMES_ONLY))
 		reason = RAM_REASON_DENIED_QUERY_NAME;
-	if (ram_verdict_for(cfg, reason) == RAM_VERDICT_DENY)
-		return ram_conclude_query(skb, cfg, &p, scope, reason);
-	if (p.protocol == IPPROTO_UDP) {
-		if (asked.relevant)
-			ram_await_reply(skb, &p, scope, &asked);
-	} else if ((listed && asked.relevant) || ram_is_held(&p, scope)) {
-		ram_hand_over_query(skb, &p, scope, asked.rule ? asked.rule : asked.alias);
+	if (ram_verdict_for(cfg, reason) != RAM_VERDICT_DENY) {
+		if (p.protocol == IPPROTO_UDP) {
+			if (asked.relevant)
+				ram_await_reply(skb, &p, scope, &asked);
+		} else if ((listed && asked.relevant) || ram_is_held(&p, scope)) {
+			ram_hand_over_query(skb, &p, scope, asked.rule ? asked.rule : asked.alias);
+		}
 	}
-	return ram_conclude_query(skb, cfg, &p, scope, reason);
+	return ram_conclude_query(skb, cfg, &p, scope, ram_forget(cfg, reason));
 }
 
 #endif

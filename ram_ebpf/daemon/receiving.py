@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _QUIET = 1.0  # seconds without an event, after which it is not looked for them any more
+_LOSSES_PERIOD = 10.0  # seconds between looks for lost events while there are none at all
 _LAST_WORDS = 2.0  # seconds in which events are still told when it is to end
 _HTTPS = 443
 _LOST = "events came too fast to be read; enforcement is not affected"
@@ -80,7 +81,8 @@ class Receiving:
         self._unasked: list[Event] = []
         self._lost = self._malformed = self._overruns = 0
         self._last_moment = float("inf")
-        self._taken_before = 0  # events
+        self._taken_before = self._taken_with_losses = 0  # events
+        self._next_losses = 0.0
         self._quiet_since = time.monotonic()
 
     @property
@@ -122,7 +124,12 @@ class Receiving:
         self._events.close()
 
     def _note_losses(self) -> None:
+        """What is lost stands behind what was taken, but for packets that no ring has room for."""
         events, note = self._events, self._for.losses.note
+        now = time.monotonic()
+        if events.taken == self._taken_with_losses and now < self._next_losses and not self._stop.is_set():
+            return
+        self._taken_with_losses, self._next_losses = events.taken, now + _LOSSES_PERIOD
         lost = events.lost  # once: it is asked of the kernel, and goes on
         note("events-lost", _LOST, lost - self._lost)
         note("events-lost", _MALFORMED, events.malformed - self._malformed)

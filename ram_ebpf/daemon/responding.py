@@ -332,6 +332,7 @@ class Responder:
         namespaces = Namespaces(end, listeners)
         self._before = channel.Served()
         next_look = time.monotonic()
+        told: tuple[int, int, str | None] | None = None
         while True:
             try:
                 packet = end.recv(channel.LONGEST)
@@ -352,7 +353,9 @@ class Responder:
             if time.monotonic() >= next_look:
                 if (problem := namespaces.follow(self._cgroups)) is not None:
                     self._notes.put(("no-responder", f"refused connections get EPERM in {problem}"))
-                self._note_places(listeners, namespaces)
+                if (len(namespaces), namespaces.without, namespaces.why) != told:
+                    told = len(namespaces), namespaces.without, namespaces.why
+                    self._note_places(listeners, namespaces)
                 next_look = time.monotonic() + _LOOK_PERIOD
 
     def _count(self, served: channel.Served) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ram_ebpf.dataplane.plane import Plane
 from ram_ebpf.dataplane.trusted import DOCKER_RESOLVER
+from ram_ebpf.dns.addresses import HostAddresses
 from ram_ebpf.dns.local import LocalFinder
 from ram_ebpf.dns.resolvers import resolvers_of
 from ram_ebpf.policy.enforced import PolicyLike
@@ -28,13 +29,14 @@ class Trust:
         self._policy = policy
         self._say = say
         self._finder = LocalFinder()
+        self._addresses = HostAddresses()
         self._due = 0.0
         self._last = float("-inf")
         self._cookies: set[int] = set()
         self._cgroups: set[int] = set()
         self._unwatched: set[str] = set()
         self._is_full = False  # the map of sockets
-        self.resolvers = resolvers_of(policy)
+        self.resolvers = resolvers_of(policy, self._addresses.now())
 
     def apply(self, plane: Plane) -> None:
         """Looks now: at first, and when something else is governed than before."""
@@ -47,7 +49,7 @@ class Trust:
         """Another policy may name other resolvers."""
         self._policy = policy
         with contextlib.suppress(OSError):  # of this host's addresses; it is looked again soon
-            self.resolvers = resolvers_of(policy)
+            self.resolvers = resolvers_of(policy, self._addresses.now())
         self.apply(plane)
 
     @property
@@ -68,7 +70,7 @@ class Trust:
         if time.monotonic() < self._due:
             return
         try:
-            found = resolvers_of(self._policy)
+            found = resolvers_of(self._policy, self._addresses.now())
         except OSError as error:  # of this host's addresses; those that were trusted stay so
             self._warn("resolvers", f"this host's resolvers cannot be looked at: {error}")
             found = self.resolvers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+import weakref
 
 from ram_ebpf.dataplane.abi import IPAddress
 from ram_ebpf.dns import netlink
@@ -12,11 +13,13 @@ from ram_ebpf.dns import netlink
 # include/uapi/linux/rtnetlink.h, if_addr.h
 _RTM_NEWADDR = 20
 _RTM_GETADDR = 22
+_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 _MESSAGE = struct.Struct("=4BI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
 _SIZES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 _SEQUENCE = 1
+_LONGEST = 65536
 
 
 def host_addresses() -> set[IPAddress]:
@@ -30,6 +33,51 @@ def host_addresses() -> set[IPAddress]:
             if done:
                 break
     return found
+
+
+class HostAddresses:
+    """The same for somebody who asks again and again: the kernel tells when one comes or goes (rtnetlink(7)).
+
+    Of the network namespace of the thread that asks first.
+    """
+
+    def __init__(self) -> None:
+        self._watch: socket.socket | None = None
+        self._known: set[IPAddress] | None = None
+
+    def now(self) -> set[IPAddress]:
+        """As host_addresses() says. Raises OSError; the next call looks again then."""
+        if self._has_news():
+            self._known = None
+        if self._known is None:
+            self._known = host_addresses()
+        return self._known
+
+    def _has_news(self) -> bool:
+        if self._watch is None:
+            self._watch = self._begin()
+            weakref.finalize(self, self._watch.close)
+            return True
+        news = False
+        while True:
+            try:
+                self._watch.recv(_LONGEST)
+            except BlockingIOError:
+                return news
+            except OSError:  # ENOBUFS: so much that some of it was lost
+                pass
+            news = True
+
+    @staticmethod
+    def _begin() -> socket.socket:
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        watch = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        try:
+            watch.bind((0, _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
+        except BaseException:
+            watch.close()
+            raise
+        return watch
 
 
 def parse_addresses(data: bytes) -> tuple[set[IPAddress], bool]:

@@ -92,8 +92,9 @@ def configured_resolvers(
     return _trusted(((resolver.address, resolver.port) for resolver in resolvers), known)
 
 
-def resolvers_of(policy: PolicyLike) -> list[TrustedResolver]:
-    """The resolvers that a policy trusts, here and now."""
+def resolvers_of(policy: PolicyLike, local: set[IPAddress] | None = None) -> list[TrustedResolver]:
+    """The resolvers that a policy trusts, here and now. `local`: this host's addresses; None: they are looked
+    up. Raises OSError."""
     if isinstance(policy.resolvers, str):
-        return auto_resolvers()
-    return configured_resolvers(policy.resolvers)
+        return auto_resolvers(local=local)
+    return configured_resolvers(policy.resolvers, local)

@@ -60,20 +60,23 @@ class Neighbours:
     ) -> None:
         """`mount`: of cgroup version 2."""
         self._own, self._mount, self._proc, self._clock = own, mount, proc, clock
-        self._cgroups: tuple[Path, ...] = ()
+        self._cgroups: tuple[Path, ...] | None = None
         self._seen: dict[int, float] = {}  # when each process was first seen
         self._due: set[int] = set()  # who is to be looked at, whether new or not
         self._others: dict[int, Identity] = {}  # of processes in the cgroups
-        self._newest = ""
+        self._newest = b""
+        self._loadavg = str(proc / "loadavg")
         self._youngest = self._looked_at_all = float("-inf")
 
     def look(self, cgroups: Iterable[Path]) -> dict[Identity, Path]:
         """As namespaces_of(). Raises ScopeError where there are no cgroups of version 2."""
         now, wanted = self._clock(), tuple(cgroups)
-        mount = self._mount = self._mount or find_cgroup2_mount()
-        if not all(cgroup.is_relative_to(mount) for cgroup in wanted):  # by another mount
-            return {which: path for which, path in namespaces_of(wanted).items() if which != self._own}
-        everybody = wanted != self._cgroups or now - self._looked_at_all >= _EVERYBODY
+        changed = wanted != self._cgroups
+        if changed:
+            mount = self._mount = self._mount or find_cgroup2_mount()
+            if not all(cgroup.is_relative_to(mount) for cgroup in wanted):  # by another mount
+                return {which: path for which, path in namespaces_of(wanted).items() if which != self._own}
+        everybody = changed or now - self._looked_at_all >= _EVERYBODY
         newest = self._newest_process()
         if everybody or self._due or newest != self._newest or now - self._youngest <= _SETTLING:
             self._cgroups, self._newest = wanted, newest
@@ -85,9 +88,13 @@ class Neighbours:
             found.setdefault(identity, self._proc / f"{pid}/ns/net")
         return found
 
-    def _newest_process(self) -> str:
+    def _newest_process(self) -> bytes:
         """Something else whenever a process has begun (proc_loadavg(5))."""
-        return (self._proc / "loadavg").read_text(encoding="ascii").split()[-1]
+        loadavg = os.open(self._loadavg, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(loadavg, 256).split()[-1]
+        finally:
+            os.close(loadavg)
 
     def _look_around(self, now: float, everybody: bool) -> None:
         there = {int(name) for name in os.listdir(self._proc) if name.isdigit()}  # noqa: PTH208 - names alone
@@ -119,4 +126,4 @@ class Neighbours:
 
     def _is_governed(self, pid: int) -> bool:
         cgroup = of_process(pid, self._mount, self._proc)
-        return cgroup is not None and any(cgroup.is_relative_to(top) for top in self._cgroups)
+        return cgroup is not None and any(cgroup.is_relative_to(top) for top in self._cgroups or ())

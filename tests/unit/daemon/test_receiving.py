@@ -31,13 +31,14 @@ ENCRYPTED = ip("1.1.1.1")  # of dns/data/encrypted.yaml
 class FullSource:
     """Events without end, as a flood of refusals makes."""
 
-    malformed = overruns = 0
+    malformed = overruns = taken = 0
 
     @property
     def lost(self) -> int:
         return 0
 
     def drain(self, take: Callable[[Event], None]) -> None:
+        self.taken += 1000
         for _ in range(1000):
             take(EVENT)
 
@@ -83,6 +84,30 @@ def test_what_is_lost_meanwhile_is_counted_too(running: Running, monkeypatch: py
     for _ in range(3):
         running.controller._receiving.drain()
     assert running.controller._losses.totals["events-lost"] == source.asked
+
+
+class SilentSource(LosingSource):
+    """Whose rings stay empty."""
+
+    def drain(self, take: Callable[[Event], None]) -> None:
+        pass
+
+
+def test_the_kernel_is_seldom_asked_what_is_lost_of_nothing(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes six system calls. A packet that no ring has room for is lost without anything behind it."""
+    source, receiving, now = SilentSource(), running.controller._receiving, 1000.0
+    monkeypatch.setattr(receiving, "_events", source)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for _ in range(30):
+        receiving.drain()
+        now += 1.0
+    assert source.asked == 3
+    assert running.controller._losses.totals["events-lost"] == 3
+    running.controller._stop.set()
+    receiving.drain()
+    assert running.controller._losses.totals["events-lost"] == 4
 
 
 @pytest.mark.parametrize("reason", sorted(HANDED_OVER), ids=lambda reason: reason.slug)
@@ -287,13 +312,14 @@ class FakeAsker:
 class Source:
     """Some events, once."""
 
-    lost = malformed = overruns = 0
+    lost = malformed = overruns = taken = 0
 
     def __init__(self, *events: Event) -> None:
         self._events = list(events)
 
     def drain(self, take: Callable[[Event], None]) -> None:
         while self._events:
+            self.taken += 1
             take(self._events.pop(0))
 
 

@@ -106,7 +106,7 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench()
-    monkeypatch.setattr(trust, "resolvers_of", lambda policy: list(made.configured))
+    monkeypatch.setattr(trust, "resolvers_of", lambda policy, local: list(made.configured))
     monkeypatch.setattr(trust, "LocalFinder", lambda: made.finder)
     monkeypatch.setattr(time, "monotonic", made.clock)
     made.trust = Trust(default_policy(), made.say)
@@ -327,7 +327,7 @@ def test_a_look_at_the_host_that_fails_ends_nothing(bench: Bench, monkeypatch: p
     """resolvers_of() asks the kernel for this host's addresses. That it did not answer once is no reason to
     stop enforcing."""
 
-    def fail(policy: Policy) -> list[TrustedResolver]:
+    def fail(policy: Policy, local: set[abi.IPAddress]) -> list[TrustedResolver]:
         raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
     bench.find(resolver(served(5)))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import socket
 import struct
+from collections.abc import Iterator
 
 import pytest
 from pyroute2 import IPRoute
 
-from ram_ebpf.dns.addresses import host_addresses, parse_addresses
+from ram_ebpf.dataplane.abi import IPAddress
+from ram_ebpf.dns import addresses
+from ram_ebpf.dns.addresses import HostAddresses, host_addresses, parse_addresses
 
 ip = ipaddress.ip_address
 IFA_ADDRESS, IFA_LOCAL, IFA_LABEL = 1, 2, 3
@@ -84,3 +88,53 @@ WHOLE = address(local="10.0.0.1")
 def test_what_cannot_be_read(data: bytes) -> None:
     with pytest.raises(OSError, match="netlink: malformed"):
         parse_addresses(data)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with each look for this host's addresses."""
+    looks: list[int] = []
+
+    def look() -> set[IPAddress]:
+        looks.append(len(looks))
+        if len(looks) == 3:
+            raise OSError(errno.ENOBUFS, "netlink")
+        return {ip("192.0.2.1") + len(looks)}
+
+    monkeypatch.setattr(addresses, "host_addresses", look)
+    return looks
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The end that tells."""
+    end, watch = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    watch.setblocking(False)
+    monkeypatch.setattr(HostAddresses, "_begin", staticmethod(lambda: watch))
+    with end, watch:
+        yield end
+
+
+def test_addresses_are_looked_up_when_they_change(asked: list[int], kernel: socket.socket) -> None:
+    host = HostAddresses()
+    assert host.now() == host.now() == {ip("192.0.2.2")}
+    assert len(asked) == 1
+    for _ in range(2):
+        kernel.send(b"something")
+    assert host.now() == host.now() == {ip("192.0.2.3")}
+    assert len(asked) == 2
+
+
+def test_a_look_that_fails_is_made_again(asked: list[int], kernel: socket.socket) -> None:
+    host = HostAddresses()
+    for _ in range(2):
+        host.now()
+        kernel.send(b"something")
+    with pytest.raises(OSError, match="netlink"):
+        host.now()
+    assert host.now() == {ip("192.0.2.5")}
+
+
+def test_the_kernel_tells_of_nothing_while_nothing_changes() -> None:
+    host = HostAddresses()
+    assert host.now() == host_addresses() == host.now()
