@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ram_ebpf.daemon.file_mark import FileMark, mark_of
 from ram_ebpf.daemon.holding import Ports
@@ -51,8 +52,7 @@ class Prepared:
     taken: bool = False
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """Of one reload. `prepared`: None where something is wrong, which is in `problem`."""
 
     prepared: Prepared | None

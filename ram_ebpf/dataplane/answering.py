@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.maps import Map
@@ -13,8 +13,7 @@ from ram_ebpf.dataplane.maps import Map
 _FIRST = struct.pack("=I", 0)
 
 
-@dataclass(frozen=True)
-class Destination:
+class Destination(NamedTuple):
     """Where the responder listens. `priority`: SO_PRIORITY of its sockets, by which the kernel knows them.
 
     `ports`: those of refused connections on which it has something to say.
@@ -27,8 +26,7 @@ class Destination:
     ports: frozenset[int]
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(NamedTuple):
     """What a connection was for that was led to the responder. `scope` is a number."""
 
     address: abi.IPAddress

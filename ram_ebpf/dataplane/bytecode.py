@@ -7,8 +7,8 @@ import binascii
 import json
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 INSTRUCTION_SIZE = 8
 _LOAD_IMMEDIATE_64 = 0x18
@@ -19,8 +19,7 @@ class BytecodeError(ValueError):
     """Stored bytecode that cannot be what we wrote."""
 
 
-@dataclass(frozen=True)
-class MapShape:
+class MapShape(NamedTuple):
     """What a map is created with; max_entries may be chosen anew at load time. Of 32 bits each."""
 
     type: int
@@ -95,7 +94,7 @@ class Bytecode:
             for name, program in self.programs.items()
         }
         return json.dumps(
-            {"programs": programs, "maps": {name: asdict(it) for name, it in self.maps.items()}}
+            {"programs": programs, "maps": {name: it._asdict() for name, it in self.maps.items()}}
         )
 
     @classmethod
@@ -144,7 +143,7 @@ def _program(data: Any, name: str) -> Program:
 
 
 def _shape(data: Any, name: str) -> MapShape:
-    item = _object(data, name, [field.name for field in fields(MapShape)])
+    item = _object(data, name, list(MapShape._fields))
     if not all(type(value) is int and 0 <= value < 2**32 for value in item.values()):
         raise _wrong(name, "a property is no unsigned number of 32 bits")
     return MapShape(**item)

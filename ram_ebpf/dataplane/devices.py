@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ram_ebpf.dataplane import abi, namespaces, scope_maps, syscall
 from ram_ebpf.dataplane.abi import PlaceFlag
@@ -111,8 +111,7 @@ def are_same(one: Device, other: Device) -> bool:
     return first == second
 
 
-@dataclass(frozen=True)
-class Attachment:
+class Attachment(NamedTuple):
     """One program (by its id) at a device: by tcx, or as a filter of the clsact qdisc, which has a handle."""
 
     way: AttachType

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.features import compiler_flags
@@ -20,8 +21,7 @@ _RESTING_PAGES = 16  # 64 KiB a CPU: what comes until the reader is awake
 _QUESTIONS_AFTER = 50  # other events, at most, before it is looked again who waits
 
 
-@dataclass(frozen=True)
-class Beginning:
+class Beginning(NamedTuple):
     """What a connection began with that was refused for it. `sent`: to the end of its name, if it has one."""
 
     local: abi.IPAddress

@@ -6,7 +6,6 @@ import errno
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from ram_ebpf.dataplane import btf, syscall
 from ram_ebpf.dataplane.bytecode import MapShape
@@ -204,7 +203,7 @@ def create_maps(
                 continue
             final = _final_shape(name, shape, entries)
             if name in inner:
-                final = replace(final, type=MapType.ARRAY_OF_MAPS)
+                final = final._replace(type=MapType.ARRAY_OF_MAPS)
             maps[name] = Map(name, final, inner.get(name))
     except BaseException:
         for created in maps.values():

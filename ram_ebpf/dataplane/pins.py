@@ -15,8 +15,8 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ram_ebpf import __version__
 from ram_ebpf.dataplane import syscall
@@ -117,8 +117,7 @@ def remove_dead(file_system: Path = FILE_SYSTEM) -> list[Path]:
     return directories
 
 
-@dataclass(frozen=True)
-class Pinned:
+class Pinned(NamedTuple):
     """What one instance has pinned. `alive`: it still runs; `needed`: by programs that may be attached."""
 
     directory: Path

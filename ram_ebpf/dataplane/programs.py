@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ram_ebpf.dataplane import abi, syscall
 from ram_ebpf.dataplane.abi import PlaceFlag
@@ -22,8 +22,7 @@ OBJECT_PREFIX = "ram_ebpf_"
 _NONE = PlaceFlag(0)
 
 
-@dataclass(frozen=True)
-class Hook:
+class Hook(NamedTuple):
     """Where one C function is attached. `label` is the end of the program's name in the kernel.
 
     `flags`: what the function is told of that.
@@ -66,8 +65,7 @@ CGROUP_HOOKS = (
 RESOLVER_HOOKS = (Hook("ram_witness", "wit", ProgramType.CGROUP_SKB, AttachType.INET_EGRESS),)
 
 
-@dataclass(frozen=True)
-class SharedProgram:
+class SharedProgram(NamedTuple):
     """A program that all scopes share: they reach it by a tail call, at a place of an array of programs."""
 
     hook: Hook
@@ -95,8 +93,7 @@ def _as_device(shared: SharedProgram) -> SharedProgram:
     )
 
 
-@dataclass(frozen=True)
-class ProgramSet:
+class ProgramSet(NamedTuple):
     """What one C source file makes. `attached` lead to `shared` by tail calls; `others` stand alone.
 
     `holding`: those of `attached` under other names. `known`: what lets others pass these.

@@ -8,8 +8,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ram_ebpf.dataplane import namespaces
 from ram_ebpf.dataplane.abi import IPAddress
@@ -29,8 +29,7 @@ _RST = 4
 _HOPS = 64
 
 
-@dataclass(frozen=True)
-class Connection:
+class Connection(NamedTuple):
     """One TCP connection, as its socket sees it."""
 
     local: IPAddress

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 
 class Command(IntEnum):
@@ -414,8 +415,7 @@ def _object_info(fd: int, size: int) -> bytes:
     return info.memory.raw
 
 
-@dataclass(frozen=True)
-class MapInfo:
+class MapInfo(NamedTuple):
     """The head of struct bpf_map_info."""
 
     type: int
@@ -435,8 +435,7 @@ def map_info(fd: int) -> MapInfo:
     return MapInfo(map_type, identifier, key_size, value_size, entries, flags, name.rstrip(b"\0").decode())
 
 
-@dataclass(frozen=True)
-class ProgramInfo:
+class ProgramInfo(NamedTuple):
     """The head of struct bpf_prog_info. `machine_code`: bytes of it, 0 where the program is interpreted."""
 
     type: int

@@ -6,7 +6,7 @@ import errno
 import ipaddress
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ram_ebpf.dataplane import abi
 from ram_ebpf.dataplane.maps import Map
@@ -18,8 +18,7 @@ DOCKER_RESOLVER = ipaddress.ip_address("127.0.0.11")
 _TRUE = struct.pack("=I", 1)
 
 
-@dataclass(frozen=True)
-class TrustedResolver:
+class TrustedResolver(NamedTuple):
     """A resolver whose replies are learned. `local`: it lives on this host, behind the loopback interface."""
 
     address: abi.IPAddress

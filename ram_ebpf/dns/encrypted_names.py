@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ram_ebpf.dataplane.abi import IPAddress
 
@@ -11,8 +11,7 @@ from ram_ebpf.dataplane.abi import IPAddress
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
-@dataclass(frozen=True)
-class EncryptedNames:
+class EncryptedNames(NamedTuple):
     """`names`: in lower case without a trailing dot. `addresses`: at which nothing but DNS is served."""
 
     names: frozenset[str]

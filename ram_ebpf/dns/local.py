@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ram_ebpf.dataplane.abi import IPAddress
 from ram_ebpf.dataplane.trusted import DOCKER_RESOLVER, TrustedResolver
@@ -86,8 +87,7 @@ class UdpSocket:
     cgroup_id: int | None = None
 
 
-@dataclass(frozen=True)
-class LocalSocket:
+class LocalSocket(NamedTuple):
     """A socket that serves a resolver's endpoint. What could not be found is None."""
 
     cookie: int
@@ -97,8 +97,7 @@ class LocalSocket:
     pid: int | None
 
 
-@dataclass(frozen=True)
-class LocalResolver:
+class LocalResolver(NamedTuple):
     """The endpoint of a resolver on this host, and who serves it now.
 
     `cookies` are in ascending order and empty when nobody does; `cgroups` are those that could be found.
@@ -115,8 +114,7 @@ class LocalResolver:
     sockets: tuple[LocalSocket, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Holder:
+class _Holder(NamedTuple):
     """A process with an open descriptor of a socket; `link` is the descriptor's name below /proc."""
 
     pid: int

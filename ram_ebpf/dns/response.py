@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import dns.exception
 import dns.flags
@@ -33,8 +32,7 @@ _LONGEST_TTL = 0x7FFFFFFF  # RFC 2181 8: a greater one is none
 _WRONG = (dns.exception.DNSException, ValueError, IndexError, struct.error)
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """Addresses with the seconds that each may be kept. `name` is in lower case without a trailing dot."""
 
     name: str

@@ -11,6 +11,7 @@ import ipaddress
 import struct
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import dns.exception
 import dns.name
@@ -51,8 +52,7 @@ class FlowKey:
     destination_port: int
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """What a client asked for, class IN. `name` is in lower case without a trailing dot."""
 
     name: str
@@ -60,8 +60,7 @@ class Question:
     flow: FlowKey
 
 
-@dataclass(frozen=True)
-class _Segment:
+class _Segment(NamedTuple):
     """`length` is that of the payload on the wire; of a packet that was cut, `payload` is the beginning."""
 
     flow: FlowKey

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ram_ebpf.policy.classes import CLASS_COUNT, NAME_CLASSES, SEP, class_of
 from ram_ebpf.policy.names import HostPattern, normalise
@@ -26,8 +26,7 @@ class AutomatonTooLarge(Exception):  # noqa: N818 - the name says what happened
     """The patterns together need more states than there is room for; str() says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """One state: `next[class]` is a state number; `accept` is a pattern's integer, or -1."""
 
     next: tuple[int, ...]

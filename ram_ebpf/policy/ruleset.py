@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from operator import attrgetter
-from typing import overload
+from typing import NamedTuple, overload
 
 from ram_ebpf.policy.choices import ALL_ACTIONS, Action, IPNetwork
 from ram_ebpf.policy.names import HostPattern, PatternKind, normalise
@@ -67,8 +67,7 @@ class AddressRule:
         return f"{self.network} ({self.origin})"
 
 
-@dataclass(frozen=True, slots=True)
-class FoundRule:
+class FoundRule(NamedTuple):
     """Names at which a registry was found by asking: on one port, or on several (None)."""
 
     port: int | None

@@ -7,8 +7,8 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ram_ebpf.peer import peer_of
 from ram_ebpf.policy.choices import Engine
@@ -43,8 +43,7 @@ _CLOCK_TICK = 1.0  # seconds by which the two clocks may differ
 _ACCEPTS = 0x10000  # __SO_ACCEPTCON, include/linux/net.h
 
 
-@dataclass(frozen=True)
-class FoundEngine:
+class FoundEngine(NamedTuple):
     """A running engine and the cgroup2 directory that it lives in."""
 
     engine: Engine

@@ -213,7 +213,7 @@ def test_switched_off(setting: Setting) -> None:
 
 
 def test_ports_are_replaced(setting: Setting) -> None:
-    setting.bench.plane.answering.lead_to(replace(setting.where, ports=frozenset({443})))
+    setting.bench.plane.answering.lead_to(setting.where._replace(ports=frozenset({443})))
     assert setting.is_refused(("192.0.2.1", 80))
     assert not setting.is_refused(("192.0.2.1", 443))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -128,7 +127,7 @@ def test_what_refuses_at_a_device_goes_first(
     [
         (None, True),
         (DEVICE_MAPS[ESTABLISHED], False),
-        (replace(DEVICE_MAPS[ESTABLISHED], value_size=64), True),
+        (DEVICE_MAPS[ESTABLISHED]._replace(value_size=64), True),
     ],
     ids=["new", "taken over", "of another version"],
 )

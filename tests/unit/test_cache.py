@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,7 +76,7 @@ def test_key_tells_everything_apart_that_decides_the_bytecode(monkeypatch: pytes
     keys.append(cache_key(SOURCE, ()))
     monkeypatch.setattr(cache, "ALWAYS", ("-DA",))
     keys.append(cache_key(SOURCE, ()))
-    monkeypatch.setattr(platform, "machine", lambda: "another")
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="another"))
     keys.append(cache_key(SOURCE, ()))
     monkeypatch.setattr(cache, "flatten", lambda name: "int another;")
     keys.append(cache_key(SOURCE, ()))

@@ -21,7 +21,7 @@ from ram_ebpf.policy.rules import compile_rules
 from .daemon.maps import FakeMap
 from .daemon.plane import FakePlane
 
-_DECLARATION = re.compile(r"\bRAM_MAP\(.*, (\w+), (\w+), \w+\);")
+_DECLARATION = re.compile(r"\bRAM_MAP\(.*, (\w+), (\d+), \w+\);")
 
 
 def declared() -> dict[str, int]:

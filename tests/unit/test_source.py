@@ -9,7 +9,7 @@ import pytest
 
 from ram_ebpf.dataplane import source
 from ram_ebpf.dataplane.programs import PROGRAM_SETS
-from ram_ebpf.dataplane.source import flatten, source_directory
+from ram_ebpf.dataplane.source import flatten, source_directory, without_comments
 
 _MARKER = re.compile(r'#line (\d+) "bpf/(.+)"')
 
@@ -104,3 +104,33 @@ def test_nothing_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(source, "__file__", str(tmp_path / "ram_ebpf" / "dataplane" / "source.py"))
     with pytest.raises(FileNotFoundError, match="reinstall ram-ebpf"):
         source_directory()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("int a; /* one */ int b;\n", "int a;   int b;\n", id="in a line"),
+        pytest.param("a /* 1\n * 2\n */ b\nc\n", "a  \n\n b\nc\n", id="over lines"),
+        pytest.param("a // to its end /*\nb */\n", "a  \nb */\n", id="to the end of the line"),
+        pytest.param('s = "/* no */ // no"; // yes\n', 's = "/* no */ // no";  \n', id="a string"),
+        pytest.param('s = "\\"/*"; /**/\n', 's = "\\"/*";  \n', id="a quote in a string"),
+        pytest.param("c = '\"'; /* \" */ d = '/';\n", "c = '\"';   d = '/';\n", id="characters"),
+        pytest.param("a/**/b\n", "a b\n", id="what it keeps apart stays so"),
+        pytest.param('#line 1 "bpf/a.h"\n/* x */\n', '#line 1 "bpf/a.h"\n \n', id="markers"),
+        pytest.param("a /* open\n", "a /* open\n", id="for the compiler to complain of"),
+    ],
+)
+def test_without_comments(text: str, expected: str) -> None:
+    assert without_comments(text) == expected
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_lines_stay_where_they_were(source: str) -> None:
+    text = flatten(source)
+    bare = without_comments(text)
+    assert bare.count("\n") == text.count("\n")
+    assert "/*" not in bare
+    code = [
+        line.split("//")[0].rstrip() for line in text.splitlines() if "/*" not in line and "*" not in line
+    ]
+    assert {line for line in code if line.endswith(";")} <= {line.rstrip() for line in bare.splitlines()}

@@ -679,7 +679,7 @@ def test_full_maps(monkeypatch: pytest.MonkeyPatch, full: str) -> None:
     item = {**bench.plane.maps, **bench.view.maps}[full]
     assert isinstance(item, FakeMap)
     room = item.shape
-    item.shape = replace(room, max_entries=0, type=MapType.HASH)
+    item.shape = room._replace(max_entries=0, type=MapType.HASH)
     bench.look_up("new.example")
     bench.connect(socket_cookie=71)
     asked.may_answer.set()

@@ -8,7 +8,6 @@ import signal
 import termios
 import time
 from array import array
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -70,7 +69,7 @@ def test_what_it_reads_is_what_the_file_says(file: Path) -> None:
             assert getattr(read.policy, name) == getattr(policy, name)
         for part in ("dns", "connections", "recognition", "docker", "refusals", "control", "log"):
             there = getattr(policy, part)
-            assert asdict(getattr(read.policy, part)) == {
+            assert getattr(read.policy, part)._asdict() == {
                 name: getattr(there, name) for name in type(there).model_fields
             }
         assert read.policy.metrics is not None

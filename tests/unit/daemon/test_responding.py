@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -90,7 +89,7 @@ def test_texts() -> None:
     assert "(rule: *.bad.example (policy.yaml:" in ask("a.bad.example")[0]
     assert "is allowed by the registry policy" in ask("good.example")[0]
     assert "but not at 192.0.2.1" in ask("good.example")[0]
-    wrong_port = replace(REFUSED, port=80, reason=abi.Reason.DENIED_PORT)
+    wrong_port = REFUSED._replace(port=80, reason=abi.Reason.DENIED_PORT)
     assert "but not on port 80" in ask("good.example", wrong_port)[0]
     assert ask(None)[0].startswith("Access to 192.0.2.1 is blocked")
     assert ask("not a name")[0].startswith("Access to 192.0.2.1 is blocked")

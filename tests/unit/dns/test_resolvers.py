@@ -159,7 +159,7 @@ def test_configured() -> None:
 def test_what_a_policy_says(monkeypatch: pytest.MonkeyPatch) -> None:
     remote = TrustedResolver(ip("192.0.2.53"))
     monkeypatch.setattr(resolvers, "host_addresses", set)
-    monkeypatch.setattr(resolvers, "auto_resolvers", lambda: [remote])
+    monkeypatch.setattr(resolvers, "auto_resolvers", lambda local: [remote])
     assert resolvers_of(default_policy()) == [remote]
     text = b"version: 1\nregistries: [ghcr]\nresolvers: [10.0.0.53, {address: '::1', port: 5353}]\n"
     assert resolvers_of(parse_policy(text, "policy.yaml")) == [
