@@ -12,7 +12,6 @@
 #include "lib/incoming.h"
 #include "lib/l3l4.h"
 #include "lib/maps.h"
-#include "lib/naming.h"
 #include "lib/nearest.h"
 #include "lib/outgoing.h"
 #include "lib/responder.h"
@@ -145,7 +144,7 @@ static __always_inline int ram_judge_sock_addr(struct bpf_sock_addr *ctx, struct
 	return ram_return(verdict);
 }
 
-RAM_FIRST_HALF int ram_sock_addr4(struct bpf_sock_addr *ctx)
+RAM_SECOND_HALF int ram_sock_addr4(struct bpf_sock_addr *ctx)
 {
 	struct ram_request request = {};
 	u32 address = ctx->user_ip4;

@@ -7,11 +7,13 @@
 #define RAM_NAMING_H
 
 #include "lib/beginning.h"
+#include "lib/established.h"
 #include "lib/hostname.h"
 #include "lib/http.h"
 #include "lib/learn.h"
 #include "lib/loops.h"
-#include "lib/outgoing.h"
+#include "lib/scope.h"
+#include "lib/telling.h"
 #include "lib/tls.h"
 
 /* A packet that cannot be judged where it stands does not leave; it may come again. */
@@ -87,7 +89,7 @@ static __always_inline bool ram_may_be_forgotten(const struct ram_connection *co
 	return ram_is_paused(connection) && offset == held;
 }
 
-RAM_SECOND_HALF int ram_beginning(struct __sk_buff *skb)
+RAM_FIRST_HALF int ram_beginning(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
 	u32 scope = ram_scope_of(skb), start, held, offset, size, again;

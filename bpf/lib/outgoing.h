@@ -11,56 +11,10 @@
 #include "lib/query.h"
 #include "lib/responder.h"
 #include "lib/scope.h"
+#include "lib/telling.h"
 #include "lib/translation.h"
 #include "lib/verdict.h"
 #include "lib/witness.h"
-
-/* Events are made in functions of their own, so that they share the stack with what came before them. */
-static __always_inline void ram_tell_packet(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
-					    u32 reason, u32 verdict, u32 rule)
-{
-	bool dns = reason == RAM_REASON_DENIED_QUERY_NAME || reason == RAM_REASON_DENIED_NOT_A_QUERY;
-	bool connection = reason == RAM_REASON_ALLOWED_UNASKED || reason == RAM_REASON_DENIED_UNASKED ||
-			  reason == RAM_REASON_DENIED_NOT_NAMED;
-	struct ram_event event = {};
-
-	__builtin_memcpy(event.address, p->destination, 16);
-	event.port = p->destination_port;
-	event.protocol = p->protocol;
-	event.hook = RAM_HOOK_OUTGOING;
-	event.link_len = p->network;
-	event.reason = reason;
-	event.verdict = verdict;
-	event.rule = rule;
-	event.scope = scope;
-	event.acknowledged = ram_acknowledged(skb, p);
-	if (dns)
-		event.dns_offset = p->payload_offset;
-	/* User space asks what is there, or ends it, and needs to know the connection. */
-	if (connection)
-		ram_emit_question(skb, &event, p->payload_offset);
-	else
-		ram_emit_skb(skb, &event, dns ? p->end : 0);
-}
-
-/* Of a query over TCP, which user space is to look into. */
-static __always_inline void ram_tell_query(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
-					   u32 rule, u32 queries_sent)
-{
-	struct ram_event event = {};
-
-	__builtin_memcpy(event.address, p->destination, 16);
-	event.port = p->destination_port;
-	event.protocol = p->protocol;
-	event.hook = RAM_HOOK_OUTGOING;
-	event.link_len = p->network;
-	event.reason = RAM_REASON_DNS_OVER_TCP;
-	event.rule = rule;
-	event.scope = scope;
-	event.dns_offset = p->payload_offset;
-	event.detail = queries_sent;
-	ram_emit_question(skb, &event, p->end);
-}
 
 /* What has no ports is no registry's traffic, as far as anybody can see. */
 static __always_inline u32 ram_unless_recognised(struct ram_config *cfg, u32 reason)
@@ -182,7 +136,9 @@ RAM_SECOND_HALF int ram_egress(struct __sk_buff *skb)
 	}
 	if (reason == RAM_REASON_NONE) {
 		egress_programs.call(skb, RAM_EGRESS_PROGRAM_BEGINNING);
-		reason = RAM_REASON_DENIED_SEGMENT;
+		/* Not there yet (beginnings.c), so nothing is said of it: what is dropped is sent again. */
+		return ram_verdict_for(cfg, RAM_REASON_DENIED_SEGMENT) == RAM_VERDICT_DENY ? RAM_DROP
+											   : RAM_PASS;
 	}
 	verdict = ram_verdict_for(cfg, reason);
 	reason = ram_reason_to_count(skb, verdict, reason);

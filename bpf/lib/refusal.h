@@ -219,7 +219,7 @@ static __always_inline bool ram_may_prohibit(const struct ram_packet *p)
 	return (RAM_NTOHL(p->destination[0]) >> 24) != 0xff;
 }
 
-RAM_FIRST_HALF int ram_refuse(struct __sk_buff *skb)
+RAM_SECOND_HALF int ram_refuse(struct __sk_buff *skb)
 {
 	u32 reason = skb->cb[RAM_CB_TICKET];
 	struct ram_config *cfg = ram_config();

@@ -133,7 +133,7 @@ def start(args: argparse.Namespace, leave: bool = False) -> int:
         matching = _begin_to_match(args)  # before there are threads
         if matching is not None:
             stack.callback(matching.close)
-        ground = stack.enter_context(contextlib.closing(Ahead(args.cache)))
+        ground = stack.enter_context(contextlib.closing(Ahead(args.cache, in_parts=not leave)))
         importlib.import_module("ram_ebpf.daemon.controller")
         return _enforce(args, _Begun(reader, ground, matching, mark, building), leave)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ram_ebpf.collection import give_back
 from ram_ebpf.daemon import last_good
+from ram_ebpf.daemon.completing import Completing
 from ram_ebpf.daemon.control import ControlSocket
 from ram_ebpf.daemon.decisions import Decisions
 from ram_ebpf.daemon.ending import CAUSES, Ending
@@ -130,6 +131,7 @@ class Controller:
             ground=None if ground is None else ground.take(),
         )
         self._views = {first: self._plane.views[0]}
+        self._completing = Completing(self._plane)
         try:
             for terms, their_rules in others:
                 self._views[terms] = self._plane.open_view(their_rules, posture_of(terms))
@@ -213,6 +215,7 @@ class Controller:
             self._plane, self._views, targets, self._say, lambda: self._trust.apply(self._plane)
         )
         try:
+            self._completing.finish()  # there will be nobody to do it
             self._trust.apply(self._plane)
             self._plane.pin()
             following.begin()
@@ -278,6 +281,7 @@ class Controller:
                     self._begin_authorizing()
                     self._ready()
                     self._manager.ready(self._summary())
+                    self._completing.begin()
                     self._responder.begin()
                     self._keep_policy()
                     self._measuring.use(self._policy.metrics)
@@ -476,6 +480,7 @@ class Controller:
                     self._plane.show_alive()
                     self._next_sign = time.monotonic() + _ALIVE_PERIOD
                 self._manager.alive()
+                self._complete()
                 news = [watch.has_news() for watch in watched]
                 news.append(links.fileno() in ready and links.has_news())
                 holding = self._holding
@@ -505,10 +510,18 @@ class Controller:
                     next_cleaning = now + _CLEANING_PERIOD
                     self._concerned.learner.remove_expired()
 
+    def _complete(self) -> None:
+        try:
+            self._completing.follow()
+        except BaseException:
+            self._is_left = False  # it is the start that fails
+            raise
+
     def _pause(self, following: Following) -> float:
         """Seconds for which there is nothing to do, unless something is told."""
         is_holding = self._holding is not None and self._holding.is_holding
-        if not self._receiving.rests or is_holding or self._concerned.asker is not None:
+        is_busy = is_holding or self._completing.is_under_way
+        if not self._receiving.rests or is_busy or self._concerned.asker is not None:
             return _QUEUE_PERIOD
         parts = (following, self._reloading, self._trust)
         due = min(self._manager.next_beat(), *(part.next_look() for part in parts))
@@ -583,6 +596,7 @@ class Controller:
         """In a thread of its own: another policy in the kernel, beside the one that is enforced."""
         assert self._load is not None
         loaded = self._load()
+        self._completing.wait()
         settings = settings_of(loaded.policy)
         resolvers = resolvers_of(loaded.policy)
         made = [(rules, posture_of(terms)) for terms, rules in loaded.rules.items()]

@@ -32,7 +32,7 @@ class DeviceSide:
         self._own = create_maps(own, {}, DEVICE_MAPS)
         self.maps: dict[str, Map] = {**shared, **self._own}
         try:
-            self.programs = programs.load_shared(DEVICE_PROGRAMS, self.compiled, self.maps)
+            self.programs = programs.load_shared({DEVICE_PROGRAMS: self.compiled}, self.maps)
         except BaseException:
             self._close_maps(shared_too=True)
             raise

@@ -12,7 +12,7 @@ from pathlib import Path
 from ram_ebpf.dataplane import cache, features, programs
 from ram_ebpf.dataplane.compiled import Compiled
 from ram_ebpf.dataplane.maps import Map, create_maps, raise_memlock_limit
-from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, Programs
+from ram_ebpf.dataplane.programs import BEGINNING_PROGRAMS, CGROUP_PROGRAMS, Programs, ProgramSet
 from ram_ebpf.dataplane.remains import Remains
 from ram_ebpf.dataplane.scope_maps import SCOPE_MAPS
 from ram_ebpf.dataplane.tables import SPARE_IDENTITIES
@@ -56,13 +56,22 @@ class Loaded:
 class Groundwork:
     """Compiled programs, and what earlier instances have left. Whoever takes it closes it."""
 
-    def __init__(self, cache_directory: Path) -> None:
-        """Compiles, or takes from the cache. Raises CompileError or OSError."""
+    def __init__(self, cache_directory: Path, in_parts: bool = False) -> None:
+        """Compiles, or takes from the cache. Raises CompileError or OSError.
+
+        `in_parts`: what enforcement can begin without is left to finish() where it would have to be compiled,
+        unless there is something that enforces by all of it already.
+        """
         raise_memlock_limit()
         self.cache_directory = cache_directory
         self.compiled = Compiled(CGROUP_PROGRAMS.source, cache_directory)
         self.remains = Remains()
         newest = self.remains.newest
+        self._sets = {CGROUP_PROGRAMS: self.compiled}
+        self.is_whole = False
+        """Whether there is nothing left to compile of what is loaded for all scopes."""
+        if not in_parts or newest is not None or self.remains.strange or _is_kept(BEGINNING_PROGRAMS, self):
+            self.finish()
         # What was learned of names is known by this secret, so it is kept together with that.
         self.secret: tuple[int, int] = (
             (secrets.randbits(64), secrets.randbits(64))
@@ -79,6 +88,18 @@ class Groundwork:
         """Maps of an earlier instance to go on with."""
         self._loaded: Loaded | None = None
 
+    def finish(self) -> Mapping[ProgramSet, Compiled]:
+        """Compiles the rest, or takes it from the cache, and returns that. Raises CompileError."""
+        rest = {BEGINNING_PROGRAMS: Compiled(BEGINNING_PROGRAMS.source, self.cache_directory)}
+        self._sets |= rest
+        self.is_whole = True
+        return rest
+
+    @property
+    def sets(self) -> Mapping[ProgramSet, Compiled]:
+        """What is compiled so far."""
+        return dict(self._sets)
+
     def make_maps(self) -> dict[str, Map]:
         """Those of one view, before its rules are known. Raises OSError."""
         return create_maps(self.compiled.maps, _ROOM, SCOPE_MAPS, self.there)
@@ -89,7 +110,7 @@ class Groundwork:
             self._loaded = Loaded(
                 maps,
                 # Whoever has waited for a compiler has nothing else to do any more.
-                programs.load_shared(CGROUP_PROGRAMS, self.compiled, maps, aside=self.compiled.from_cache),
+                programs.load_shared(self.sets, maps, aside=self.compiled.from_cache),
                 _ROOM,
             )
         except BaseException:
@@ -113,9 +134,13 @@ class Groundwork:
         self.remains.close()
 
 
-def _begin_to_load(cache_directory: Path) -> Callable[[], Groundwork]:
+def _is_kept(programs: ProgramSet, ground: Groundwork) -> bool:
+    return cache.is_kept(programs.source, features.compiler_flags(), ground.cache_directory)
+
+
+def _begin_to_load(cache_directory: Path, in_parts: bool) -> Callable[[], Groundwork]:
     """Everything but what the kernel does for long: that is what is returned."""
-    ground = Groundwork(cache_directory)
+    ground = Groundwork(cache_directory, in_parts)
     try:
         maps = ground.make_maps()
     except BaseException:
@@ -140,8 +165,8 @@ class Ahead:
     this is made: threads that both do are slower than one after the other.
     """
 
-    def __init__(self, cache_directory: Path) -> None:
-        """Begins. What goes wrong is raised by take()."""
+    def __init__(self, cache_directory: Path, in_parts: bool = False) -> None:
+        """Begins. What goes wrong is raised by take(). `in_parts`: as of Groundwork."""
         self._done: Future[Groundwork] = Future()
         self._is_taken = False
         load: Callable[[], Groundwork] | None = None
@@ -149,7 +174,7 @@ class Ahead:
         try:
             source, flags = CGROUP_PROGRAMS.source, features.compiler_flags()
             if cache.is_kept(source, flags, cache_directory):
-                load = _begin_to_load(cache_directory)
+                load = _begin_to_load(cache_directory, in_parts)
             else:
                 cache.compile_ahead(source, flags, cache_directory)
         except Exception as error:
@@ -158,7 +183,7 @@ class Ahead:
 
         def work() -> None:
             try:
-                self._done.set_result((load or _begin_to_load(cache_directory))())
+                self._done.set_result((load or _begin_to_load(cache_directory, in_parts))())
             except BaseException as error:
                 self._done.set_exception(error)
 

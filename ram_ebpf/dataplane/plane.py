@@ -14,12 +14,13 @@ from pathlib import Path
 from ram_ebpf.dataplane import abi, cache, cgroups, clock, devices, trusted
 from ram_ebpf.dataplane.answering import Answering
 from ram_ebpf.dataplane.bridges import Bridges, choose_mark
+from ram_ebpf.dataplane.compiled import Compiled
 from ram_ebpf.dataplane.devices import Attachment, Device
 from ram_ebpf.dataplane.groundwork import Groundwork
 from ram_ebpf.dataplane.heritage import Heritage, Translation
 from ram_ebpf.dataplane.namehash import draw_multipliers
 from ram_ebpf.dataplane.pins import Pins
-from ram_ebpf.dataplane.programs import Programs
+from ram_ebpf.dataplane.programs import Programs, ProgramSet
 from ram_ebpf.dataplane.resolver_cgroups import ResolverCgroups
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.scope_maps import TAUGHT, ScopeMaps, free_number
@@ -153,6 +154,20 @@ class Plane:
         view = View(Tables(rules, self._multipliers, asked), posture, self._common, number)
         view.configure(settings, self._flags)
         return view
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was left to compile_rest()."""
+        return self._ground.is_whole
+
+    def compile_rest(self) -> Mapping[ProgramSet, Compiled]:
+        """What enforcement has begun without, for load_rest(). Any thread may do it. Raises CompileError."""
+        return self._ground.finish()
+
+    def load_rest(self, rest: Mapping[ProgramSet, Compiled]) -> None:
+        """Loads that for all views that are without. Raises CompileError, VerifierError or OSError."""
+        for view in (*self._older, *self._views):
+            view.load_rest(rest)
 
     def prepare_policy(self, made: Sequence[tuple[RuleSet, abi.Posture]], settings: Settings) -> list[View]:
         """Loads another policy beside the one that is enforced, which stays untouched. Any thread may do it.

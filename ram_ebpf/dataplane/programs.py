@@ -122,6 +122,8 @@ _SHARED = (
     _on_egress("ram_egress", "eg", abi.EgressProgram.MAIN),
     _on_egress("ram_query", "qry", abi.EgressProgram.QUERY),
     _on_egress("ram_query_rule", "rule", abi.EgressProgram.RULE),
+)
+_BEGINNINGS = (
     _on_egress("ram_beginning", "beg", abi.EgressProgram.BEGINNING),
     _on_egress("ram_hello", "hel", abi.EgressProgram.HELLO),
     _on_egress("ram_name", "name", abi.EgressProgram.NAME),
@@ -141,14 +143,16 @@ HOLD_INCOMING = _of_device("ram_device_incoming", "d_hin")
 HOLD_OUTGOING = _of_device("ram_device_outgoing", "d_hold")
 
 CGROUP_PROGRAMS = ProgramSet("cgroup.c", _SHARED, CGROUP_HOOKS, RESOLVER_HOOKS)
+# Behind those, in the same arrays: compiled by themselves, as enforcement can begin without them.
+BEGINNING_PROGRAMS = ProgramSet("beginnings.c", _BEGINNINGS, ())
 DEVICE_PROGRAMS = ProgramSet(
     "tc.c",
-    (*map(_as_device, _SHARED), *_REFUSALS),
+    (*map(_as_device, (*_SHARED, *_BEGINNINGS)), *_REFUSALS),
     (DEVICE_INCOMING, DEVICE_OUTGOING),
     holding=(HOLD_INCOMING, HOLD_OUTGOING),
     known=(DEVICE_KNOWN,),
 )
-PROGRAM_SETS = (CGROUP_PROGRAMS, DEVICE_PROGRAMS)
+PROGRAM_SETS = (CGROUP_PROGRAMS, BEGINNING_PROGRAMS, DEVICE_PROGRAMS)
 
 
 # What takes the verifier longest, as measured with Linux 6.18: with may_goto the first three, without all
@@ -167,6 +171,15 @@ class Programs:
     def __init__(self) -> None:
         self.fds: dict[str, int] = {}
 
+    def have(self, programs: ProgramSet) -> bool:
+        """Whether all that scopes share of that set are among these."""
+        return all(shared.hook.label in self.fds for shared in programs.shared)
+
+    def take(self, others: Programs) -> None:
+        """Those of another one become these, too."""
+        self.fds.update(others.fds)
+        others.fds.clear()
+
     def load(self, hook: Hook, compiled: Compiled, maps: Mapping[str, int]) -> None:
         """Loads one. Raises syscall.VerifierError with the kernel's log."""
 
@@ -183,7 +196,7 @@ class Programs:
 
 
 def _load_all(
-    hooks: Sequence[Hook], compiled: Compiled, maps: Callable[[Hook], Mapping[str, int]], aside: bool = False
+    hooks: Mapping[Hook, Compiled], maps: Callable[[Hook], Mapping[str, int]], aside: bool = False
 ) -> Programs:
     """All of them or none, side by side: the verifier takes its time, and runs without a lock."""
     programs = Programs()
@@ -192,7 +205,8 @@ def _load_all(
         with ThreadPoolExecutor(max(processors - aside, 1)) as pool:
             list(
                 pool.map(
-                    lambda hook: programs.load(hook, compiled, maps(hook)), sorted(hooks, key=_slowest_first)
+                    lambda hook: programs.load(hook, hooks[hook], maps(hook)),
+                    sorted(hooks, key=_slowest_first),
                 )
             )
     except BaseException:
@@ -202,17 +216,22 @@ def _load_all(
 
 
 def load_shared(
-    programs: ProgramSet, compiled: Compiled, maps: Mapping[str, Map], aside: bool = False
+    compiled: Mapping[ProgramSet, Compiled], maps: Mapping[str, Map], aside: bool = False
 ) -> Programs:
     """Loads what all scopes share, and puts it into the arrays. `aside`: the caller's process has another
     thread that is busy, to which it leaves a processor."""
     fds = {name: item.fd for name, item in maps.items()}
-    hooks = [*(shared.hook for shared in programs.shared), *programs.others]
-    loaded = _load_all(hooks, compiled, lambda _: fds, aside)
+    hooks = {
+        hook: its
+        for programs, its in compiled.items()
+        for hook in (*(shared.hook for shared in programs.shared), *programs.others)
+    }
+    loaded = _load_all(hooks, lambda _: fds, aside)
     try:
-        for shared in programs.shared:
-            fd = loaded.fds[shared.hook.label]
-            maps[shared.array][struct.pack("=I", shared.place)] = struct.pack("=I", fd)
+        for programs in compiled:
+            for shared in programs.shared:
+                fd = loaded.fds[shared.hook.label]
+                maps[shared.array][struct.pack("=I", shared.place)] = struct.pack("=I", fd)
     except BaseException:
         loaded.close()
         raise
@@ -230,4 +249,4 @@ def load_attached(
             of_hook: stack.enter_context(contextlib.closing(place_map(number, flags | of_hook))).fd
             for of_hook in {hook.flags for hook in hooks}
         }
-        return _load_all(hooks, compiled, lambda hook: {**fds, PLACE: places[hook.flags]})
+        return _load_all(dict.fromkeys(hooks, compiled), lambda hook: {**fds, PLACE: places[hook.flags]})

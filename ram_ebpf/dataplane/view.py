@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 from ram_ebpf.dataplane import abi, clock, programs
 from ram_ebpf.dataplane.clock import NANOSECONDS
+from ram_ebpf.dataplane.compiled import Compiled
 from ram_ebpf.dataplane.device_side import COMMON, DeviceSide
 from ram_ebpf.dataplane.groundwork import Groundwork
 from ram_ebpf.dataplane.heritage import Translation
 from ram_ebpf.dataplane.maps import Map, create_maps
-from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS, Programs
+from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS, Programs, ProgramSet
 from ram_ebpf.dataplane.scope_maps import DEVICE_MAPS, ESTABLISHED, SCOPE_MAPS, ScopeMaps
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.syscall import MapType
@@ -92,9 +93,7 @@ class View:
             self._fill()
             started = time.monotonic()
             self.programs = (
-                programs.load_shared(CGROUP_PROGRAMS, common.ground.compiled, self.maps)
-                if loaded is None
-                else loaded.programs
+                programs.load_shared(common.ground.sets, self.maps) if loaded is None else loaded.programs
             )
             self.load_seconds = time.monotonic() - started
         except BaseException:
@@ -102,6 +101,12 @@ class View:
                 loaded.programs.close()
             self._close_maps()
             raise
+
+    def load_rest(self, rest: Mapping[ProgramSet, Compiled]) -> None:
+        """Loads what was left out, as it was not compiled yet. Raises what the constructor raises."""
+        missing = {made: compiled for made, compiled in rest.items() if not self.programs.have(made)}
+        if missing:
+            self.programs.take(programs.load_shared(missing, self.maps))
 
     def _sizes(self) -> dict[str, int]:
         sizes = self.tables.entries()

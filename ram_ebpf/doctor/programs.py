@@ -13,7 +13,7 @@ from ram_ebpf.dataplane import compiler, features
 from ram_ebpf.dataplane.compiler import CompileError
 from ram_ebpf.dataplane.devices import BEHIND
 from ram_ebpf.dataplane.plane import Plane
-from ram_ebpf.dataplane.programs import CGROUP_PROGRAMS, DEVICE_PROGRAMS, PROGRAM_SETS
+from ram_ebpf.dataplane.programs import BEGINNING_PROGRAMS, CGROUP_PROGRAMS, DEVICE_PROGRAMS, PROGRAM_SETS
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.syscall import VerifierError
 from ram_ebpf.doctor.case import Case
@@ -125,7 +125,8 @@ def _load(rules: RuleSet, directory: Path) -> Finding:
             f"the programs cannot be loaded: {error.strerror}",
             "see what the checks before it say of the kernel",
         )
-    counts = [sum(1 for _ in programs.hooks()) for programs in (CGROUP_PROGRAMS, DEVICE_PROGRAMS)]
+    kinds = ((CGROUP_PROGRAMS, BEGINNING_PROGRAMS), (DEVICE_PROGRAMS,))
+    counts = [sum(1 for programs in kind for _ in programs.hooks()) for kind in kinds]
     return well(
         Check.PROGRAMS,
         f"the kernel takes all programs: {counts[0]} of control groups, {counts[1]} of devices",

@@ -14,6 +14,8 @@ from ram_ebpf.dataplane import cache, features, groundwork
 from ram_ebpf.dataplane.compiler import CompileError
 from ram_ebpf.dataplane.groundwork import Ahead, Groundwork
 from ram_ebpf.dataplane.plane import Plane
+from ram_ebpf.dataplane.programs import BEGINNING_PROGRAMS, CGROUP_PROGRAMS
+from ram_ebpf.dataplane.remains import Remains
 from ram_ebpf.dataplane.settings import Settings
 from ram_ebpf.dataplane.syscall import VerifierError
 from ram_ebpf.policy.catalogue import load_catalogue
@@ -21,6 +23,7 @@ from ram_ebpf.policy.loader import parse_policy
 from ram_ebpf.policy.rules import RuleSet, compile_rules
 
 _FEW = 3
+_BEGUN = 3  # programs in the array of what leaves, of cgroup.c
 
 
 def rules(count: int) -> RuleSet:
@@ -35,7 +38,8 @@ def descriptors() -> int:
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_open() -> Iterator[None]:
-    cache.load_or_compile("cgroup.c", features.compiler_flags())
+    for programs in (CGROUP_PROGRAMS, BEGINNING_PROGRAMS):
+        cache.load_or_compile(programs.source, features.compiler_flags())
     before = descriptors()
     yield
     deadline = time.monotonic() + 20
@@ -138,3 +142,60 @@ def test_compiler_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     is_begun.set()
     with pytest.raises(CompileError, match="no"):
         ahead.take()
+
+
+@pytest.fixture(scope="module")
+def half_kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with what enforcement can begin with, and nothing else."""
+    directory = tmp_path_factory.mktemp("half")
+    cache.load_or_compile(CGROUP_PROGRAMS.source, features.compiler_flags(), directory)
+    return directory
+
+
+def test_in_parts(half_kept: Path) -> None:
+    """The rest is loaded for every view that is without, and only once."""
+    ground = Ahead(half_kept, in_parts=True).take()
+    with Plane(rules(_FEW), Settings(), [], ground=ground) as plane:
+        other = plane.open_view(rules(_FEW), plane.views[0].posture)
+        assert not plane.is_whole
+        for view in (plane.views[0], other):
+            assert view.programs.have(CGROUP_PROGRAMS)
+            assert not view.programs.have(BEGINNING_PROGRAMS)
+            assert len(list(view.maps["egress_programs"].items())) == _BEGUN
+        rest = plane.compile_rest()
+        assert plane.is_whole
+        later = plane.open_view(rules(_FEW), plane.views[0].posture)
+        for _ in range(2):
+            before = descriptors()
+            plane.load_rest(rest)
+        assert descriptors() == before
+        for view in (plane.views[0], other, later):
+            assert view.programs.have(BEGINNING_PROGRAMS)
+            assert len(list(view.maps["egress_programs"].items())) == _BEGUN + len(BEGINNING_PROGRAMS.shared)
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_whole_where_all_is_kept(in_parts: bool) -> None:
+    with Plane(rules(_FEW), Settings(), [], ground=Ahead(cache.DEFAULT_DIRECTORY, in_parts).take()) as plane:
+        assert plane.is_whole
+        assert plane.shared.have(BEGINNING_PROGRAMS)
+
+
+def test_whole_where_something_enforces_already(half_kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes its place must do all that it does."""
+    monkeypatch.setattr("ram_ebpf.dataplane.remains.Remains.newest", property(lambda self: None))
+    strange = Groundwork(half_kept, in_parts=True)
+    assert not strange.is_whole
+    strange.close()
+    monkeypatch.setattr("ram_ebpf.dataplane.groundwork.Remains", _Strange)
+    strange = Groundwork(half_kept, in_parts=True)
+    assert strange.is_whole
+    strange.close()
+
+
+class _Strange(Remains):
+    """What another version has left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strange = 1

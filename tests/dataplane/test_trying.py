@@ -15,7 +15,7 @@ import pytest
 
 from ram_ebpf.dataplane import cache, cgroups, child, features, namespaces, syscall
 from ram_ebpf.dataplane.bytecode import Program
-from ram_ebpf.dataplane.programs import CGROUP_HOOKS, PROGRAM_SETS, Hook, ProgramSet
+from ram_ebpf.dataplane.programs import CGROUP_HOOKS, PROGRAM_SETS, Hook
 from ram_ebpf.dataplane.syscall import AttachType, MapType, ProgramType
 from ram_ebpf.doctor.kernel import HELPERS
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount
@@ -56,13 +56,13 @@ def test_machine_code(program: int) -> None:
     assert (info.machine_code == 0) == interpreted
 
 
-@pytest.mark.parametrize("programs", PROGRAM_SETS, ids=lambda programs: programs.source)
-def test_helpers_that_are_needed(programs: ProgramSet) -> None:
+def test_helpers_that_are_needed() -> None:
     """What the doctor asks for is what the programs call, without what they can do without."""
-    bytecode, _ = cache.load_or_compile(programs.source, ())
     called: dict[ProgramType, set[int]] = {}
-    for hook in programs.hooks():
-        called.setdefault(hook.program_type, set()).update(calls(bytecode.programs[hook.function]))
+    for programs in PROGRAM_SETS:
+        bytecode, _ = cache.load_or_compile(programs.source, ())
+        for hook in programs.hooks():
+            called.setdefault(hook.program_type, set()).update(calls(bytecode.programs[hook.function]))
     assert called == {kind: set(HELPERS[kind]) for kind in called}
 
 

@@ -181,6 +181,10 @@ class Daemon:
         """Whether its process is no more."""
         return self._process.poll() is not None
 
+    def wait_end(self, timeout: float = 10.0) -> int:
+        """Wait until it has ended by itself, and return its exit status."""
+        return self._process.wait(timeout * PACE)
+
     def terminate(self, timeout: float = 10.0) -> int:
         """Ask the daemon to end (SIGTERM) and return its exit status."""
         self._process.terminate()

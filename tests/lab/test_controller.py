@@ -17,8 +17,9 @@ import dns.message
 import dns.rdatatype
 import pytest
 
+from ram_ebpf.dataplane import cache, features
 from ram_ebpf.dataplane.cgroups import ours_attached
-from ram_ebpf.dataplane.programs import CGROUP_HOOKS, RESOLVER_HOOKS
+from ram_ebpf.dataplane.programs import CGROUP_HOOKS, CGROUP_PROGRAMS, RESOLVER_HOOKS
 from ram_ebpf.scopes.cgroup import find_cgroup2_mount
 from tests.adversarial.actor import Actor
 from tests.adversarial.field import PATIENCE, ScopedDaemon, eventually, governed, tcp_connect, wait_line
@@ -568,13 +569,14 @@ def test_resolver_that_does_not_answer(lab: Lab, scope: Path, inside: Actor) -> 
 
 
 def test_bytecode_is_kept(lab: Lab, scope: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
+    kept = tmp_path / "cache"
     for compiled in (True, False):
-        with governed(lab, POLICY, "--cache", str(cache), scopes=[scope]) as daemon:
+        with governed(lab, POLICY, "--cache", str(kept), scopes=[scope]) as daemon:
             assert daemon.lines()[0]["compiled"] is compiled
+            assert eventually(lambda: len(list(kept.iterdir())) == 2, 60.0)
         assert ours_attached(scope) == {}
-    (kept,) = cache.iterdir()
-    kept.write_text("{}", encoding="ascii")  # not what it was: made again, and never a reason to fail
-    with governed(lab, POLICY, "--cache", str(cache), scopes=[scope]) as daemon:
+    file = kept / f"{cache.cache_key(CGROUP_PROGRAMS.source, features.compiler_flags())}.json"
+    file.write_text("{}", encoding="ascii")  # not what it was: made again, and never a reason to fail
+    with governed(lab, POLICY, "--cache", str(kept), scopes=[scope]) as daemon:
         assert daemon.lines()[0]["compiled"] is True
-        assert f"ignoring {kept}" in daemon.said()
+        assert f"ignoring {file}" in daemon.said()

@@ -188,9 +188,9 @@ def test_host_that_is_well(healthy: Findings, root: Path) -> None:
     assert [item["check"] for item in bad] == ["instance"], bad
     assert not healthy.failed
     assert healthy.only("scope")["title"].endswith(f"(strict): {root / 'engine'}")
-    counts = [sum(1 for _ in programs.hooks()) for programs in PROGRAM_SETS]
+    *of_groups, of_devices = [sum(1 for _ in programs.hooks()) for programs in PROGRAM_SETS]
     assert healthy.only("programs")["title"].endswith(
-        f"all programs: {counts[0]} of control groups, {counts[1]} of devices"
+        f"all programs: {sum(of_groups)} of control groups, {of_devices} of devices"
     )
     assert "bpf" in healthy.only("bpf-file-system")["title"]
     assert healthy.only("resolver", Lab.resolver)["status"] == "ok"

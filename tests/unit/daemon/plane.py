@@ -94,6 +94,10 @@ class FakePlane(Plane):
         self._flags = ConfigFlag(0)
         self.settled_ns = 0
 
+    @property
+    def is_whole(self) -> bool:
+        return True
+
     def open_view(self, rules: RuleSet, posture: Posture) -> FakeView:
         made = FakeView(rules, posture, self._settings.asked_ports)
         self._views.append(made)
