@@ -144,12 +144,14 @@ def test_compiler_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         ahead.take()
 
 
-@pytest.fixture(scope="module")
-def half_kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def half_kept(tmp_path: Path) -> Path:
     """A cache with what enforcement can begin with, and nothing else."""
-    directory = tmp_path_factory.mktemp("half")
-    cache.load_or_compile(CGROUP_PROGRAMS.source, features.compiler_flags(), directory)
-    return directory
+    flags = features.compiler_flags()
+    (tmp_path / f"{cache.cache_key(CGROUP_PROGRAMS.source, flags)}.json").write_text(
+        cache.load_or_compile(CGROUP_PROGRAMS.source, flags)[0].to_json(), encoding="ascii"
+    )
+    return tmp_path
 
 
 def test_in_parts(half_kept: Path) -> None:
