@@ -118,6 +118,23 @@ static __always_inline u32 ram_reason_to_count(struct __sk_buff *skb, u32 verdic
 									 : reason;
 }
 
+/*
+ * What is to be read, and whoever reads it is not there yet (beginnings.c): it is dropped, without a word,
+ * and sent again. Where nothing is dropped, nothing of the connection is read.
+ */
+static __always_inline int ram_wait_for_reader(struct __sk_buff *skb, struct ram_config *cfg,
+					       const struct ram_packet *p, u32 scope)
+{
+	struct ram_connection *connection;
+
+	if (ram_verdict_for(cfg, RAM_REASON_DENIED_SEGMENT) == RAM_VERDICT_DENY)
+		return RAM_DROP;
+	connection = ram_find_connection(skb, p, scope);
+	if (connection)
+		connection->stage = RAM_STAGE_PASSES;
+	return RAM_PASS;
+}
+
 RAM_SECOND_HALF int ram_egress(struct __sk_buff *skb)
 {
 	struct ram_config *cfg = ram_config();
@@ -136,9 +153,7 @@ RAM_SECOND_HALF int ram_egress(struct __sk_buff *skb)
 	}
 	if (reason == RAM_REASON_NONE) {
 		egress_programs.call(skb, RAM_EGRESS_PROGRAM_BEGINNING);
-		/* Not there yet (beginnings.c), so nothing is said of it: what is dropped is sent again. */
-		return ram_verdict_for(cfg, RAM_REASON_DENIED_SEGMENT) == RAM_VERDICT_DENY ? RAM_DROP
-											   : RAM_PASS;
+		return ram_wait_for_reader(skb, cfg, &p, scope);
 	}
 	verdict = ram_verdict_for(cfg, reason);
 	reason = ram_reason_to_count(skb, verdict, reason);

@@ -42,12 +42,12 @@ sys.exit(main(sys.argv[1:]))
 
 
 @contextmanager
-def begun(lab: Lab, folder: Path, before: str) -> Iterator[Daemon]:
+def begun(lab: Lab, folder: Path, before: str, policy: str = POLICY) -> Iterator[Daemon]:
     """A daemon that is ready, with all in the cache but what reads names. `before`: it does that first."""
     kept = folder / "cache"
     cache.load_or_compile(CGROUP_PROGRAMS.source, features.compiler_flags(), kept)
     command = (sys.executable, "-c", _SLOW.format(before))
-    with Daemon(lab, POLICY, ("--cache", str(kept)), command) as daemon:
+    with Daemon(lab, policy, ("--cache", str(kept)), command) as daemon:
         yield daemon
         if not daemon.has_ended():
             assert daemon.terminate() == 0, daemon.said()
@@ -58,12 +58,18 @@ def told_of_names(daemon: Daemon) -> list[str]:
 
 
 @contextmanager
-def attempt(lab: Lab, name: str) -> Iterator[Callable[[], float]]:
+def attempt(lab: Lab, name: str, script: str = ATTEMPT) -> Iterator[Callable[[], float]]:
     """Begins at once; the seconds until it is ended, 9 for one that is not."""
-    command = ["python3", "-c", ATTEMPT, topology.ALLOWED, name]
+    command = ["python3", "-c", script, topology.ALLOWED, name]
     process = lab.client.popen(command, cgroup=lab.client_cgroup, stdout=subprocess.PIPE)
+
+    def result() -> float:
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        return float(out)
+
     try:
-        yield lambda: float(process.communicate(timeout=60)[0])
+        yield result
     finally:
         process.kill()
         process.wait()
@@ -113,3 +119,28 @@ def test_a_policy_that_comes_meanwhile(lab: Lab, tmp_path: Path) -> None:
         lab.client.pull(f"{ALLOWED}/{lab.image_name}").check()
         assert lab.client.pull(f"{OTHER}/{lab.image_name}").returncode != 0
         wait_line(daemon, 0, lambda line: line.get("name") == OTHER, "name-mismatch")
+
+
+# As ATTEMPT, and says more when the programs are there.
+TALK = (
+    ATTEMPT.replace("    context.wrap", "    item = context.wrap")
+    + """
+time.sleep(4)
+item.sendall(b"GET /v2/ HTTP/1.1\\r\\nHost: " + sys.argv[2].encode() + b"\\r\\n\\r\\n")
+assert item.recv(9).startswith(b"HTTP/1.1 "), "no answer"
+"""
+)
+
+
+def test_audit_mode_keeps_nobody_waiting(lab: Lab, tmp_path: Path) -> None:
+    """And says nothing of a connection that it has not read from its beginning."""
+    with begun(lab, tmp_path, "time.sleep(0.5)", f"{POLICY}mode: audit\n") as daemon:
+        lab.client.run(["getent", "ahosts", ALLOWED]).check()
+        begun_at = time.monotonic()
+        with attempt(lab, OTHER, TALK) as result:
+            assert result() == 9.0
+        assert time.monotonic() - begun_at < 4 + 2 * PACE
+        assert told_of_names(daemon) == []
+        assert lab.client.run(["python3", "-c", ATTEMPT, topology.ALLOWED, OTHER]).stdout.strip() == "9"
+        line = wait_line(daemon, 0, lambda line: line.get("name") == OTHER, "name-mismatch")
+        assert line["verdict"] == "would-deny"
