@@ -511,11 +511,16 @@ class Controller:
                     self._concerned.learner.remove_expired()
 
     def _complete(self) -> None:
+        if not self._completing.is_under_way:
+            return
         try:
             self._completing.follow()
         except BaseException:
             self._is_left = False  # it is the start that fails
             raise
+        if not self._completing.is_under_way:
+            told = "what reads names in connections is compiled and loaded: those that waited for it go on"
+            self._writer.write({"event": "complete", "explanation": told})
 
     def _pause(self, following: Following) -> float:
         """Seconds for which there is nothing to do, unless something is told."""

@@ -86,6 +86,7 @@ def test_connections_wait_for_it(lab: Lab, tmp_path: Path) -> None:
             assert 0.4 < refused() < 9.0
             wait_line(daemon, 0, lambda line: line.get("name") == OTHER, "name-mismatch")
             assert allowed() == 9.0
+        assert [line["event"] for line in daemon.lines()].count("complete") == 1
         assert told_of_names(daemon) == ["name-mismatch"]
         lab.client.pull(f"{ALLOWED}/{lab.image_name}").check()
     assert cache.is_kept(BEGINNING_PROGRAMS.source, features.compiler_flags(), tmp_path / "cache")
