@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -118,6 +119,17 @@ def test_child_has_few_capabilities(compilation: Watched) -> None:
     assert isinstance(compilation.wait(), Bytecode)
     kept = sum(1 << each for each in (2, 21, 24, 39))  # include/uapi/linux/capability.h
     assert [found for found in effective if found & ~kept == 0 and found]
+
+
+def test_child_sees_no_symbols_of_the_kernel(compilation: Watched) -> None:
+    """bcc reads all that there are. Those of everybody else stay."""
+    symbols: set[str] = set()
+    for process in descendants(compilation.child(), 2):
+        with contextlib.suppress(OSError), (process / "root/proc/kallsyms").open(encoding="ascii") as file:
+            symbols.add(file.readline())
+    assert symbols == {""}
+    assert isinstance(compilation.wait(), Bytecode)
+    assert Path("/proc/kallsyms").read_text(encoding="ascii")
 
 
 def test_compiler_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
