@@ -103,9 +103,9 @@ RAM_PROGRAM_ARRAY(egress_programs, RAM_EGRESS_PROGRAM_COUNT);
 #define RAM_CB_IDENTITY_LOW 1 /* of a query's name */
 #define RAM_CB_IDENTITY_HIGH 2
 #define RAM_CB_ALIAS 3
-#define RAM_CB_SCOPE                                                                                         \
-	4 /* its number and the place's flags; above that, how many aliases led here, and in the             \
-	   * top bit whether a reply is to a query for HTTPS or SVCB records */
+/* Its number and the place's flags; above that, how many aliases led here, and in the top bit whether a reply
+ * is to a query for HTTPS or SVCB records. */
+#define RAM_CB_SCOPE 4
 
 static __always_inline u32 ram_scope_of(struct __sk_buff *skb)
 {
@@ -165,10 +165,10 @@ RAM_SOCKET_STORAGE(struct ram_beginning, firsts);
  * a branch in one, its bounds are therefore forgotten. (Linux 5.15 also keeps apart what it spills with
  * bounds and without: a number must be forgotten in the same width everywhere.) cfg->zero is always 0, which
  * only user space knows.
+ *
+ * It is kept opaque: clang would compare the two operands instead, and the bounds would be learned again. A
+ * macro, since a function that is inlined in a thousand places takes the compiler a twentieth of its time.
  */
-/* A macro, like its shorter form: as a function that is inlined in a thousand places it takes the compiler a
- * quarter of its time. It stays opaque to clang, which would compare the two operands instead, and the bounds
- * would be learned again. */
 #define ram_forget64(cfg, number)                                                                            \
 	({                                                                                                   \
 		u64 forgotten_ = (u64)(number) ^ *(volatile u64 *)&(cfg)->zero;                              \
