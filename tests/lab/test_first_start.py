@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -145,3 +146,22 @@ def test_audit_mode_keeps_nobody_waiting(lab: Lab, tmp_path: Path) -> None:
         assert lab.client.run(["python3", "-c", ATTEMPT, topology.ALLOWED, OTHER]).stdout.strip() == "9"
         line = wait_line(daemon, 0, lambda line: line.get("name") == OTHER, "name-mismatch")
         assert line["verdict"] == "would-deny"
+
+
+def test_killed_meanwhile(lab: Lab, tmp_path: Path) -> None:
+    """Connections wait for the next instance, which is whole from the beginning."""
+    whole = tmp_path / "whole"
+    for programs in (CGROUP_PROGRAMS, BEGINNING_PROGRAMS):
+        cache.load_or_compile(programs.source, features.compiler_flags(), whole)
+    with begun(lab, tmp_path, "time.sleep(3600)") as daemon:
+        lab.client.run(["getent", "ahosts", ALLOWED]).check()
+        with attempt(lab, OTHER) as refused, attempt(lab, ALLOWED) as allowed:
+            time.sleep(0.3)
+            os.kill(daemon.pid, signal.SIGKILL)
+            daemon.wait_end()
+            with Daemon(lab, POLICY, ("--cache", str(whole))) as other:
+                assert refused() < 9.0
+                assert allowed() == 9.0
+                assert "complete" not in {line["event"] for line in other.lines()}
+                assert told_of_names(other) == ["name-mismatch"]
+                assert other.terminate() == 0
