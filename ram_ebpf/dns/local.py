@@ -87,7 +87,8 @@ class UdpSocket:
     cgroup_id: int | None = None
 
 
-class LocalSocket(NamedTuple):
+@dataclass(frozen=True)
+class LocalSocket:
     """A socket that serves a resolver's endpoint. What could not be found is None."""
 
     cookie: int
@@ -97,7 +98,8 @@ class LocalSocket(NamedTuple):
     pid: int | None
 
 
-class LocalResolver(NamedTuple):
+@dataclass(frozen=True)
+class LocalResolver:
     """The endpoint of a resolver on this host, and who serves it now.
 
     `cookies` are in ascending order and empty when nobody does; `cgroups` are those that could be found.

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from ram_ebpf.dataplane import cache, features
 from ram_ebpf.dataplane.programs import BEGINNING_PROGRAMS, CGROUP_PROGRAMS
 from tests.adversarial.field import wait_line
 
 from . import topology
-from .daemon import Daemon
+from .daemon import COMMAND, Daemon
 from .lab import Lab
 from .pace import PACE
 from .test_shared_address import ALLOWED, ATTEMPT, OTHER, POLICY
@@ -40,6 +42,13 @@ def slowly(self):
 Groundwork.finish = slowly
 sys.exit(main(sys.argv[1:]))
 """
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(lab: Lab) -> None:
+    """Of instances that were killed in other tests, whose place must be taken by what is whole."""
+    root = str(lab.client_cgroup)
+    lab.client.run([*COMMAND, "down", "--cgroup-root", root], cwd=Path(__file__).parents[2]).check()
 
 
 @contextmanager
