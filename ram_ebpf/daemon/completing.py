@@ -29,8 +29,12 @@ class Completing:
 
     def begin(self) -> None:
         """Compiles, if there is anything to compile."""
-        if self._is_due:
+        if not self._is_due:
+            return
+        try:
             threading.Thread(target=self._compile, name="compile the rest", daemon=True).start()
+        except RuntimeError:  # no memory for its stack, or too many tasks
+            self._compile()
 
     def _compile(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 from collections.abc import Callable
@@ -57,6 +58,8 @@ class Measuring:
         assert self._wanted is not None
         self._due = time.monotonic() + _RETRY_PERIOD
         try:
+            # All of it at once: at the first scrape its files may be another version's.
+            importlib.import_module("ram_ebpf.daemon.readings")
             from ram_ebpf.metrics.exposition import expose
             from ram_ebpf.metrics.scraping import Scraping
             from ram_ebpf.metrics.server import MetricsServer
