@@ -381,8 +381,9 @@ def until_ready(lab: Lab) -> str:
     """A shell script that runs what it is given until it is ready, and shows what it wrote."""
     log = lab.directory / "engine.log"
     return f"""
+    rm -f {log}  # another test's, which this one would take for its own
     "$@" > {log} &
-    until grep -q ready {log}; do sleep 0.05; done
+    until grep -qs ready {log}; do sleep 0.05; done
     kill -TERM $!
     wait $!
     status=$?
