@@ -7,6 +7,21 @@
 #include "lib/l3l4.h"
 #include "lib/leave.h"
 
+/* Whose packet it is, and what of it. */
+static __always_inline void ram_describe_packet(struct ram_event *event, const struct ram_packet *p,
+						u32 scope, u32 reason, u32 verdict, u32 rule)
+{
+	__builtin_memcpy(event->address, p->destination, 16);
+	event->port = p->destination_port;
+	event->protocol = p->protocol;
+	event->hook = RAM_HOOK_OUTGOING;
+	event->link_len = p->network;
+	event->reason = reason;
+	event->verdict = verdict;
+	event->rule = rule;
+	event->scope = scope;
+}
+
 /* Events are made in functions of their own, so that they share the stack with what came before them. */
 static __always_inline void ram_tell_packet(struct __sk_buff *skb, const struct ram_packet *p, u32 scope,
 					    u32 reason, u32 verdict, u32 rule)
@@ -16,15 +31,7 @@ static __always_inline void ram_tell_packet(struct __sk_buff *skb, const struct 
 			  reason == RAM_REASON_DENIED_NOT_NAMED;
 	struct ram_event event = {};
 
-	__builtin_memcpy(event.address, p->destination, 16);
-	event.port = p->destination_port;
-	event.protocol = p->protocol;
-	event.hook = RAM_HOOK_OUTGOING;
-	event.link_len = p->network;
-	event.reason = reason;
-	event.verdict = verdict;
-	event.rule = rule;
-	event.scope = scope;
+	ram_describe_packet(&event, p, scope, reason, verdict, rule);
 	event.acknowledged = ram_acknowledged(skb, p);
 	if (dns)
 		event.dns_offset = p->payload_offset;
@@ -41,14 +48,7 @@ static __always_inline void ram_tell_query(struct __sk_buff *skb, const struct r
 {
 	struct ram_event event = {};
 
-	__builtin_memcpy(event.address, p->destination, 16);
-	event.port = p->destination_port;
-	event.protocol = p->protocol;
-	event.hook = RAM_HOOK_OUTGOING;
-	event.link_len = p->network;
-	event.reason = RAM_REASON_DNS_OVER_TCP;
-	event.rule = rule;
-	event.scope = scope;
+	ram_describe_packet(&event, p, scope, RAM_REASON_DNS_OVER_TCP, RAM_VERDICT_NONE, rule);
 	event.dns_offset = p->payload_offset;
 	event.detail = queries_sent;
 	ram_emit_question(skb, &event, p->end);
