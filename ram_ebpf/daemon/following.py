@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from ram_ebpf.dataplane.devices import BusyDeviceError, Device
 from ram_ebpf.dataplane.plane import BusyCgroupError, Plane
 from ram_ebpf.dataplane.scope import Scope
 from ram_ebpf.dataplane.view import View
+from ram_ebpf.dns import netlink
 from ram_ebpf.policy.terms import Terms
 from ram_ebpf.scopes.target import Places, Target
 
@@ -20,32 +20,11 @@ _MOST_REMARKS = 4096
 _RTMGRP_LINK = 1  # include/uapi/linux/rtnetlink.h
 
 
-class LinkWatch:
+class LinkWatch(netlink.Watch):
     """A descriptor that is readable when a device of this network namespace has come, gone or changed."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
-        self._socket.bind((0, _RTMGRP_LINK))
-
-    def fileno(self) -> int:
-        """For a selector."""
-        return self._socket.fileno()
-
-    def has_news(self) -> bool:
-        """Whether there was something since the last call. What it was is looked up."""
-        news = False
-        while True:
-            try:
-                self._socket.recv(65536)
-            except BlockingIOError:
-                return news
-            except OSError:  # ENOBUFS: so much that some of it was lost
-                pass
-            news = True
-
-    def close(self) -> None:
-        """Stops watching."""
-        self._socket.close()
+        super().__init__(_RTMGRP_LINK)
 
 
 @dataclass

@@ -155,7 +155,7 @@ DEVICE_PROGRAMS = ProgramSet(
 PROGRAM_SETS = (CGROUP_PROGRAMS, BEGINNING_PROGRAMS, DEVICE_PROGRAMS)
 
 
-# What takes the verifier longest, as measured with Linux 6.18: with may_goto the first three, without all
+# What takes the verifier longest, as measured with Linux 6.18: with may_goto the first two, without all
 # others. Last, one processor would verify it alone.
 _SLOWEST = ("ram_answers", "ram_egress", "ram_name", "ram_query_rule", "ram_request")
 

@@ -19,7 +19,6 @@ _IFA_LOCAL = 2
 _MESSAGE = struct.Struct("=4BI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
 _SIZES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 _SEQUENCE = 1
-_LONGEST = 65536
 
 
 def host_addresses() -> set[IPAddress]:
@@ -42,42 +41,19 @@ class HostAddresses:
     """
 
     def __init__(self) -> None:
-        self._watch: socket.socket | None = None
+        self._watch: netlink.Watch | None = None
         self._known: set[IPAddress] | None = None
 
     def now(self) -> set[IPAddress]:
         """As host_addresses() says. Raises OSError; the next call looks again then."""
-        if self._has_news():
+        if self._watch is None:
+            self._watch = netlink.Watch(_RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR)
+            weakref.finalize(self, self._watch.close)
+        if self._watch.has_news():
             self._known = None
         if self._known is None:
             self._known = host_addresses()
         return self._known
-
-    def _has_news(self) -> bool:
-        if self._watch is None:
-            self._watch = self._begin()
-            weakref.finalize(self, self._watch.close)
-            return True
-        news = False
-        while True:
-            try:
-                self._watch.recv(_LONGEST)
-            except BlockingIOError:
-                return news
-            except OSError:  # ENOBUFS: so much that some of it was lost
-                pass
-            news = True
-
-    @staticmethod
-    def _begin() -> socket.socket:
-        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        watch = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-        try:
-            watch.bind((0, _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
-        except BaseException:
-            watch.close()
-            raise
-        return watch
 
 
 def parse_addresses(data: bytes) -> tuple[set[IPAddress], bool]:

@@ -41,6 +41,41 @@ def connected(protocol: int) -> socket.socket:
     return item
 
 
+class Watch:
+    """A descriptor that is readable when something has changed in this network namespace (rtnetlink(7))."""
+
+    def __init__(self, groups: int) -> None:
+        """`groups`: those of RTMGRP_* of include/uapi/linux/rtnetlink.h. Raises OSError."""
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        try:
+            self._socket.bind((0, groups))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """For a selector."""
+        return self._socket.fileno()
+
+    def has_news(self) -> bool:
+        """Whether there was something since the last call. What it was is looked up."""
+        news = False
+        while True:
+            try:
+                self._socket.recv(_BUFFER)
+            except BlockingIOError:
+                return news
+            except OSError:  # ENOBUFS: so much that some of it was lost
+                pass
+            news = True
+
+    def close(self) -> None:
+        """Stops watching."""
+        self._socket.close()
+
+
 def request(kind: int, body: bytes, sequence: int) -> bytes:
     """The message that asks for all of a kind."""
     length = _HEADER.size + len(body)

@@ -12,7 +12,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from ram_ebpf.dataplane.abi import IPAddress
-from ram_ebpf.dns import addresses
+from ram_ebpf.dns import addresses, netlink
 from ram_ebpf.dns.addresses import HostAddresses, host_addresses, parse_addresses
 
 ip = ipaddress.ip_address
@@ -110,7 +110,12 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """The end that tells."""
     end, watch = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     watch.setblocking(False)
-    monkeypatch.setattr(HostAddresses, "_begin", staticmethod(lambda: watch))
+
+    class Told(netlink.Watch):
+        def __init__(self, groups: int) -> None:
+            self._socket = watch
+
+    monkeypatch.setattr(netlink, "Watch", Told)
     with end, watch:
         yield end
 
