@@ -57,16 +57,17 @@ ALONE, ALL = "daemon", "with its processes"
 class Started:
     """A daemon on a control group of its own."""
 
-    def __init__(self, process: subprocess.Popen[str], log: Path, begun: float, seconds: float) -> None:
-        self.process, self.log, self.seconds = process, log, seconds
-        self._begun = begun
+    def __init__(self, process: subprocess.Popen[str], log: Path, begun: float) -> None:
+        """Waits until it is ready, which it was after so many `seconds`."""
+        self.process, self.log, self._begun = process, log, begun
+        self.seconds = self.seconds_until("ready")
 
     def seconds_until(self, event: str) -> float:
         """Waits for a line of its log; from the fork of its process."""
         deadline = self._begun + _PATIENCE
-        while f'"event": "{event}"' not in self.log.read_text(encoding="utf-8"):
+        while f'"event": "{event}"' not in (said := self.log.read_text(encoding="utf-8")):
             if self.process.poll() is not None or time.perf_counter() > deadline:
-                raise RuntimeError(f"the daemon has not said {event}")
+                raise RuntimeError(f"the daemon has not said {event}: {said[-2000:]}")
             time.sleep(0.002)
         return time.perf_counter() - self._begun
 
@@ -106,11 +107,7 @@ def started(lab: Lab, policy: str, cache: Path) -> Iterator[Started]:
             argv, env=_environment(), cwd=_ROOT, stdout=stream, stderr=subprocess.STDOUT
         )
     try:
-        while '"event": "ready"' not in (said := log.read_text(encoding="utf-8")):
-            if process.poll() is not None or time.perf_counter() - begun > _PATIENCE:
-                raise RuntimeError(f"the daemon did not start: {said[-2000:]}")
-            time.sleep(0.002)
-        yield Started(process, log, begun, time.perf_counter() - begun)
+        yield Started(process, log, begun)
     finally:
         # Asked to end, and waited for: killed, it would leave its enforcement behind.
         stop(process, 30.0)
